@@ -1,0 +1,1 @@
+"""Audio: excerpts from files, and the spectrogram."""

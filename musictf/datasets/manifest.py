@@ -1,0 +1,109 @@
+"""Bring your own data: a folder with ``manifest.jsonl``, one track a line.
+
+    {"track_id": "a1", "audio": "audio/a1.flac", "split": "train", "tags": ["piano"], "chords": "chords/a1.lab",
+     "beats": "beats/a1.beats", "key": "C major", "artist": "...", "group": "...", "license": "..."}
+
+Conventions: only ``track_id`` and ``audio`` are needed; unknown fields are kept as labels; paths are relative to the
+folder; ``versions`` may list other recordings of the same music, aligned in time. A track without ``split`` gets
+one from a hash of its ``group`` (or ``artist``, or ``track_id``), so that a group is never torn apart.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from musictf.datasets.base import READERS, SPLITS, Dataset, Track, derived_split
+from musictf.errors import InputError
+
+
+@dataclass(kw_only=True)
+class Manifest(Dataset):
+    """Tracks listed in ``manifest.jsonl`` under ``root``; a list of roots joins corpora."""
+
+    name: ClassVar[str] = "manifest"
+    citation: ClassVar[str] = "the user's own data"
+    license: ClassVar[str] = "stated track by track in the manifest"
+
+    root: Any = None
+
+    def all_tracks(self) -> list[Track]:
+        found: dict[str, tuple[Track, Path]] = {}
+        for root in roots(self.root, "manifest"):
+            for track in _read_manifest(root):
+                if track.track_id in found:
+                    other = found[track.track_id][1]
+                    raise InputError(f"track_id {track.track_id!r} occurs in {other} and in {root}: rename one of them")
+                found[track.track_id] = (track, root)
+        return [track for track, _ in found.values()]
+
+    @property
+    def label(self) -> str:
+        return "+".join(root.name for root in roots(self.root, "manifest"))
+
+
+def roots(value: Any, dataset: str) -> list[Path]:
+    """The folders that ``dataset.root`` names: one path or a list of them.
+
+    Raises:
+        InputError: none is given, or one is not a folder.
+    """
+    if not value:
+        raise InputError(f"dataset={dataset} needs dataset.root=FOLDER (or a list: dataset.root=[A,B])")
+    paths = [Path(str(entry)).expanduser().resolve() for entry in (value if isinstance(value, list) else [value])]
+    for path in paths:
+        if not path.is_dir():
+            raise InputError(f"dataset.root: {path} is not a folder")
+    return paths
+
+
+def _read_manifest(root: Path) -> list[Track]:
+    path = root / "manifest.jsonl"
+    if not path.is_file():
+        raise InputError(f"{root} holds no manifest.jsonl; for plain audio without labels use dataset=folder")
+    tracks: dict[str, Track] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        track = _track(root, line, f"{path}:{number}")
+        if track.track_id in tracks:
+            raise InputError(f"{path}:{number}: track_id {track.track_id!r} occurs twice")
+        tracks[track.track_id] = track
+    if not tracks:
+        raise InputError(f"{path} lists no track")
+    return list(tracks.values())
+
+
+def _track(root: Path, line: str, where: str) -> Track:
+    try:
+        fields = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{where}: not valid JSON ({error.msg}, column {error.colno})") from None
+    if not isinstance(fields, dict):
+        raise InputError(f"{where}: expected an object with track_id and audio")
+    for needed in ("track_id", "audio"):
+        if not isinstance(fields.get(needed), str) or not fields[needed]:
+            raise InputError(f"{where}: field {needed!r} is missing or not a text")
+    track_id = fields.pop("track_id")
+    if Path(track_id).is_absolute() or ".." in Path(track_id).parts:
+        raise InputError(f"{where}: track_id {track_id!r} must be usable as a file name (no leading '/', no '..')")
+    group = str(fields.get("group") or fields.get("artist") or track_id)
+    split = fields.pop("split", None) or derived_split(group)
+    if split not in SPLITS:
+        raise InputError(f"{where}: split {split!r} is unknown: one of {', '.join(SPLITS)}")
+    tags = fields.get("tags")
+    if tags is not None and not (isinstance(tags, list) and all(isinstance(tag, str) for tag in tags)):
+        raise InputError(f"{where}: 'tags' must be a list of texts, found {tags!r}")
+    audio = _file(root, fields.pop("audio"), "audio", where)
+    versions = tuple(_file(root, name, "versions", where) for name in fields.pop("versions", ()))
+    labels = {key: _file(root, value, key, where) if key in READERS else value for key, value in fields.items()}
+    return Track(track_id=track_id, audio=audio, split=split, versions=versions, group=group, labels=labels)
+
+
+def _file(root: Path, name: Any, field: str, where: str) -> Path:
+    path = root / str(name)
+    if not path.is_file():
+        raise InputError(f"{where}: {field} file {path} does not exist")
+    return path

@@ -1,0 +1,1 @@
+"""Probes scored on a test split, as rows with intervals."""

@@ -1,0 +1,1 @@
+"""Networks: plain modules that know nothing of training."""

@@ -1,0 +1,253 @@
+"""The backbone: spectrogram front end and encoder in one module, and the one file it lives in.
+
+Shapes:  B batch   N audio samples   T sequence tokens   D embedding
+
+The file is safetensors with a JSON text in its metadata: format, configuration, provenance, and a fingerprint (features
+of a fixed input). Loading needs torch, torchaudio and safetensors only; a changed weight, configuration or format is
+refused with a reason.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import safetensors
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from musictf.audio.spectrogram import LogMel, LogMelConfig
+from musictf.errors import InputError
+from musictf.models.vit1d import ViT1D, ViT1DConfig
+
+FORMAT = "musictf-backbone/1"
+FILE_NAME = "backbone.safetensors"
+_FINGERPRINT_TOLERANCE = 1e-3  # differences between processors stay below 1e-5, a wrong weight shows well above
+
+
+@dataclass
+class Output:
+    """Embeddings of a batch of excerpts, by layer."""
+
+    class_token: dict[int, Tensor]  # each (B, D)
+    sequence: dict[int, Tensor]  # each (B, T, D)
+    times: npt.NDArray[np.float64]  # centre of each sequence token in seconds from the excerpt's start, (T,)
+    attention: dict[int, Tensor] = field(default_factory=dict)
+
+
+class Backbone(nn.Module):
+    """Waveform (B, N) in, class token and sequence tokens of any layer out.
+
+    Attributes:
+        kind: ``pretrained``, or the control it is: ``random`` weights, or ``mel``, the spectrogram itself.
+        provenance: Where the weights come from; empty for a control.
+    """
+
+    def __init__(
+        self,
+        encoder: ViT1DConfig | None = None,
+        front_end: LogMelConfig | None = None,
+        kind: str = "pretrained",
+        provenance: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.kind = kind
+        self.provenance = provenance or {}
+        self.front_end = LogMel(front_end or LogMelConfig())
+        self.encoder = ViT1D(encoder or ViT1DConfig(), self.front_end.config.n_mels)
+
+    @property
+    def sample_rate(self) -> int:
+        """Rate in hertz that waveforms must have."""
+        return self.front_end.config.sample_rate
+
+    @property
+    def token_rate(self) -> float:
+        """Sequence tokens a second."""
+        return self.front_end.config.frame_rate
+
+    @property
+    def num_samples(self) -> int:
+        """Samples of the longest excerpt the encoder has positions for."""
+        return (self.encoder.config.max_frames - 1) * self.front_end.config.hop_length
+
+    @property
+    def depth(self) -> int:
+        """Number of the last layer."""
+        return self.encoder.config.depth
+
+    @property
+    def num_parameters(self) -> int:
+        """Trainable parameters."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    @property
+    def name(self) -> str:
+        """Preset of the encoder."""
+        return self.encoder.config.preset
+
+    def forward(self, waveform: Tensor, layers: Iterable[int] | None = None, attention: bool = False) -> Output:
+        """Embeddings of excerpts.
+
+        Args:
+            waveform: (B, N) float32 at ``sample_rate``, N up to ``num_samples``.
+            layers: Layers to return, 0 to ``depth``; only the last by default.
+            attention: Return the exact attention maps too.
+        """
+        mel = self.front_end(waveform)
+        tokens = self.encoder(mel, layers, attention)
+        times = self.front_end.config.frame_times(mel.shape[-1])
+        return Output(tokens.class_token, tokens.sequence, times, tokens.attention)
+
+    def digest(self) -> str:
+        """Digest of weights and configuration (16 hexadecimal digits): the identity of what this computes."""
+        state = hashlib.sha256(json.dumps(self._config(), sort_keys=True).encode())
+        for name, tensor in sorted(self.encoder.state_dict().items()):
+            state.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+        return state.hexdigest()[:16]
+
+    def _config(self) -> dict[str, Any]:
+        return {
+            "front_end": dataclasses.asdict(self.front_end.config),
+            "encoder": dataclasses.asdict(self.encoder.config),
+        }
+
+
+class MelBackbone(Backbone):
+    """The control without an encoder: sequence tokens are the log-mel frames, the class token their mean over time."""
+
+    def __init__(self, front_end: LogMelConfig | None = None) -> None:
+        super().__init__(ViT1DConfig(preset="mel", depth=1, embed_dim=1, num_heads=1), front_end, kind="mel")
+        self.encoder.requires_grad_(False)
+
+    @property
+    def depth(self) -> int:
+        """Only layer 0 exists."""
+        return 0
+
+    @property
+    def num_parameters(self) -> int:
+        """None are trained or used."""
+        return 0
+
+    def forward(self, waveform: Tensor, layers: Iterable[int] | None = None, attention: bool = False) -> Output:
+        if layers is not None and set(layers) != {0} or attention:
+            raise InputError("backbone=mel has only layer 0, and no attention")
+        mel = self.front_end(waveform)
+        times = self.front_end.config.frame_times(mel.shape[-1])
+        return Output({0: mel.mean(dim=-1)}, {0: mel.mT}, times)
+
+    def digest(self) -> str:
+        """Digest of the front end, which is all there is."""
+        return hashlib.sha256(json.dumps(self._config()["front_end"], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def random_backbone(encoder: ViT1DConfig, front_end: LogMelConfig | None = None, seed: int = 0) -> Backbone:
+    """The control with random weights: the same ones for a seed, whatever was drawn before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Backbone(encoder, front_end, kind="random", provenance={"seed": seed}).eval()
+
+
+def save_backbone(backbone: Backbone, path: str | Path, provenance: dict[str, Any] | None = None) -> None:
+    """Write a backbone file, atomically.
+
+    Args:
+        backbone: What to save; on any device.
+        path: Target, ``backbone.safetensors`` by custom.
+        provenance: What made it: corpus digest, steps, seed, commit, versions.
+    """
+    description = {
+        "format": FORMAT,
+        "config": backbone._config(),
+        "provenance": provenance or {},
+        "fingerprint": _fingerprint(backbone),
+        "digest": backbone.digest(),
+    }
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in backbone.encoder.state_dict().items()}
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    save_file(weights, str(temporary), metadata={"musictf": json.dumps(description)})
+    os.replace(temporary, path)
+
+
+def load_backbone(path: str | Path) -> Backbone:
+    """Read a backbone file, or the one in a run folder, checked and ready: frozen, in eval mode, on the CPU.
+
+    Raises:
+        InputError: there is no such file, or its format, shapes, weights or fingerprint are not what it says.
+    """
+    path = backbone_file(path)
+    description, weights = _read(path)
+    if description.get("format") != FORMAT:
+        raise InputError(f"{path}: format {description.get('format')!r}, this version reads {FORMAT!r}")
+    try:
+        config = description["config"]
+        encoder, front_end = ViT1DConfig(**config["encoder"]), LogMelConfig(**config["front_end"])
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{path}: its configuration does not fit this version ({error})") from None
+    backbone = Backbone(encoder, front_end, provenance=description.get("provenance"))
+    try:
+        backbone.encoder.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: weights and configuration disagree: {reason[:300]}") from None
+    backbone.eval().requires_grad_(False)
+    _verify(backbone, description, path)
+    return backbone
+
+
+def backbone_file(path: str | Path) -> Path:
+    """The backbone file that a path names: itself, or ``backbone.safetensors`` in a run folder."""
+    path = Path(path).expanduser()
+    if path.is_dir():
+        path = path / FILE_NAME
+    if not path.is_file():
+        raise InputError(f"backbone={path} does not exist; give a backbone file, a run folder, 'random' or 'mel'")
+    return path
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    try:
+        with safetensors.safe_open(str(path), framework="pt") as file:
+            text = (file.metadata() or {}).get("musictf")
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except safetensors.SafetensorError as error:
+        raise InputError(f"{path}: not a backbone file ({error}); pretraining writes {FILE_NAME}") from None
+    if text is None:
+        raise InputError(f"{path}: safetensors, but without a musictf description; pretraining writes {FILE_NAME}")
+    try:
+        return json.loads(text), weights
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: its description is damaged ({error})") from None
+
+
+def _verify(backbone: Backbone, description: dict[str, Any], path: Path) -> None:
+    if backbone.digest() != description.get("digest"):
+        raise InputError(f"{path}: weights or configuration were changed after it was written (digest differs)")
+    expected, found = np.asarray(description["fingerprint"]), np.asarray(_fingerprint(backbone))
+    if expected.shape != found.shape or not np.allclose(expected, found, rtol=0, atol=_FINGERPRINT_TOLERANCE):
+        raise InputError(f"{path}: this version computes other features from these weights (fingerprint differs)")
+
+
+@torch.no_grad()
+def _fingerprint(backbone: Backbone) -> list[float]:
+    """First features of the last class token and the mean sequence token for one second of a fixed chirp."""
+    training, device = backbone.training, next(backbone.parameters()).device
+    backbone.eval()
+    time = torch.arange(backbone.sample_rate, dtype=torch.float64) / backbone.sample_rate
+    chirp = (0.5 * torch.sin(2 * torch.pi * (110 + 1000 * time) * time)).float()[None].to(device)
+    output = backbone(chirp[:, : backbone.num_samples])
+    pooled = torch.cat([output.class_token[backbone.depth][0], output.sequence[backbone.depth][0].mean(dim=0)])
+    backbone.train(training)
+    return [round(value, 6) for value in pooled[:: max(1, len(pooled) // 32)].tolist()]

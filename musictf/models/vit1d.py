@@ -1,0 +1,149 @@
+"""ViT-1D: a transformer whose patches are single spectrogram frames.
+
+Shapes:  B batch   F mel bands   T frames = sequence tokens   K = 1 + T tokens   D embedding   H heads
+
+Token 0 is the class token: a learned vector plus the mean over time of the projected frames. It has no time; sequence
+token k belongs to frame k - 1 of the K. Blocks are pre-norm, positions learned and absolute, added after the class
+token is prepended.
+
+References:
+    Kong et al., "Emergent musical properties of a transformer under contrastive self-supervised learning",
+    ISMIR 2025 (arXiv 2506.23873). The activation after the projection was not found there: GELU is our choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from musictf.errors import InputError
+
+
+@dataclass(kw_only=True)
+class ViT1DConfig:
+    """Shape of a ViT-1D; the defaults are those of the paper."""
+
+    preset: str = "custom"
+    depth: int = 12
+    embed_dim: int = 192
+    num_heads: int = 3
+    mlp_ratio: float = 4.0
+    max_frames: int = 126
+
+    def __post_init__(self) -> None:
+        if self.embed_dim % self.num_heads:
+            raise InputError(f"model.embed_dim={self.embed_dim} is not a multiple of model.num_heads={self.num_heads}")
+        if min(self.depth, self.embed_dim, self.num_heads, self.max_frames) < 1:
+            raise InputError("model: depth, embed_dim, num_heads and max_frames must be at least 1")
+
+
+@dataclass
+class Tokens:
+    """What an encoder answers, by layer: 0 is the projected input, the last layer is after the final norm."""
+
+    class_token: dict[int, Tensor]  # each (B, D)
+    sequence: dict[int, Tensor]  # each (B, T, D)
+    attention: dict[int, Tensor] = field(default_factory=dict)  # each (B, H, K, K), rows are queries, layers 1..depth
+
+
+class Attention(nn.Module):
+    """Self-attention, fused by default; ``exact`` computes the maps in the open and returns them too."""
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, exact: bool = False) -> tuple[Tensor, Tensor | None]:
+        batch, length, dim = x.shape
+        qkv = self.qkv(x).reshape(batch, length, 3, self.num_heads, dim // self.num_heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (B, H, K, D / H)
+        weights = None
+        if exact:
+            weights = (query @ key.mT * query.shape[-1] ** -0.5).softmax(dim=-1)
+            mixed = weights @ value
+        else:
+            mixed = F.scaled_dot_product_attention(query, key, value)
+        return self.proj(mixed.transpose(1, 2).reshape(batch, length, dim)), weights
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block; parameter names are timm's, so that weights can be compared."""
+
+    def __init__(self, dim: int, num_heads: int, mlp_ratio: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.attn = Attention(dim, num_heads)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        hidden = int(dim * mlp_ratio)
+        self.mlp = nn.ModuleDict({"fc1": nn.Linear(dim, hidden), "fc2": nn.Linear(hidden, dim)})
+
+    def forward(self, x: Tensor, exact: bool = False) -> tuple[Tensor, Tensor | None]:
+        mixed, weights = self.attn(self.norm1(x), exact)
+        x = x + mixed
+        return x + self.mlp["fc2"](F.gelu(self.mlp["fc1"](self.norm2(x)))), weights
+
+
+class ViT1D(nn.Module):
+    """Log-mel (B, F, T) to class and sequence tokens of any layer."""
+
+    def __init__(self, config: ViT1DConfig, in_features: int = 128) -> None:
+        super().__init__()
+        self.config = config
+        dim = config.embed_dim
+        self.frame_norm = nn.LayerNorm(in_features)
+        self.frame_proj = nn.Linear(in_features, dim)
+        self.class_token = nn.Parameter(torch.empty(dim))
+        self.pos_embed = nn.Parameter(torch.empty(1 + config.max_frames, dim))
+        self.blocks = nn.ModuleList(Block(dim, config.num_heads, config.mlp_ratio) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.apply(_initialise)
+        nn.init.trunc_normal_(self.class_token, std=0.02)
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+
+    def project(self, mel: Tensor) -> Tensor:
+        """Log-mel (B, F, T) to layer-0 tokens (B, K, D), the class token first, positions not yet added."""
+        frames = F.gelu(self.frame_proj(self.frame_norm(mel.mT)))  # (B, T, D)
+        first = self.class_token + frames.mean(dim=1)
+        return torch.cat([first[:, None], frames], dim=1)
+
+    def forward(self, mel: Tensor, layers: Iterable[int] | None = None, attention: bool = False) -> Tokens:
+        """Tokens of the asked layers.
+
+        Args:
+            mel: Log-mel (B, F, T) with T up to ``max_frames``.
+            layers: Layers to return, 0 to depth; only the last by default.
+            attention: Take the exact path and return the maps of every block up to the last asked layer.
+        """
+        depth = self.config.depth
+        wanted = {depth} if layers is None else set(layers)
+        if not wanted <= set(range(depth + 1)):
+            raise InputError(f"layers {sorted(wanted)}: this encoder has 0 (projected input) to {depth}")
+        if mel.shape[-1] > self.config.max_frames:
+            raise InputError(f"{mel.shape[-1]} frames: this encoder knows positions for {self.config.max_frames}")
+        x = self.project(mel)
+        tokens = Tokens({}, {})
+        _keep(tokens, 0, x, wanted)
+        x = x + self.pos_embed[: x.shape[1]]
+        for layer, block in enumerate(self.blocks[: max(wanted)], start=1):
+            x, weights = block(x, attention)
+            if weights is not None:
+                tokens.attention[layer] = weights
+            _keep(tokens, layer, self.norm(x) if layer == depth else x, wanted)
+        return tokens
+
+
+def _keep(tokens: Tokens, layer: int, x: Tensor, wanted: set[int]) -> None:
+    if layer in wanted:
+        tokens.class_token[layer], tokens.sequence[layer] = x[:, 0], x[:, 1:]
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        nn.init.zeros_(module.bias)

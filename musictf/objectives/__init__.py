@@ -1,0 +1,1 @@
+"""Pretraining losses as pure functions."""

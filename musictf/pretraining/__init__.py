@@ -1,0 +1,1 @@
+"""Contrastive pretraining: raw audio in, one backbone file out."""

@@ -1,0 +1,37 @@
+"""Embeddings of all ranks, with a gradient that reaches the rank they came from.
+
+The gradient of a gathered tensor is summed over ranks before each takes its own part; with DDP's average this is the
+gradient of the whole batch on one process. Local negatives, a detached gather or an averaged gradient are not: the
+tests hold all three against the truth.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        ctx.num_rows = len(tensor)
+        parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, tensor.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        gradient = gradient.contiguous()
+        dist.all_reduce(gradient, op=dist.ReduceOp.SUM)
+        first = dist.get_rank() * ctx.num_rows
+        return gradient[first : first + ctx.num_rows]
+
+
+def gather(tensor: Tensor) -> Tensor:
+    """Rows of every rank in rank order, (n, ...) -> (world * n, ...); the tensor itself on one process."""
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return tensor
+    return _Gather.apply(tensor)  # type: ignore[no-any-return, no-untyped-call]

@@ -1,0 +1,117 @@
+"""``musictf report``: the rows of many runs as one comparison."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from musictf.errors import InputError
+
+if TYPE_CHECKING:
+    from musictf.report.tables import Block
+
+FORMATS = ("md", "csv", "latex", "html")
+_SUFFIXES = {".md": "md", ".csv": "csv", ".tex": "latex", ".html": "html", ".htm": "html"}
+_EXAMPLES = """\
+examples:
+  musictf report runs                                      every run below runs/, on the terminal
+  musictf report runs/probe/a runs/probe/b --format md     two runs as Markdown
+  musictf report runs --baseline runs/probe/old            differences against an earlier run, track by track
+  musictf report runs --output report.html                 a page that needs nothing but itself
+"""
+
+
+def main(argv: list[str]) -> None:
+    """Parse the arguments after ``musictf report`` and write the report."""
+    parser = argparse.ArgumentParser(
+        prog="musictf report",
+        description="Tables of results rows: means with 95 % intervals, floors, paired differences. "
+        "Only rows that agree in task, dataset, split and decoder are compared.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("directories", nargs="+", metavar="DIR", help="run folders, or folders that hold some")
+    parser.add_argument("--format", choices=FORMATS, help="default: by the suffix of --output, else for the terminal")
+    parser.add_argument("--baseline", metavar="DIR", help="show differences against this run instead of the floors")
+    parser.add_argument("--output", metavar="FILE", help="write here instead of printing")
+    parser.add_argument("--all-layers", action="store_true", help="also show layers that validation did not choose")
+    given = parser.parse_args(argv)
+    report(given.directories, given.format, given.baseline, given.output, given.all_layers)
+
+
+def report(
+    directories: Sequence[str | Path],
+    format: str | None = None,
+    baseline: str | Path | None = None,
+    output: str | Path | None = None,
+    all_layers: bool = False,
+) -> None:
+    """Write one report of all rows below the directories.
+
+    Args:
+        directories: Run folders, or folders that hold some.
+        format: ``md``, ``csv``, ``latex`` or ``html``; by default what the suffix of `output` says, else coloured
+            tables on the terminal.
+        baseline: Run folder to take differences against, instead of the floors.
+        output: File to write; printed where it is missing.
+        all_layers: Also show the layers that validation did not choose.
+    """
+    # Imported here so that --help answers at once.
+    from musictf.report.gains import with_baseline_gains, with_floor_gains
+    from musictf.report.tables import read_rows, summary_table
+
+    chosen = _format(format, output)
+    rows = read_rows(directories)
+    blocks = summary_table(rows, all_layers)
+    if not blocks:
+        raise InputError("no row was selected by validation; --all-layers shows the others")
+    if baseline is None:
+        title, blocks = "Gain over the floors, mean per track", [with_floor_gains(block) for block in blocks]
+    else:
+        title, blocks = (
+            f"Difference from {baseline}, mean per track",
+            with_baseline_gains(blocks, read_rows([baseline])),
+        )
+    if chosen is None:
+        _print(blocks, title)
+        return
+    from musictf.report.render import RENDERERS
+
+    text = RENDERERS[chosen](blocks, title)
+    if output is None:
+        print(text, end="")
+    else:
+        _write(Path(output), text)
+
+
+def _format(format: str | None, output: str | Path | None) -> str | None:
+    if format is not None and format not in FORMATS:
+        raise InputError(f"--format {format}: one of {', '.join(FORMATS)}")
+    if format is not None or output is None:
+        return format
+    suffix = Path(output).suffix.lower()
+    if suffix not in _SUFFIXES:
+        raise InputError(f"--output {output}: cannot tell the format from {suffix or 'no suffix'!r}; give --format")
+    return _SUFFIXES[suffix]
+
+
+def _print(blocks: Sequence[Block], title: str) -> None:
+    from rich.console import Console
+
+    from musictf.report.render import print_terminal
+
+    console = Console(highlight=False)
+    # Piped into a file or a pager there is no screen to fit, and wrapped cells would be hard to search.
+    print_terminal(blocks, title, console if console.is_terminal else Console(highlight=False, width=200))
+
+
+def _write(path: Path, text: str) -> None:
+    from musictf.runs import write_atomically
+
+    try:
+        write_atomically(path, text)
+    except OSError as error:
+        raise InputError(f"--output {path}: cannot be written ({error.strerror})") from error
+    print(f"wrote {path}")

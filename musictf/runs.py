@@ -1,0 +1,189 @@
+"""The run folder: where a command writes, what state it is in, and where its numbers come from.
+
+A folder holds ``config.yaml`` (every value, with the choices that led to it), ``status.json`` (``running``,
+``finished`` or ``failed`` with the last error) and whatever the command makes. Running a command again on an
+unfinished folder goes on; on a finished one it changes nothing unless told to overwrite.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from musictf.errors import InputError
+
+# Keys that may differ when an unfinished run is taken up again: how it runs, not what it computes.
+RESUMABLE = frozenset({"max_steps", "trainer", "wandb", "resume", "overwrite", "output_dir", "num_workers", "choices"})
+
+_PACKAGES = ("torch", "torchaudio", "lightning", "torchmetrics", "librosa", "mir_eval", "numpy", "soundfile")
+
+
+@dataclass(kw_only=True)
+class TrainerConfig:
+    """The arguments of Lightning's Trainer that we use, under Lightning's names."""
+
+    accelerator: str = "auto"
+    devices: Any = 1
+    strategy: str = "auto"
+    precision: str = "32-true"
+    num_nodes: int = 1
+    deterministic: bool = False
+    enable_progress_bar: bool = True
+
+
+@dataclass(kw_only=True)
+class WandbConfig:
+    """Weights & Biases. ``auto`` is online where a key is configured and offline elsewhere: it never asks."""
+
+    mode: str = "auto"
+    project: str = "musictf"
+    group: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.mode not in {"auto", "online", "offline", "disabled"}:
+            raise InputError(f"wandb.mode={self.mode!r} is unknown: one of auto, online, offline, disabled")
+
+
+class FinishedRun(Exception):
+    """The folder holds a finished run and ``overwrite`` was not given: there is nothing to do."""
+
+
+def rank() -> int:
+    """Rank of this process among those of one run, as its launcher set it; 0 without a launcher."""
+    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"):
+        if name in os.environ:
+            return int(os.environ[name])
+    return 0
+
+
+def cache_folder() -> Path:
+    """Where features and generated corpora are kept: ``$MUSICTF_CACHE``, else ``~/.cache/musictf``."""
+    folder = Path(os.environ.get("MUSICTF_CACHE") or Path.home() / ".cache" / "musictf").expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def default_folder(verb: str) -> Path:
+    """``runs/<verb>/<time>``, the same on every rank of one run."""
+    # Child processes of a launcher start seconds later: they must not choose a folder of their own.
+    name = os.environ.get("MUSICTF_RUN_NAME") or os.environ.get("SLURM_JOB_ID") or time.strftime("%Y%m%d-%H%M%S")
+    os.environ["MUSICTF_RUN_NAME"] = name
+    return Path("runs") / verb / name
+
+
+@contextmanager
+def open_run(folder: Path, config: Mapping[str, Any], overwrite: bool = False) -> Iterator[Path]:
+    """A run folder whose status follows what happens inside the block.
+
+    Args:
+        folder: The folder; made if missing.
+        config: Resolved configuration, written as ``config.yaml`` and compared with what an unfinished run used.
+        overwrite: Start afresh, whatever the folder holds.
+
+    Raises:
+        FinishedRun: the folder holds a finished run.
+        InputError: the folder holds something else, or an unfinished run of another configuration.
+    """
+    if rank() == 0:
+        _claim(folder, config, overwrite)
+        write_atomically(folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
+        _write_status(folder, "running")
+    try:
+        yield folder
+    except BaseException as error:  # recorded, then raised again: Ctrl-C must leave its trace as well
+        if rank() == 0:
+            _write_status(folder, "failed", f"{type(error).__name__}: {error}")
+        raise
+    if rank() == 0:
+        _write_status(folder, "finished")
+
+
+def read_status(folder: Path) -> dict[str, Any]:
+    """What ``status.json`` says, or nothing where there is none."""
+    path = folder / "status.json"
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file so that nobody ever sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+    os.replace(temporary, path)
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with open(path, "rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def provenance() -> dict[str, Any]:
+    """The state of the code and the versions it ran with."""
+    return {"git": _git(), "versions": _versions()}
+
+
+def _versions() -> dict[str, str]:
+    return {"python": platform.python_version(), "musictf": metadata.version("musictf")} | {
+        name: metadata.version(name) for name in _PACKAGES
+    }
+
+
+def _git() -> dict[str, Any]:
+    """Commit of the checkout this code runs from; ``None`` where it was installed as a wheel."""
+    here = Path(__file__).resolve().parents[1]
+    if not (here / ".git").exists() or shutil.which("git") is None:
+        return {"commit": None, "dirty": None}
+
+    def answer(*arguments: str) -> str:
+        return subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True).stdout.strip()
+
+    return {"commit": answer("rev-parse", "HEAD") or None, "dirty": bool(answer("status", "--porcelain", "-uno"))}
+
+
+def _claim(folder: Path, config: Mapping[str, Any], overwrite: bool) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"output_dir: {folder} is a file")
+    if folder.is_dir() and any(folder.iterdir()):
+        status = read_status(folder)
+        if not status:
+            raise InputError(f"output_dir: {folder} is not empty and holds no run; choose another folder")
+        if overwrite:
+            shutil.rmtree(folder)
+        elif status["state"] == "finished":
+            raise FinishedRun(f"{folder} is finished already; nothing was changed (overwrite=true starts afresh)")
+        else:
+            _refuse_other_config(folder, config)
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def _refuse_other_config(folder: Path, config: Mapping[str, Any]) -> None:
+    path = folder / "config.yaml"
+    before = yaml.safe_load(path.read_text()) if path.is_file() else {}
+    changed = [key for key in before if key not in RESUMABLE and before[key] != config.get(key)]
+    if changed:
+        raise InputError(
+            f"{folder} holds an unfinished run with other values of {', '.join(changed)}; "
+            "give the same values to go on, another output_dir=, or overwrite=true"
+        )
+
+
+def _write_status(folder: Path, state: str, error: str | None = None) -> None:
+    now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    write_atomically(folder / "status.json", json.dumps({"state": state, "error": error, "time": now}) + "\n")

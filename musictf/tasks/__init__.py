@@ -1,0 +1,1 @@
+"""Downstream tasks, one file each: annotation, target, loss, estimate, score."""
