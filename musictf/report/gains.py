@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -113,9 +114,14 @@ def _values_of_row(row: Row, score: str) -> dict[str, float]:
         return {}
     table = _read_per_track(path, path.stat().st_mtime_ns)
     key = (row["task"], row["readout"], str(row["layer"]), str(row["seed"]), row["decoder"]["name"], score)
-    backbone = row["backbone"]
-    names = {str(backbone.get(field)) for field in ("digest", "path", "kind")}
-    return {track_id: value for name, track_id, value in table.get(key, []) if name in names and not np.isnan(value)}
+    found = table.get(key, [])
+    return {track: value for name, track, value in found if _names(name, row["backbone"]) and not np.isnan(value)}
+
+
+def _names(name: str, backbone: dict[str, Any]) -> bool:
+    """Whether a cell of the column ``backbone`` means this backbone: its digest (or the start of it), path or kind."""
+    digest = str(backbone.get("digest"))
+    return name in {digest, backbone.get("path"), backbone["kind"]} or (len(name) >= 8 and digest.startswith(name))
 
 
 @lru_cache(maxsize=256)

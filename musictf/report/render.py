@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import html
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from musictf.report.tables import Block, Gain, Line, Score, decimal, interval
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
 
 LEGEND = (
     "Mean over tracks with a 95 % bootstrap interval; bold: best of its decoder. Layers and readouts are chosen on "
@@ -119,19 +123,16 @@ def latex(blocks: Sequence[Block], gains_title: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def html_page(blocks: Sequence[Block], gains_title: str, figures: Sequence[tuple[str, str]] = ()) -> str:
+def html_page(blocks: Sequence[Block], gains_title: str, figures: Sequence[tuple[str, Path]] = ()) -> str:
     """A page that needs nothing but itself.
 
     Args:
         blocks: What to show.
         gains_title: Line above the differences.
-        figures: Caption and SVG text of each figure, put below the tables.
+        figures: Caption and SVG file of each figure, put below the tables.
     """
     body = "".join(_html_block(block, gains_title) for block in blocks)
-    body += "".join(
-        f"<figure>{svg[svg.index('<svg') :]}<figcaption>{html.escape(caption)}</figcaption></figure>"
-        for caption, svg in figures
-    )
+    body += "".join(_html_figure(caption, path) for caption, path in figures)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>musictf report</title>\n'
         f"<style>{_STYLE}</style>\n</head>\n<body>\n<h1>musictf report</h1>\n<p>{html.escape(LEGEND)}</p>\n"
@@ -140,18 +141,18 @@ def html_page(blocks: Sequence[Block], gains_title: str, figures: Sequence[tuple
 
 
 def print_terminal(blocks: Sequence[Block], gains_title: str, console: Console) -> None:
-    """Print tables with colours; the interval stands under its mean, so that they fit on a screen."""
-    from rich.table import Table
+    """Print tables with colours: two lines a row, and as many scores as the screen is wide."""
+    from rich.measure import Measurement
     from rich.text import Text
 
     for block in blocks:
-        columns, rows = grid(block)
-        table = Table(title=Text(block.heading), title_justify="left", title_style="bold")
-        for i, name in enumerate(columns):
-            table.add_column(name, justify="left" if i < columns.index("seeds") else "right")
-        for row in rows:
-            table.add_row(*(_rich_cell(cell) for cell in row))
+        for count in range(len(block.shown), 0, -1):
+            table = _rich_table(block, block.shown[:count])
+            if Measurement.get(console, console.options.update(max_width=10_000), table).maximum <= console.width:
+                break
         console.print(table)
+        if block.shown[count:]:
+            console.print(Text(f"no room for {', '.join(block.shown[count:])}: --format md has all", style="dim"))
         for note in block.notes:
             console.print(Text(f"! {note}", style="yellow"))
         if block.gains:
@@ -196,7 +197,27 @@ def _markdown_cell(cell: Cell) -> str:
     return _bar_free(f"{strong}{cell.text}{strong} {cell.detail}".strip())
 
 
-def _rich_cell(cell: Cell) -> object:
+def _rich_table(block: Block, shown: Sequence[str]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(block.heading), title_justify="left", title_style="bold", show_lines=False)
+    partial = any(not line.selected for line in block.lines)
+    table.add_column("system\nreadout, layer")
+    table.add_column("decoder")
+    table.add_column("tracks\nseeds", justify="right")
+    for name in [*(["valid"] if partial else []), *shown]:
+        # The interval under a mean is eleven characters wide; a longer name breaks where it can.
+        table.add_column(name if len(name) <= 11 else name.replace("_", "_\n", 1), justify="right")
+    for line in block.lines:
+        system, readout, layers, decoder, seeds, tracks, *scores = _cells(line, block, partial)
+        what = Cell(system.text, f"{readout.text}, {layers.text}")
+        kept = scores[: len(shown) + partial]
+        table.add_row(*map(_rich_cell, (what, decoder, Cell(tracks.text, seeds.text), *kept)))
+    return table
+
+
+def _rich_cell(cell: Cell) -> Text:
     from rich.text import Text
 
     text = Text(cell.text, style="bold green" if cell.strong else "")
@@ -238,11 +259,20 @@ def _html_cell(cell: Cell) -> str:
     return f"<td>{text}" + (f" <small>{html.escape(cell.detail)}</small>" if cell.detail else "") + "</td>"
 
 
+def _html_figure(caption: str, path: Path) -> str:
+    # As an image of its own: the names inside one drawing cannot clash with those inside another.
+    data = base64.b64encode(path.read_bytes()).decode()
+    image = f'<img alt="{html.escape(caption)}" src="data:image/svg+xml;base64,{data}">'
+    return f"<figure>{image}<figcaption>{html.escape(caption)}</figcaption></figure>\n"
+
+
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 75rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a; background: #fff; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 75rem; margin: 2rem auto; padding: 0 1rem;
+  color: #1a1a1a; background: #fff; }
 section { margin: 2.5rem 0; overflow-x: auto; } h2 { font-size: 1.1rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .7rem; text-align: left; white-space: nowrap; border-bottom: 1px solid #ddd; }
 th { border-bottom: 2px solid #444; } td b { color: #005a8c; } small { color: #666; }
-.note { border-left: 4px solid #d55e00; padding: .2rem .7rem; margin: .7rem 0; } figure { margin: 2rem 0; }
+.note { border-left: 4px solid #d55e00; padding: .2rem .7rem; margin: .7rem 0; } 
+figure { display: inline-block; margin: 1rem 1.5rem 1rem 0; } img { width: 26rem; max-width: 100%; }
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from musictf.errors import InputError
 
@@ -79,7 +79,7 @@ def report(
         return
     from musictf.report.render import RENDERERS
 
-    text = RENDERERS[chosen](blocks, title)
+    text = _page(blocks, title, rows) if chosen == "html" else RENDERERS[chosen](blocks, title)
     if output is None:
         print(text, end="")
     else:
@@ -105,6 +105,23 @@ def _print(blocks: Sequence[Block], title: str) -> None:
     console = Console(highlight=False)
     # Piped into a file or a pager there is no screen to fit, and wrapped cells would be hard to search.
     print_terminal(blocks, title, console if console.is_terminal else Console(highlight=False, width=200))
+
+
+def _page(blocks: Sequence[Block], title: str, rows: Sequence[dict[str, Any]]) -> str:
+    """The HTML page, with a layer map for each block whose rows hold more than one layer."""
+    import tempfile
+
+    from musictf.report.figures import layer_heatmap
+    from musictf.report.render import html_page
+
+    figures = []
+    with tempfile.TemporaryDirectory() as folder:
+        for number, block in enumerate(blocks):
+            mine = [row for row in rows if block.holds(row) and row.get("selection")]
+            if len({row["layer"] for row in mine}) > 1:
+                _, svg = layer_heatmap(mine, block.task, Path(folder) / str(number))
+                figures.append((f"{block.heading}: validation value of each layer and readout", svg))
+        return html_page(blocks, title, figures)
 
 
 def _write(path: Path, text: str) -> None:

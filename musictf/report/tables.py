@@ -1,7 +1,9 @@
 """Rows of many runs as tables of what may be compared.
 
 Two rows are comparable only if task, dataset, split digest and decoder agree. So there is one block for each task,
-dataset and split, and inside a block a best value and every difference is taken among rows of one decoder.
+dataset and split, and inside a block a best value and every difference is taken among rows of one decoder. A decoder
+is known by its name, for its settings are calibrated on validation, head by head. The majority answer decodes nothing
+and stands beside every decoder.
 
 Conventions: scores lie in [0, 1] and larger is better. An interval is a 95 % bootstrap over tracks; where a line
 averages several seeds it shows the mean of the seeds' means and of their bounds. What stands for a system in a
@@ -26,6 +28,7 @@ SCHEMA = 1
 RESULTS = "results.jsonl"
 FOLDER = "folder"  # key under which a row read from disk remembers where its per_track.csv lies
 PRETRAINED = "pretrained"
+MAJORITY = "majority"
 # Task -> the scores that are shown, the headline first. A task that is not listed (a plug-in) shows all it has.
 SHOWN = {
     "tagging": ("map", "roc_auc"),
@@ -73,7 +76,8 @@ class Line:
     @property
     def valid(self) -> float | None:
         """Validation value that chose this line, mean over seeds; None where nothing was chosen (majority)."""
-        values = [row["selection"]["value"] for row in self.rows if row.get("selection")]
+        found = [row["selection"]["value"] for row in self.rows if row.get("selection")]
+        values = [value for value in found if value is not None]
         return sum(values) / len(values) if values else None
 
 
@@ -113,6 +117,10 @@ class Block:
         """Task, dataset, split; and a warning where the same task appears on other data."""
         text = f"{self.task} on {self.dataset}, split {self.split} {self.digest[:8]}"
         return text if self.alone else f"{text} (not comparable with the other {self.task} tables)"
+
+    def holds(self, row: Row) -> bool:
+        """Whether a row is about the same task, dataset and split."""
+        return (row["task"], row["dataset"], row["split"]["digest"]) == (self.task, self.dataset, self.digest)
 
 
 def read_rows(directories: Iterable[str | Path]) -> list[Row]:
@@ -197,6 +205,10 @@ def _row(line: str, path: Path, number: int) -> Row:
     if not isinstance(row, dict) or row.get("schema") != SCHEMA:
         raise InputError(f"{path}:{number}: not a results row of schema {SCHEMA}")
     missing = [name for name in _REQUIRED if name not in row]
+    inner = {"backbone": ("kind",), "split": ("name", "digest", "expected", "scored"), "decoder": ("name",)}
+    missing += [
+        f"{outer}.{name}" for outer, names in inner.items() for name in names if name not in row.get(outer, name)
+    ]
     if missing:
         raise InputError(f"{path}:{number}: the row has no {', '.join(missing)}; probe again")
     return row
@@ -204,13 +216,13 @@ def _row(line: str, path: Path, number: int) -> Row:
 
 def _block(rows: list[Row], alone: bool, all_layers: bool) -> Block:
     latest, repeated = _latest(rows)
-    names = _system_names(latest)
+    names = system_names(latest)
     cells: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
     for row in latest:
         layer = (row["layer"], row["selected"]) if all_layers else ()
-        cells[row["decoder"]["name"], _system(row), row["readout"], layer].append(row)
+        cells[row["decoder"]["name"], system_of(row), row["readout"], layer].append(row)
     shown = _shown_scores(latest)
-    lines = [_line(cell, names[_system(cell[0])], shown) for cell in cells.values()]
+    lines = [_line(cell, names[system_of(cell[0])], shown) for cell in cells.values()]
     lines = _with_best(sorted(lines, key=_order), shown)
     first = latest[0]
     notes = [*_floors_that_win(lines, shown), *_protocol_notes(lines)]
@@ -221,15 +233,18 @@ def _block(rows: list[Row], alone: bool, all_layers: bool) -> Block:
 
 
 def _latest(rows: list[Row]) -> tuple[list[Row], int]:
-    """The last row of everything that was scored more than once, and how many were left out."""
+    """The last row of everything that was scored more than once, and how many that said otherwise were left out."""
     last: dict[tuple[Any, ...], Row] = {}
+    differing = 0
     for row in sorted(rows, key=lambda row: str(row.get("time", ""))):
-        key = (_system(row), row["backbone"].get("digest"), row["readout"], row["layer"], row["seed"])
-        last[(*key, row["decoder"]["name"])] = row
-    return list(last.values()), len(rows) - len(last)
+        what = (system_of(row), row["backbone"].get("digest"), row["readout"], row["layer"], row["seed"])
+        key = (*what, row["decoder"]["name"])
+        differing += key in last and last[key]["scores"] != row["scores"]
+        last[key] = row
+    return list(last.values()), differing
 
 
-def _system(row: Row) -> tuple[str, str, str]:
+def system_of(row: Row) -> tuple[str, str, str]:
     """What is compared. Each pretrained file is a system; random weights of one shape are one, whatever their seed."""
     backbone = row["backbone"]
     kind, preset = backbone["kind"], backbone.get("preset") or ""
@@ -238,9 +253,9 @@ def _system(row: Row) -> tuple[str, str, str]:
     return kind, preset if kind == "random" else "", ""
 
 
-def _system_names(rows: Iterable[Row]) -> dict[tuple[str, str, str], str]:
+def system_names(rows: Iterable[Row]) -> dict[tuple[str, str, str], str]:
     """A name for each system, with a piece of the digest where two would read alike."""
-    systems = {_system(row) for row in rows}
+    systems = {system_of(row) for row in rows}
     kinds = [(kind, preset) for kind, preset, _ in systems]
     plain = {system: f"{system[0]} {system[1]}".strip() for system in systems}
     return {
@@ -276,9 +291,9 @@ def _mean_score(values: Sequence[dict[str, Any] | None]) -> Score | None:
     given = [value for value in values if value is not None and value["mean"] is not None]
     if not given:
         return None
-    bounds = [value.get("ci95") or (math.nan, math.nan) for value in given]
-    columns = ([value["mean"] for value in given], [low for low, _ in bounds], [high for _, high in bounds])
-    return Score(*(sum(column) / len(given) for column in columns))
+    bounds = [value.get("ci95") or (None, None) for value in given]
+    columns = zip(*((value["mean"], low, high) for value, (low, high) in zip(given, bounds, strict=True)), strict=True)
+    return Score(*(sum(math.nan if x is None else x for x in column) / len(given) for column in columns))
 
 
 def _order(line: Line) -> tuple[Any, ...]:
@@ -286,17 +301,25 @@ def _order(line: Line) -> tuple[Any, ...]:
     kind = kinds.index(line.kind) if line.kind in kinds else len(kinds)
     readouts = ("class", "sequence", "average", "constant")
     readout = readouts.index(line.readout) if line.readout in readouts else len(readouts)
-    return line.decoder, kind, line.system, readout, line.layers
+    return line.kind == MAJORITY, line.decoder, kind, line.system, readout, line.layers
+
+
+def comparable(line: Line, decoder: str) -> bool:
+    """Whether a line may stand beside the lines of a decoder."""
+    return line.decoder == decoder or line.kind == MAJORITY
 
 
 def _with_best(lines: list[Line], shown: Iterable[str]) -> list[Line]:
     """Mark the best value of each score among the selected lines of each decoder, ties included."""
-    tops: dict[tuple[str, str], float] = {}
-    for line in lines:
-        for name, score in line.scores.items() if line.selected else ():
-            key = (line.decoder, name)
-            tops[key] = max(tops.get(key, -math.inf), round(score.mean, 3))
     compared = [name for name in shown if name not in DESCRIPTIVE]
+    chosen = [line for line in lines if line.selected]
+    tops: dict[tuple[str, str], float] = defaultdict(lambda: -math.inf)
+    for line in chosen:
+        # What the majority answer wins, it must win against every decoder.
+        rivals = chosen if line.kind == MAJORITY else [other for other in chosen if comparable(other, line.decoder)]
+        for name in compared:
+            values = [round(rival.scores[name].mean, 3) for rival in rivals if name in rival.scores]
+            tops[line.decoder, name] = max(values, default=-math.inf)
     return [_marked(line, compared, tops) for line in lines]
 
 
@@ -314,7 +337,11 @@ def _floors_that_win(lines: Sequence[Line], shown: Iterable[str]) -> list[str]:
     groups = by_system(lines)
     notes = []
     for (decoder, system), mine in groups.items():
-        floors = [group for (other, _), group in groups.items() if other == decoder and group[0].kind != PRETRAINED]
+        floors = [
+            group
+            for (other, _), group in groups.items()
+            if comparable(group[0], decoder) and group[0].kind != PRETRAINED
+        ]
         for floor in floors if mine[0].kind == PRETRAINED else ():
             wins = [_win(name, floor, mine) for name in shown if name not in DESCRIPTIVE]
             if any(wins):
@@ -333,19 +360,10 @@ def _win(name: str, floor: Sequence[Line], mine: Sequence[Line]) -> str:
 
 
 def _protocol_notes(lines: Sequence[Line]) -> list[str]:
-    """Where lines of one block still differ in what they scored or how they decoded."""
+    """Which lines are not about the whole split."""
     notes = [
         f"{line.system}, {line.readout}: only {line.tracks} of {line.expected} tracks were scored"
         for line in lines
         if line.tracks < line.expected
     ]
-    settings: dict[str, set[str]] = defaultdict(set)
-    for row in (row for line in lines for row in line.rows):
-        rest = {name: value for name, value in row["decoder"].items() if name != "name"}
-        settings[row["decoder"]["name"]].add(json.dumps(rest, sort_keys=True))
-    notes += [
-        f"decoder {name} ran with {len(kinds)} different settings; the rows say which"
-        for name, kinds in settings.items()
-        if len(kinds) > 1
-    ]
-    return notes
+    return list(dict.fromkeys(notes))  # the layers of one readout would all say the same

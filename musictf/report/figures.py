@@ -1,0 +1,282 @@
+"""Figures of runs: training curves and the layer map. Each is written twice, as PNG and as SVG.
+
+Conventions: drawn at column width (86 mm), with matplotlib's objects and no global state. Colours are Okabe and
+Ito's, which stay apart for colour-blind readers; maps use cividis, for the same reason.
+
+References:
+    M. Okabe, K. Ito, "Color Universal Design", 2008, https://jfly.uni-koeln.de/color/.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator
+
+from musictf.errors import InputError
+from musictf.report.tables import PRETRAINED, Row, decimal, system_names, system_of
+
+Floats = npt.NDArray[np.float64]
+
+BLACK, ORANGE, SKY, GREEN, BLUE, VERMILLION = "#000000", "#e69f00", "#56b4e9", "#009e73", "#0072b2", "#d55e00"
+COLUMN_INCHES = 3.4
+STYLE: Any = {  # Any: the type of its keys changed between releases of matplotlib
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 7.0,
+    "axes.titlesize": 7.5,
+    "axes.titlelocation": "left",
+    "axes.labelsize": 7.0,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.labelsize": 6.5,
+    "ytick.labelsize": 6.5,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "legend.fontsize": 6.5,
+    "legend.frameon": False,
+    "svg.fonttype": "none",  # text stays text: it can be searched, and read aloud
+    "svg.hashsalt": "musictf",  # the same figure gives the same bytes
+}
+
+# Meter -> its axis, and the value it takes where every embedding is the same.
+_METERS: dict[str, tuple[str, float | None]] = {
+    "loss": ("loss (nats)", None),
+    "accuracy": ("accuracy (fraction)", None),
+    "alignment": ("alignment (sq. distance)", 0.0),
+    "uniformity": ("uniformity (nats)", 0.0),
+    "effective_rank": ("effective rank (dimensions)", 1.0),
+    "learning_rate": ("learning rate (no unit)", None),
+}
+_READOUTS = ("class", "sequence", "average")
+
+
+def training_curves(metrics_csv: Path, out: Path) -> list[Path]:
+    """Loss, collapse meters and learning rate of a pretraining run over its steps.
+
+    Args:
+        metrics_csv: ``metrics.csv`` of a run folder; columns may be missing and cells empty.
+        out: Where to write, without suffix.
+
+    Returns:
+        The files written.
+
+    Raises:
+        InputError: the file holds no step or none of the meters.
+    """
+    series = _read_metrics(metrics_csv)
+    meters = [meter for meter in _METERS if any(name.split("/")[-1] == meter for name in series)]
+    if not meters:
+        raise InputError(f"{metrics_csv}: none of train/{', train/'.join(_METERS)}; is this the log of a pretraining?")
+    columns = min(2, len(meters))
+    rows = math.ceil(len(meters) / columns)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(COLUMN_INCHES, 1.15 * rows + 0.35), layout="constrained")
+        grid = figure.subplots(rows, columns, sharex=True, squeeze=False)
+        for axes, meter in zip(grid.flat, meters, strict=False):
+            _draw_meter(axes, meter, series)
+        for axes in grid.flat[len(meters) :]:
+            axes.set_axis_off()
+        for column in range(columns):
+            lowest = max(i for i in range(len(meters)) if i % columns == column)
+            grid.flat[lowest].set_xlabel("step (optimiser updates)")
+            grid.flat[lowest].xaxis.set_tick_params(labelbottom=True)
+        return save(figure, out)
+
+
+def layer_heatmap(rows: Sequence[Row], task: str, out: Path, decoder: str | None = None) -> list[Path]:
+    """Validation value of every layer and readout, a panel a system; the chosen cell shows its test score.
+
+    Only the chosen cells meet the test split, so only they show a test score.
+
+    Args:
+        rows: Rows of one task on one split, those included that validation did not choose.
+        task: Name of the task to draw.
+        out: Where to write, without suffix.
+        decoder: Decoder of the test scores; by default the one that scored most rows, which is the one that
+            chose the layers.
+
+    Returns:
+        The files written.
+
+    Raises:
+        InputError: no such rows, or rows of several datasets or splits, which must not share a colour scale.
+    """
+    of_task = [row for row in rows if row["task"] == task and (row.get("selection") or {}).get("value") is not None]
+    scored = Counter(row["decoder"]["name"] for row in of_task)
+    chosen = decoder or (scored.most_common(1)[0][0] if scored else "")
+    mine = [row for row in of_task if row["decoder"]["name"] == chosen]
+    if not mine:
+        raise InputError(
+            f"layer heat map: no validated row of task {task}" + (f", decoder {decoder}" if decoder else "")
+        )
+    splits = {(row["dataset"], row["split"]["digest"]) for row in mine}
+    if len(splits) > 1:
+        raise InputError(f"layer heat map: task {task} has rows of {len(splits)} datasets or splits; draw them apart")
+    with matplotlib.rc_context(STYLE):
+        return save(_heatmap(mine), out)
+
+
+def save(figure: Figure, out: Path) -> list[Path]:
+    """Write a figure as ``out.png`` and ``out.svg``, the same bytes each time."""
+    stem = out.with_suffix("") if out.suffix in {".png", ".svg"} else out
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    paths = [stem.with_name(f"{stem.name}.{suffix}") for suffix in ("png", "svg")]
+    figure.savefig(paths[0], dpi=300)
+    figure.set_layout_engine("none")  # the layout is found by now: both files show the same one
+    figure.savefig(paths[1], metadata={"Date": None})
+    return paths
+
+
+def _read_metrics(path: Path) -> dict[str, tuple[Floats, Floats]]:
+    """Name -> (steps, values), empty cells left out."""
+    series: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            for line in csv.DictReader(file):
+                step = line.pop("step", None)
+                for name, text in line.items() if step else ():
+                    if name and text:
+                        series[name].append((float(step or 0), float(text)))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as metrics ({error})") from error
+    columns = {name: np.array(sorted(points), dtype=np.float64) for name, points in series.items()}
+    return {name: (points[:, 0], points[:, 1]) for name, points in columns.items()}
+
+
+def _draw_meter(axes: Axes, meter: str, series: Mapping[str, tuple[Floats, Floats]]) -> None:
+    label, collapsed = _METERS[meter]
+    for part, colour in (("train", BLUE), ("valid", VERMILLION)):
+        if f"{part}/{meter}" in series:
+            steps, values = series[f"{part}/{meter}"]
+            _draw_series(axes, steps, values, colour, part, smooth=meter != "learning_rate")
+    if collapsed is not None:
+        axes.axhline(collapsed, color=BLACK, linewidth=0.7, linestyle=(0, (1, 2)))
+        axes.annotate(
+            "collapsed", (1.0, collapsed), xycoords=("axes fraction", "data"), ha="right", va="bottom", size=6
+        )
+    axes.set_title(label)
+    axes.margins(x=0.02, y=0.12)
+    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+    if meter == "learning_rate":
+        axes.yaxis.set_major_formatter(
+            FuncFormatter(lambda value, _: f"{value:.1e}".replace("e-0", "e-") if value else "0")
+        )
+    if len(axes.get_legend_handles_labels()[0]) > 1:
+        axes.legend(handlelength=1.2, borderaxespad=0.1)
+
+
+def _draw_series(axes: Axes, steps: Floats, values: Floats, colour: str, part: str, smooth: bool) -> None:
+    """Few points as they are; many noisy ones as a running mean over a pale trace."""
+    if len(values) < 100 or not smooth:
+        axes.plot(
+            steps, values, color=colour, linewidth=1.1, label=part, marker="o", markersize=2 if len(values) < 30 else 0
+        )
+        return
+    window = len(values) // 40
+    means = np.convolve(values, np.ones(window) / window, mode="valid")
+    centres = np.convolve(steps, np.ones(window) / window, mode="valid")
+    axes.plot(steps, values, color=colour, linewidth=0.4, alpha=0.3)
+    axes.plot(centres, means, color=colour, linewidth=1.2, label=part)
+
+
+def _heatmap(rows: Sequence[Row]) -> Figure:
+    names = system_names(rows)
+    order = ("random", "mel")
+    systems = sorted(
+        names, key=lambda system: (-1 if system[0] == PRETRAINED else order.index(system[0]), names[system])
+    )
+    panels = [[row for row in rows if system_of(row) == system] for system in systems]
+    readouts = [_sorted_readouts(panel) for panel in panels]
+    depth = 1 + max(int(row["layer"]) for row in rows)
+    values = [_mean_by_cell(panel) for panel in panels]
+    flat = [value for cells in values for value in cells.values()]
+    scale = Normalize(min(flat), max(flat) if max(flat) > min(flat) else min(flat) + 1e-3)
+
+    columns = sum(map(len, readouts))
+    size = (max(COLUMN_INCHES, 0.95 + 0.42 * columns), 1.15 + 0.24 * depth)
+    figure = Figure(figsize=size, layout="constrained")
+    # A panel needs room for its title even where it has one column only.
+    ratios = [max(len(names_of_panel), 1.6) for names_of_panel in readouts]
+    grid = figure.subplots(1, len(panels), sharey=True, squeeze=False, width_ratios=ratios)[0]
+    for axes, system, cells, columns_of_panel, panel in zip(grid, systems, values, readouts, panels, strict=True):
+        image = _draw_cells(axes, cells, columns_of_panel, depth, scale)
+        _mark_chosen(axes, panel, columns_of_panel, scale)
+        axes.set_title(names[system].replace(" ", "\n", 1), loc="center")
+    grid[0].set_ylabel("layer (0: projected input)")
+    metric = rows[0]["selection"]["metric"]
+    bar = figure.colorbar(image, ax=list(grid), fraction=0.06, pad=0.02, aspect=25)
+    bar.set_label(f"{metric} on validation (0–1)")
+    bar.outline.set_visible(False)
+    first = rows[0]
+    figure.suptitle(f"{first['task']} on {first['dataset']}: layer × readout", x=0.01, ha="left", size=8)
+    note = f"framed: chosen on validation, with its test {metric} (decoder {first['decoder']['name']})"
+    figure.supxlabel(note, size=6.5)
+    return figure
+
+
+def _sorted_readouts(rows: Sequence[Row]) -> list[str]:
+    found = {row["readout"] for row in rows}
+    return [name for name in _READOUTS if name in found] + sorted(found - set(_READOUTS))
+
+
+def _mean_by_cell(rows: Sequence[Row]) -> dict[tuple[str, int], float]:
+    """Validation value of each (readout, layer), the mean over seeds."""
+    cells: dict[tuple[str, int], list[float]] = defaultdict(list)
+    for row in rows:
+        cells[row["readout"], row["layer"]].append(row["selection"]["value"])
+    return {cell: float(np.mean(values)) for cell, values in cells.items()}
+
+
+def _draw_cells(
+    axes: Axes, cells: Mapping[tuple[str, int], float], readouts: Sequence[str], depth: int, scale: Normalize
+) -> Any:
+    grid = np.full((depth, len(readouts)), np.nan)
+    for (readout, layer), value in cells.items():
+        grid[layer, readouts.index(readout)] = value
+    image = axes.imshow(grid, cmap="cividis", norm=scale, aspect="auto", origin="lower", interpolation="nearest")
+    axes.set_xticks(
+        range(len(readouts)), [{"sequence": "seq.", "average": "avg."}.get(name, name) for name in readouts]
+    )
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=13))
+    axes.tick_params(length=0)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    return image
+
+
+def _mark_chosen(axes: Axes, rows: Sequence[Row], readouts: Sequence[str], scale: Normalize) -> None:
+    """Frame the layer of each readout that validation chose most often over the seeds."""
+    for column, readout in enumerate(readouts):
+        chosen = [row for row in rows if row["selected"] and row["readout"] == readout]
+        if not chosen:
+            continue
+        layer = Counter(int(row["layer"]) for row in chosen).most_common(1)[0][0]
+        there = [row for row in chosen if row["layer"] == layer]
+        frame = Rectangle((column - 0.47, layer - 0.45), 0.94, 0.9, fill=False, edgecolor=VERMILLION, linewidth=1.4)
+        frame.set_gid(f"chosen-{rows[0]['backbone']['kind']}-{readout}-{layer}")
+        axes.add_patch(frame)
+        metric = there[0]["selection"]["metric"]
+        found = [((row["scores"] or {}).get(metric) or {}).get("mean") for row in there]
+        tests = [value for value in found if value is not None]
+        valid = float(np.mean([row["selection"]["value"] for row in there]))
+        ink = BLACK if scale(valid) > 0.5 else "white"
+        if tests:
+            axes.text(column, layer, decimal(float(np.mean(tests))), ha="center", va="center", color=ink, weight="bold")

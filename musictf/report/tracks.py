@@ -1,0 +1,351 @@
+"""One track in one picture: its spectrogram, with chords and beats, annotated and estimated, on the same clock.
+
+Conventions: times in seconds from the start of the track; reference above estimate. Chords are coloured by root
+along the circle of fifths (related roots, related colours) and always carry their name; a line under an estimate
+marks where it differs from the reference. A beat counts as found within 70 ms of a beat of the reference.
+
+Shapes:  M mel bands   T frames   P estimated beats   A frames of the activation
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import matplotlib
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from musictf.errors import InputError
+from musictf.report.figures import BLACK, BLUE, STYLE, VERMILLION, Floats, save
+
+if TYPE_CHECKING:
+    from musictf.annotations import Beats, Chords
+
+WIDTH_INCHES = 6.9
+TOLERANCE_SECONDS = 0.07
+_ROOTS = {name: i for i, name in enumerate(["C", "G", "D", "A", "E", "B", "F#", "Db", "Ab", "Eb", "Bb", "F"])}
+_SAME_ROOT = {"Gb": "F#", "C#": "Db", "G#": "Ab", "D#": "Eb", "A#": "Bb", "Cb": "B", "B#": "C", "E#": "F", "Fb": "E"}
+_QUALITIES = {"maj": "", "min": "m", "maj7": "maj7", "min7": "m7", "7": "7", "hdim7": "ø7", "dim": "°", "aug": "+"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackView:
+    """What is known of a track; what is missing is not drawn.
+
+    Attributes:
+        log_mel: Level in decibels, (M, T).
+        times: Centre of each frame in seconds, (T,).
+        mel_hz: Centre of each mel band in hertz, (M,); the axis counts bands without it.
+        chords: Annotated chords.
+        chord_estimates: Estimated chords by the name of their system.
+        beats: Annotated beats.
+        beat_estimate: Estimated beats in seconds, (P,).
+        activation: Probability of a beat per frame, (A,).
+        activation_times: Centre of each frame of the activation in seconds, (A,).
+    """
+
+    log_mel: npt.NDArray[np.floating]
+    times: Floats
+    mel_hz: Floats | None = None
+    chords: Chords | None = None
+    chord_estimates: Mapping[str, Chords] = field(default_factory=dict)
+    beats: Beats | None = None
+    beat_estimate: Floats | None = None
+    activation: Floats | None = None
+    activation_times: Floats | None = None
+
+
+def chords_over_spectrogram(
+    log_mel: npt.NDArray[np.floating],
+    times: Floats,
+    reference: Chords,
+    estimates: Mapping[str, Chords],
+    out: Path,
+    start: float | None = None,
+    end: float | None = None,
+) -> list[Path]:
+    """Annotated chords over estimated ones, below the spectrogram; see `track_figure`."""
+    view = TrackView(log_mel=log_mel, times=times, chords=reference, chord_estimates=estimates)
+    return track_figure(view, out, start, end)
+
+
+def beats_over_spectrogram(
+    log_mel: npt.NDArray[np.floating],
+    times: Floats,
+    reference: Beats,
+    estimate: Floats,
+    activation: Floats | None,
+    activation_times: Floats | None,
+    out: Path,
+    start: float | None = None,
+    end: float | None = None,
+) -> list[Path]:
+    """Annotated beats over estimated ones and their activation, below the spectrogram; see `track_figure`."""
+    view = TrackView(
+        log_mel=log_mel,
+        times=times,
+        beats=reference,
+        beat_estimate=estimate,
+        activation=activation,
+        activation_times=activation_times,
+    )
+    return track_figure(view, out, start, end)
+
+
+def track_figure(view: TrackView, out: Path, start: float | None = None, end: float | None = None) -> list[Path]:
+    """Draw everything known of a track between two times.
+
+    Args:
+        view: The track.
+        out: Where to write, without suffix.
+        start: First moment shown, in seconds; the start of the spectrogram by default.
+        end: Last moment shown, in seconds; the end of the spectrogram by default.
+
+    Returns:
+        The files written, PNG and SVG.
+
+    Raises:
+        InputError: the span is empty or lies outside the spectrogram.
+    """
+    first = float(view.times[0]) if start is None else start
+    last = float(view.times[-1]) if end is None else end
+    if not (first < last and first < view.times[-1] and last > view.times[0]):
+        span = f"it lasts from {view.times[0]:g} to {view.times[-1]:g} s"
+        raise InputError(f"figure: no spectrogram between {first:g} and {last:g} s; {span}")
+    lanes = _lanes(view)
+    heights = [1.5, *(height for _, height in lanes)]
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH_INCHES, sum(heights) + 0.45), layout="constrained")
+        figure.get_layout_engine().set(h_pad=0.02, hspace=0.02)  # type: ignore[union-attr, call-arg]
+        grid = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
+        grid[0].set_xlim(first, last)
+        _draw_spectrogram(grid[0], view, first, last)
+        for axes, (kind, _) in zip(grid[1:], lanes, strict=True):
+            _draw_lane(axes, kind, view)
+        grid[-1].set_xlabel("time (s)")
+        figure.align_ylabels(list(grid))
+        return save(figure, out)
+
+
+def short_chord(label: str) -> str:
+    """A Harte label as musicians write it.
+
+    Example:
+        >>> [short_chord(label) for label in ("C:maj", "A:min7/b3", "Bb", "F#:hdim7", "G:sus4(b7)", "N")]
+        ['C', 'Am7/b3', 'B♭', 'F♯ø7', 'Gsus4(b7)', 'N']
+    """
+    root, _, rest = label.partition(":")
+    if not rest:
+        root, slash, bass = root.partition("/")
+        quality, rest = "maj", ""
+    else:
+        rest, slash, bass = rest.partition("/")
+        quality = rest
+    text = _QUALITIES.get(quality, rest)
+    return root.replace("b", "♭").replace("#", "♯") + text + slash + bass
+
+
+def _lanes(view: TrackView) -> list[tuple[str, float]]:
+    """Kind and height in inches of each strip below the spectrogram."""
+    lanes = []
+    if view.chords is not None or view.chord_estimates:
+        number = len(view.chord_estimates) + (view.chords is not None)
+        lanes.append(("chords", 0.24 * number + 0.08))
+    if view.beats is not None or view.beat_estimate is not None:
+        lanes.append(("beats", 0.45))
+    if view.activation is not None:
+        lanes.append(("activation", 0.55))
+    return lanes
+
+
+def _draw_lane(axes: Axes, kind: str, view: TrackView) -> None:
+    if kind == "chords":
+        _draw_chords(axes, view)
+    elif kind == "beats":
+        _draw_beats(axes, view)
+    elif view.activation is not None and view.activation_times is not None:
+        axes.fill_between(view.activation_times, view.activation, color=BLUE, alpha=0.25, linewidth=0)
+        axes.plot(view.activation_times, view.activation, color=BLUE, linewidth=0.9)
+        axes.set_ylim(0, 1.05)
+        axes.set_yticks([0, 0.5, 1])
+        axes.set_ylabel("beat\n(probability)")
+
+
+def _draw_spectrogram(axes: Axes, view: TrackView, first: float, last: float) -> None:
+    half = (view.times[1] - view.times[0]) / 2 if len(view.times) > 1 else 0.5
+    shown = (view.times >= first) & (view.times <= last)
+    top = float(view.log_mel[:, shown].max()) if shown.any() else 0.0
+    bands = len(view.log_mel)
+    image = axes.imshow(
+        view.log_mel,
+        origin="lower",
+        aspect="auto",
+        interpolation="nearest",
+        cmap="magma",
+        extent=(float(view.times[0] - half), float(view.times[-1] + half), -0.5, bands - 0.5),
+        vmin=top - 70,
+        vmax=top,
+    )
+    axes.set_xlim(first, last)
+    axes.tick_params(labelbottom=False)
+    if view.mel_hz is None:
+        axes.set_ylabel("mel band (number)")
+    else:
+        hertz = np.array([125, 500, 1000, 2000, 4000, 8000])
+        hertz = hertz[(hertz >= view.mel_hz[0]) & (hertz <= view.mel_hz[-1])]
+        axes.set_yticks(np.interp(hertz, view.mel_hz, np.arange(bands)), [f"{value / 1000:g}" for value in hertz])
+        axes.set_ylabel("frequency (kHz)")
+    assert axes.figure is not None
+    bar = axes.figure.colorbar(image, ax=axes, pad=0.01, fraction=0.03, aspect=15)
+    bar.set_label("level (dB)")
+    bar.outline.set_visible(False)
+
+
+def _draw_chords(axes: Axes, view: TrackView) -> None:
+    lanes = {} if view.chords is None else {"reference": view.chords}
+    lanes |= view.chord_estimates
+    for position, (name, chords) in enumerate(reversed(lanes.items())):
+        for (start, end), label in zip(chords.intervals, chords.labels, strict=True):
+            _draw_chord(axes, start, end, label, position)
+        if view.chords is not None and name != "reference":
+            for start, end in _differences(view.chords, chords):
+                axes.hlines(position - 0.43, start, end, color=VERMILLION, linewidth=1.8, gid="differs")
+    if view.chords is not None and view.chord_estimates:
+        _explain(axes, "underlined:\ndiffers from\nreference")
+    axes.set_ylim(-0.5, len(lanes) - 0.5)
+    axes.set_yticks(range(len(lanes)), list(reversed(lanes)))
+    _bare(axes)
+
+
+def _draw_chord(axes: Axes, start: float, end: float, label: str, position: int) -> None:
+    left, right = axes.get_xlim()
+    start, end = max(start, left), min(end, right)
+    if end <= start:
+        return
+    hatch = "////" if label == "X" else None
+    axes.barh(
+        position,
+        end - start,
+        left=start,
+        height=0.84,
+        color=_colour(label),
+        edgecolor="white",
+        linewidth=0.6,
+        hatch=hatch,
+    )
+    points = (end - start) / (right - left) * (WIDTH_INCHES - 1.6) * 72
+    text, size = _fitting_name(label, points)
+    axes.text((start + end) / 2, position, text, ha="center", va="center_baseline", size=size, clip_on=True)
+
+
+def _fitting_name(label: str, points: float) -> tuple[str, float]:
+    """A chord's name and the size at which it fits a width: in full, smaller, its root alone, or nothing."""
+    name = short_chord(label)
+    root = short_chord(label.partition(":")[0].partition("/")[0])
+    for text, size in ((name, 6.5), (name, 5.2), (root, 6.5), (root, 5.2)):
+        # A letter is about 0.7 em wide, an accidental half of that.
+        width = 0.7 * size * (len(text) - 0.5 * sum(text.count(sign) for sign in "♭♯°"))
+        if width + 1 < points:
+            return text, size
+    return "", 5.2
+
+
+def _colour(label: str) -> tuple[float, float, float]:
+    """Light colour of a chord's root, a step round the hues for each fifth; minor darker; grey without a root."""
+    root = label.partition(":")[0].partition("/")[0]
+    root = _SAME_ROOT.get(root, root)
+    if root not in _ROOTS:
+        return (0.93, 0.93, 0.93)
+    quality = label.partition(":")[2]
+    lightness = 0.76 if quality.startswith(("min", "dim", "hdim")) else 0.87
+    return _oklch(lightness, 0.085, 2 * np.pi * _ROOTS[root] / len(_ROOTS))
+
+
+def _oklch(lightness: float, chroma: float, hue: float) -> tuple[float, float, float]:
+    """Red, green, blue in [0, 1] of a colour whose perceived lightness does not change with its hue.
+
+    References:
+        B. Ottosson, "A perceptual color space for image processing", 2020.
+    """
+    a, b = chroma * np.cos(hue), chroma * np.sin(hue)
+    to_cones = np.array(
+        [[1, 0.3963377774, 0.2158037573], [1, -0.1055613458, -0.0638541728], [1, -0.0894841775, -1.2914855480]]
+    )
+    to_linear = np.array(
+        [
+            [4.0767416621, -3.3077115913, 0.2309699292],
+            [-1.2684380046, 2.6097574011, -0.3413193965],
+            [-0.0041960863, -0.7034186147, 1.7076147010],
+        ]
+    )
+    linear = np.clip(to_linear @ (to_cones @ np.array([lightness, a, b])) ** 3, 0, 1)
+    encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    return float(encoded[0]), float(encoded[1]), float(encoded[2])
+
+
+def _differences(reference: Chords, estimate: Chords) -> list[tuple[float, float]]:
+    """Spans in which two annotations of one track name different chords; X, which is unknown, differs from nothing."""
+    edges = np.unique(np.concatenate([reference.intervals.ravel(), estimate.intervals.ravel()]))
+    middles = (edges[:-1] + edges[1:]) / 2
+    pairs = [(_label_at(reference, time), _label_at(estimate, time)) for time in middles]
+    spans = zip(edges[:-1], edges[1:], pairs, strict=True)
+    return [
+        (float(start), float(end)) for start, end, (one, other) in spans if one != other and "X" not in {one, other}
+    ]
+
+
+def _label_at(chords: Chords, time: float) -> str:
+    index = int(np.searchsorted(chords.intervals[:, 0], time, side="right")) - 1
+    inside = index >= 0 and time < chords.intervals[index, 1]
+    return short_chord(chords.labels[index]) if inside else "X"
+
+
+def _draw_beats(axes: Axes, view: TrackView) -> None:
+    lanes = []
+    if view.beats is not None:
+        lanes.append("reference")
+        downbeats = view.beats.downbeats
+        axes.vlines(view.beats.times, 1.1, 1.6, color=BLACK, linewidth=0.9)
+        if downbeats is not None:
+            axes.vlines(downbeats, 1.1, 1.95, color=BLACK, linewidth=1.8)
+    if view.beat_estimate is not None:
+        lanes.append("estimate")
+        found = _found(view)
+        axes.vlines(view.beat_estimate[found], 0.1, 0.8, color=BLUE, linewidth=1.2)
+        axes.vlines(view.beat_estimate[~found], 0.1, 0.8, color=VERMILLION, linewidth=1.2)
+        if not found.all():
+            _explain(axes, f"×: none in\n{TOLERANCE_SECONDS * 1000:.0f} ms")
+        axes.plot(view.beat_estimate[~found], np.full((~found).sum(), 0.9), "x", color=VERMILLION, markersize=3)
+    axes.set_ylim(0, 2)
+    axes.set_yticks([1.4 if name == "reference" else 0.45 for name in lanes], lanes)
+    axes.set_ylabel("beats")
+    _bare(axes)
+
+
+def _found(view: TrackView) -> npt.NDArray[np.bool_]:
+    """Which estimated beats lie within the tolerance of an annotated one; all where nothing is annotated."""
+    estimate = np.asarray(view.beat_estimate)
+    if view.beats is None:
+        return np.ones(len(estimate), dtype=bool)
+    if not len(view.beats.times):
+        return np.zeros(len(estimate), dtype=bool)
+    distance = np.abs(estimate[:, None] - view.beats.times[None])
+    return np.asarray(distance.min(axis=1) <= TOLERANCE_SECONDS)
+
+
+def _explain(axes: Axes, text: str) -> None:
+    """Say at the right of a lane, in the room beside the colour bar, what its marks mean."""
+    note = axes.text(1.008, 0.5, text, transform=axes.transAxes, va="center", size=5.5, color=VERMILLION)
+    note.set_in_layout(False)
+
+
+def _bare(axes: Axes) -> None:
+    axes.tick_params(axis="y", length=0)
+    axes.tick_params(axis="x", length=2)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_visible(False)

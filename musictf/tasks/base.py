@@ -1,0 +1,104 @@
+"""What a task is: a question about music, from annotation to score.
+
+A new task is one file in this folder with one ``Task`` subclass, and one file in ``conf/task/``. Its five answers, in
+the order a probe asks for them: ``encode`` an annotation as a target, the ``loss`` of logits against it, ``decode``
+logits into an estimate a musician would recognise, ``score`` estimates against annotations, and the ``constant``
+estimate of someone who has not listened.
+
+Shapes:  N examples   C outputs   K tokens of a track
+Conventions: an example is a token for tasks of level ``frame``, an excerpt for tasks of level ``track``; references
+are annotations as distributed, never reduced targets; every score is larger for better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+Floats = npt.NDArray[np.float64]
+Decoder = dict[str, Any]
+
+
+@dataclass
+class Scores:
+    """Scores of a split.
+
+    Attributes:
+        corpus: Value of each score over the split.
+        per_track: For scores that are means over tracks, the value of each track, (num_tracks,); NaN where a track
+            leaves the score undefined.
+        details: Counts that belong to the scores (``classes_scored``).
+    """
+
+    corpus: dict[str, float]
+    per_track: dict[str, Floats] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(kw_only=True)
+class Task:
+    """A downstream task; subclasses are dataclasses whose fields are the keys of their file in ``conf/task/``."""
+
+    name: ClassVar[str] = ""
+    annotation: ClassVar[str] = ""
+    level: ClassVar[str] = "frame"  # or "track"
+    headline: ClassVar[str] = ""  # the score that selects on validation
+    suffix: ClassVar[str] = ".csv"  # of estimate files
+    decoders: ClassVar[tuple[str, ...]] = ("default",)  # the first one selects
+
+    def prepare(self, annotations: Sequence[Any]) -> None:
+        """Learn from the training annotations what is needed before encoding: a vocabulary, a rate."""
+
+    @property
+    def num_outputs(self) -> int:
+        """Logits per example."""
+        raise NotImplementedError
+
+    def encode(self, annotation: Any, times: Floats) -> Tensor:
+        """Targets: (K, ...) at token times in seconds for level ``frame``, one target for level ``track``."""
+        raise NotImplementedError
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Mean loss of one head, (N, C) against the targets of N examples; must work under `torch.vmap`."""
+        raise NotImplementedError
+
+    def calibrate(self, decoder: str, logits: Sequence[Floats], times: Sequence[Floats], references: Any) -> Decoder:
+        """Settings of a decoder, chosen on the validation tracks; at least its ``name``."""
+        return {"name": decoder}
+
+    def decode(self, logits: Floats, times: Floats, seconds: float, decoder: Decoder) -> Any:
+        """Estimate of one track of ``seconds`` from its logits: (K, C) tokens or (E, C) excerpts."""
+        raise NotImplementedError
+
+    def score(self, references: Sequence[Any], estimates: Sequence[Any]) -> Scores:
+        """Scores of a whole split, one reference and one estimate a track."""
+        raise NotImplementedError
+
+    def resample(self, references: Sequence[Any], estimates: Sequence[Any], counts: Floats) -> dict[str, Floats]:
+        """Corpus values when track i counts ``counts[r, i]`` times, (R, num_tracks) -> (R,) each.
+
+        Needed only for scores that are not means over tracks.
+        """
+        return {}
+
+    def constant(self, annotations: Sequence[Any], seconds: float) -> Any:
+        """Estimate for any track of ``seconds`` that only the training annotations inform."""
+        raise NotImplementedError
+
+    def write(self, estimate: Any, path: Path) -> None:
+        """Write an estimate in the format its annotation has."""
+        raise NotImplementedError
+
+
+def track_means(values: dict[str, list[float]]) -> Scores:
+    """Scores whose corpus value is the mean over the tracks where it is defined."""
+    per_track = {name: np.asarray(column, dtype=np.float64) for name, column in values.items()}
+    defined = {name: column[~np.isnan(column)] for name, column in per_track.items()}
+    corpus = {name: float(column.mean()) for name, column in defined.items() if len(column)}
+    return Scores(corpus, {name: per_track[name] for name in corpus})

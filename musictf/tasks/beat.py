@@ -1,0 +1,238 @@
+"""Beats and downbeats: the times at which people tap.
+
+Conventions: seconds; the reference is the annotation, never frames turned back to times; `mir_eval` leaves out the
+first 5 s of both lists, and so do we, for downbeats as well; a beat counts within +-70 ms. Training targets are
+widened, scoring is not. Tracks are decoded whole, from stitched activations. A track without reference beats after the
+first 5 s leaves every mean; fewer than two estimated beats score 0.
+
+Scored by `mir_eval.beat`: ``f_measure cemgil goto p_score cmlc cmlt amlc amlt information_gain``, and
+``downbeat_f_measure`` where bars are annotated. Decoders: ``peaks`` (local maxima over +-70 ms, refined by a parabola,
+threshold from validation) and ``dynamic_programming`` (`librosa.beat.beat_track` on the activation). In both, a beat
+whose downbeat activation exceeds a threshold from validation starts a bar.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import librosa
+import mir_eval
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.ndimage import maximum_filter1d
+from torch import Tensor
+
+from musictf.annotations import Beats, write_beats
+from musictf.tasks.base import Decoder, Floats, Scores, Task, track_means
+
+TRIM_SECONDS = 5.0  # mir_eval.beat.trim_beats
+_NAMES = {
+    "f_measure": "F-measure",
+    "cemgil": "Cemgil",
+    "goto": "Goto",
+    "p_score": "P-score",
+    "cmlc": "Correct Metric Level Continuous",
+    "cmlt": "Correct Metric Level Total",
+    "amlc": "Any Metric Level Continuous",
+    "amlt": "Any Metric Level Total",
+    "information_gain": "Information gain",
+}
+
+
+@dataclass(kw_only=True)
+class Beat(Task):
+    """Beat and downbeat times from one activation each."""
+
+    name: ClassVar[str] = "beat"
+    annotation: ClassVar[str] = "beats"
+    level: ClassVar[str] = "frame"
+    headline: ClassVar[str] = "f_measure"
+    suffix: ClassVar[str] = ".beats"
+    decoders: ClassVar[tuple[str, ...]] = ("peaks", "dynamic_programming")
+
+    tolerance: float = 0.07  # seconds
+    target_width: float = 0.05  # seconds to either side over which a training target falls to 0
+    beat_seconds: float = 0.5  # median beat period; learnt from the training split
+
+    def prepare(self, annotations: Sequence[Beats]) -> None:
+        periods = [np.diff(beats.times) for beats in annotations if len(beats.times) > 1]
+        if periods:
+            self.beat_seconds = float(np.median(np.concatenate(periods)))
+
+    @property
+    def num_outputs(self) -> int:
+        return 2
+
+    def encode(self, annotation: Beats, times: Floats) -> Tensor:
+        downbeats = annotation.downbeats
+        unknown = np.full(len(times), np.nan)
+        columns = [
+            widened(annotation.times, times, self.target_width),
+            unknown if downbeats is None else widened(downbeats, times, self.target_width),
+        ]
+        return torch.from_numpy(np.column_stack(columns)).float()
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        known = ~targets.isnan()
+        losses = F.binary_cross_entropy_with_logits(logits, targets.nan_to_num(), reduction="none")
+        return (losses * known).sum() / known.sum().clamp(min=1)
+
+    def calibrate(
+        self, decoder: str, logits: Sequence[Floats], times: Sequence[Floats], references: Sequence[Beats]
+    ) -> Decoder:
+        activations = [_sigmoid(track) for track in logits]
+        pairs = list(zip(activations, times, strict=True))
+        settings: Decoder = {"name": decoder, "threshold": 0.0, "downbeat_threshold": 0.5}
+        if decoder == "peaks":
+            settings["threshold"] = _best(
+                _candidates(np.concatenate([track[:, 0] for track in activations])),
+                [beats.times for beats in references],
+                lambda value: [peak_times(track[:, 0], t, value, self.tolerance) for track, t in pairs],
+            )
+        barred = [k for k, beats in enumerate(references) if beats.downbeats is not None]
+        if barred:
+            found = [self._beat_times(*pairs[k], settings) for k in barred]
+            strengths = [np.interp(beats, pairs[k][1], activations[k][:, 1]) for k, beats in zip(barred, found)]
+            if any(len(strength) for strength in strengths):
+                settings["downbeat_threshold"] = _best(
+                    _candidates(np.concatenate(strengths)),
+                    [references[k].downbeats for k in barred],
+                    lambda value: [beats[s >= value] for beats, s in zip(found, strengths, strict=True)],
+                )
+        return settings
+
+    def decode(self, logits: Floats, times: Floats, seconds: float, decoder: Decoder) -> Beats:
+        activation = _sigmoid(logits)
+        beats = self._beat_times(activation, times, decoder)
+        starts_bar = np.interp(beats, times, activation[:, 1]) >= decoder["downbeat_threshold"]
+        return Beats(beats, bar_positions(starts_bar))
+
+    def score(self, references: Sequence[Beats], estimates: Sequence[Beats]) -> Scores:
+        rows = [beat_scores(*pair) for pair in zip(references, estimates, strict=True)]
+        return track_means({name: [row[name] for row in rows] for name in rows[0]})
+
+    def constant(self, annotations: Sequence[Beats], seconds: float) -> Beats:
+        times = np.arange(0.0, seconds, self.beat_seconds)
+        return Beats(times, np.arange(len(times)) % 4 + 1)
+
+    def write(self, estimate: Beats, path: Path) -> None:
+        write_beats(path, estimate)
+
+    def _beat_times(self, activation: Floats, times: Floats, decoder: Decoder) -> Floats:
+        if decoder["name"] == "peaks":
+            return peak_times(activation[:, 0], times, decoder["threshold"], self.tolerance)
+        return dynamic_programming_times(activation[:, 0], times)
+
+
+def widened(events: Floats, times: Floats, width: float) -> Floats:
+    """Training targets in [0, 1] at token times, (K,): 1 at an event, falling to 0 over ``width`` or one token."""
+    if len(events) == 0 or len(times) == 0:
+        return np.zeros(len(times))
+    period = float(np.median(np.diff(times))) if len(times) > 1 else width
+    after = np.searchsorted(events, times).clip(0, len(events) - 1)
+    before = (after - 1).clip(0)
+    distance = np.minimum(abs(times - events[after]), abs(times - events[before]))
+    return np.clip(1 - distance / max(width, period), 0, 1)
+
+
+def peak_times(activation: Floats, times: Floats, threshold: float, tolerance: float = 0.07) -> Floats:
+    """Times in seconds of local maxima above a threshold, each refined by a parabola through its neighbours.
+
+    The neighbourhood is the tolerance in tokens, at least one to either side, whatever the token rate; of a plateau the
+    first token counts.
+
+    Args:
+        activation: Probability of each token, (K,).
+        times: Token centres in seconds, evenly spaced, (K,).
+        threshold: What a peak must exceed.
+        tolerance: Half width of the neighbourhood in seconds.
+
+    Example:
+        >>> peak_times(np.array([0.0, 0.9, 0.0, 0.6, 0.0]), np.arange(5) / 10, 0.5)
+        array([0.1, 0.3])
+    """
+    if len(activation) < 3:
+        return np.empty(0)
+    period = float(np.median(np.diff(times)))
+    reach = max(1, round(tolerance / period))
+    highest = activation == maximum_filter1d(activation, 2 * reach + 1, mode="constant", cval=-np.inf)
+    peaks = np.flatnonzero(highest & (activation > threshold))
+    peaks = peaks[np.diff(peaks, prepend=-reach - 1) > reach]
+    inner = np.clip(peaks, 1, len(activation) - 2)
+    left, middle, right = activation[inner - 1], activation[inner], activation[inner + 1]
+    bend = left - 2 * middle + right
+    shift = np.where((bend < 0) & (inner == peaks), 0.5 * (left - right) / np.where(bend < 0, bend, -1), 0.0)
+    refined: Floats = times[peaks] + np.clip(shift, -0.5, 0.5) * period
+    return refined
+
+
+def dynamic_programming_times(activation: Floats, times: Floats) -> Floats:
+    """Beat times in seconds that librosa's tracker reads from an activation (K,) at evenly spaced token times."""
+    if len(activation) < 3 or not activation.max() > activation.min():
+        return np.empty(0)
+    hop = 512  # librosa wants a rate and a hop; only their ratio, the token rate, matters
+    _, frames = librosa.beat.beat_track(
+        onset_envelope=activation, sr=hop / float(np.median(np.diff(times))), hop_length=hop, trim=False
+    )
+    found: Floats = times[frames]
+    return found
+
+
+def bar_positions(starts_bar: np.ndarray) -> np.ndarray:
+    """Position of each beat in its bar, (n,), from which beats start one; beats before the first count from 2."""
+    positions = np.empty(len(starts_bar), dtype=np.int64)
+    position = 1
+    for index, is_downbeat in enumerate(starts_bar):
+        position = 1 if is_downbeat else position + 1
+        positions[index] = position
+    return positions
+
+
+def beat_scores(reference: Beats, estimate: Beats) -> dict[str, float]:
+    """Scores of one track by `mir_eval.beat`; NaN where the reference leaves nothing to score."""
+    wanted, found = mir_eval.beat.trim_beats(reference.times), mir_eval.beat.trim_beats(estimate.times)
+    if len(wanted) < 2:
+        scores = dict.fromkeys(_NAMES, np.nan)
+    elif len(found) < 2:
+        scores = dict.fromkeys(_NAMES, 0.0)
+    else:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="mir_eval")
+            evaluated = mir_eval.beat.evaluate(reference.times, estimate.times)
+        scores = {name: float(evaluated[key]) for name, key in _NAMES.items()}
+    bars = reference.downbeats
+    scores["downbeat_f_measure"] = np.nan if bars is None else _f_measure(bars, estimate.downbeats)
+    return scores
+
+
+def _f_measure(reference: Floats, estimate: Floats | None) -> float:
+    """F-measure after the trim; NaN without reference events, 0 without estimates."""
+    wanted = mir_eval.beat.trim_beats(reference)
+    found = mir_eval.beat.trim_beats(np.empty(0) if estimate is None else estimate)
+    if len(wanted) == 0:
+        return np.nan
+    return float(mir_eval.beat.f_measure(wanted, found)) if len(found) else 0.0
+
+
+def _best(candidates: Floats, references: Sequence[Floats], decode: object) -> float:
+    """The candidate threshold with the best mean F-measure."""
+    scores = [
+        np.nanmean([_f_measure(reference, found) for reference, found in zip(references, decode(value), strict=True)])  # type: ignore[operator]
+        for value in candidates
+    ]
+    return float(candidates[int(np.argmax(scores))])
+
+
+def _candidates(values: Floats) -> Floats:
+    """Thresholds worth trying: quantiles of what occurs, and even steps between the extremes."""
+    steps = np.linspace(values.min(), values.max(), 12)[1:-1]
+    return np.unique(np.concatenate([np.quantile(values, np.linspace(0.1, 0.95, 10)), steps]))
+
+
+def _sigmoid(logits: Floats) -> Floats:
+    return 1 / (1 + np.exp(-logits.astype(np.float64)))

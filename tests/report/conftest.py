@@ -1,0 +1,64 @@
+"""Fabricated rows and run folders in the schema of ``results.jsonl``."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+HEADLINE = {"tagging": "map", "chord": "majmin", "beat": "f_measure"}
+
+
+def fabricate(kind="pretrained", value=0.7, **changes):
+    """One row; ``value`` is its headline score and, unless ``valid`` says otherwise, its validation value."""
+    task = changes.pop("task", "beat")
+    metric = HEADLINE.get(task, "score")
+    digest, preset = changes.pop("digest", f"{kind}-weights"), changes.pop("preset", "vit1d_mini")
+    valid = changes.pop("valid", value)
+    scores = changes.pop("scores", {metric: value})
+    split = {"name": "test", "digest": changes.pop("split", "3f2a91c07755"), "expected": 30, "scored": 30}
+    return {
+        "schema": 1,
+        "run": "r",
+        "time": "2026-01-01T00:00:00",
+        "git": {"commit": None, "dirty": None},
+        "versions": {},
+        "backbone": {"path": "b", "digest": digest, "kind": kind, "preset": preset, "parameters": 1, "pretrain": None},
+        "task": task,
+        "dataset": "pop909",
+        "split": split | changes.pop("split_changes", {}),
+        "readout": "sequence",
+        "layer": 3,
+        "seed": 0,
+        "selected": True,
+        "selection": {"split": "valid", "metric": metric, "value": valid, "lr": 1e-3, "weight_decay": 0.0},
+        "scores": {name: {"mean": mean, "ci95": [mean - 0.02, mean + 0.02], "n": 30} for name, mean in scores.items()},
+        "decoder": {"name": "peaks"},
+        "seconds": {},
+        "per_track": "per_track.csv",
+        **changes,
+    }
+
+
+def write_run(folder: Path, rows, per_track=()):
+    """A run folder; ``per_track`` holds (row, values), one value of the headline for each of tracks 0, 1, …"""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with (folder / "per_track.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["track_id", "task", "readout", "layer", "seed", "decoder", "backbone", "metric", "value"])
+        for row, values in per_track:
+            where = [row[name] for name in ("task", "readout", "layer", "seed")]
+            what = [row["decoder"]["name"], row["backbone"]["digest"], HEADLINE[row["task"]]]
+            writer.writerows([f"track{i}", *where, *what, value] for i, value in enumerate(values))
+    return folder
+
+
+@pytest.fixture
+def row():
+    return fabricate
+
+
+@pytest.fixture
+def run_folder():
+    return write_run
