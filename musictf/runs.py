@@ -77,10 +77,21 @@ def cache_folder() -> Path:
 
 
 def default_folder(verb: str) -> Path:
-    """``runs/<verb>/<time>``, the same on every rank of one run."""
-    # Child processes of a launcher start seconds later: they must not choose a folder of their own.
-    name = os.environ.get("MUSICTF_RUN_NAME") or os.environ.get("SLURM_JOB_ID") or time.strftime("%Y%m%d-%H%M%S")
-    os.environ["MUSICTF_RUN_NAME"] = name
+    """``runs/<verb>/<time>``, the same on every rank of one run.
+
+    Raises:
+        InputError: the processes were started one by one from outside, so they cannot agree on a time.
+    """
+    name = os.environ.get("SLURM_JOB_ID")
+    if name is None and "TORCHELASTIC_RUN_ID" in os.environ:
+        raise InputError("torchrun starts processes that cannot agree on a folder by themselves: give output_dir=FOLDER")
+    if name is None and rank() > 0:
+        name = os.environ.get("MUSICTF_RUN_NAME")  # left there by the process that launched this one
+    if name is None:
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        taken = sorted(Path("runs", verb).glob(f"{stamp}*"))
+        name = f"{stamp}-{len(taken) + 1}" if taken else stamp
+        os.environ["MUSICTF_RUN_NAME"] = name
     return Path("runs") / verb / name
 
 

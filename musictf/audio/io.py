@@ -25,6 +25,8 @@ Waveform = npt.NDArray[np.float32]
 # torchaudio's sinc filter spans 6 zero crossings of the slower rate; twice that leaves no edge in the excerpt.
 _FILTER_WIDTH = 6
 _BLOCK_SECONDS = 60
+# An mp3 frame borrows bits from up to ten before it: a read that starts on it gets its first samples wrong.
+_MP3_LEAD = 10 * 1152
 
 
 @dataclass(frozen=True)
@@ -107,8 +109,9 @@ def _read(path: str | Path, start: int, num_frames: int) -> Waveform:
     """Frames at the file's own rate, averaged to mono."""
     try:
         with soundfile.SoundFile(str(path)) as file:
-            file.seek(start)
-            audio = file.read(num_frames, dtype="float32", always_2d=True)
+            lead = min(start, _MP3_LEAD) if file.format == "MP3" else 0
+            file.seek(start - lead)
+            audio = file.read(lead + num_frames, dtype="float32", always_2d=True)[lead:]
     except (soundfile.LibsndfileError, OSError) as error:
         raise InputError(f"{path}: {_reason(path, error)}") from error
     if len(audio) < num_frames:

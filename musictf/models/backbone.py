@@ -227,15 +227,18 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if text is None:
         raise InputError(f"{path}: safetensors, but without a musictf description; pretraining writes {FILE_NAME}")
     try:
-        return json.loads(text), weights
+        description = json.loads(text)
     except json.JSONDecodeError as error:
         raise InputError(f"{path}: its description is damaged ({error})") from None
+    if not isinstance(description, dict):
+        raise InputError(f"{path}: its description is damaged (not an object)")
+    return description, weights
 
 
 def _verify(backbone: Backbone, description: dict[str, Any], path: Path) -> None:
     if backbone.digest() != description.get("digest"):
         raise InputError(f"{path}: weights or configuration were changed after it was written (digest differs)")
-    expected, found = np.asarray(description["fingerprint"]), np.asarray(_fingerprint(backbone))
+    expected, found = np.asarray(description.get("fingerprint")), np.asarray(_fingerprint(backbone))
     if expected.shape != found.shape or not np.allclose(expected, found, rtol=0, atol=_FINGERPRINT_TOLERANCE):
         raise InputError(f"{path}: this version computes other features from these weights (fingerprint differs)")
 

@@ -79,17 +79,18 @@ class Interrupted(Exception):
 
 
 class StopCleanly(L.Callback):
-    """On Ctrl-C: finish the step, write the checkpoint, stop. A second Ctrl-C does not wait.
+    """On Ctrl-C: finish the step, its log and its validation, write the checkpoint, stop. A second one does not wait.
 
     Signals reach the ranks at different steps, so ranks agree every ``agree_every`` steps before any of them stops.
     """
 
     def __init__(self, checkpoint: Path, agree_every: int) -> None:
         self.checkpoint, self.agree_every = checkpoint, agree_every
-        self.asked = False
+        self.asked = self._saved = False
         self._before: Any = None
 
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        # Not earlier: Lightning would take this handler for the one to put back after the run.
         self._before = signal.signal(signal.SIGINT, self._ask)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
@@ -100,6 +101,10 @@ class StopCleanly(L.Callback):
             stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
         if stop:
             trainer.save_checkpoint(self.checkpoint)
+            self._saved = True
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        if self._saved:  # not at once: the values of the last step are logged, and it is validated, after its end
             raise Interrupted(f"stopped after step {trainer.global_step}")
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -72,12 +73,20 @@ class PretrainRun:
             raise InputError(f"splits: {', '.join(sorted(unknown))} unknown: any of {', '.join(SPLITS)}")
 
 
-def pretrain(run: PretrainRun, sinks: tuple[Sink, ...] = ()) -> Path:
+Observer = Callable[[Path], tuple[Sink, ...]]
+
+
+def no_observer(folder: Path) -> tuple[Sink, ...]:
+    """Nobody but ``metrics.csv`` hears of the run."""
+    return ()
+
+
+def pretrain(run: PretrainRun, observe: Observer = no_observer) -> Path:
     """Pretrain a backbone.
 
     Args:
         run: The configuration.
-        sinks: Receivers of every logged value, beside ``metrics.csv``.
+        observe: Called with the run folder once it is claimed; answers with receivers of every logged value.
 
     Returns:
         The run folder, with ``backbone.safetensors``, ``metrics.csv`` and ``checkpoints/``.
@@ -96,7 +105,7 @@ def pretrain(run: PretrainRun, sinks: tuple[Sink, ...] = ()) -> Path:
         module = ContrastivePretraining(
             backbone, run.objective, run.optim, run.max_steps, run.batch_size, run.log_every
         )
-        trainer = _fit(run, module, data, folder, sinks)
+        trainer = _fit(run, module, data, folder, observe(folder))
         if trainer.is_global_zero:
             origin = _provenance(run, train_tracks, trainer.global_step)
             save_backbone(backbone, folder / FILE_NAME, origin)

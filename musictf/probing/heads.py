@@ -97,6 +97,9 @@ def save_heads(heads: list[Head], path: Path, description: dict[str, Any]) -> No
 
 
 def finite_or_raise(losses: Tensor, where: str) -> None:
-    """Stop at once when no head has a finite validation loss: features or targets are broken."""
-    if not np.isfinite(losses.numpy()).any():
-        raise FloatingPointError(f"{where}: every head's validation loss is NaN or infinite")
+    """Stop at once when a layer has no finite validation loss, (R, L), at any rate: its features are broken."""
+    broken = np.flatnonzero(~np.isfinite(losses.numpy()).any(axis=0))
+    if len(broken):
+        raise FloatingPointError(
+            f"{where}: every validation loss of layers {broken.tolist()} (of {losses.shape[1]}) is NaN or infinite"
+        )

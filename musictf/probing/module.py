@@ -69,7 +69,7 @@ class LinearProbe(L.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Keep, head by head, the weights with the lowest validation loss so far."""
         losses = self._sums / self._count
-        finite_or_raise(losses, f"task={self.task.name}")
+        finite_or_raise(losses.reshape(len(self.config.learning_rates), -1), f"task={self.task.name}")
         better = losses < self.best_loss
         self.best_loss = torch.where(better, losses, self.best_loss)
         by_rate = better.reshape(len(self.config.learning_rates), -1)
@@ -168,7 +168,8 @@ class _Examples(Dataset[Any]):
 
     def __getitems__(self, examples: list[int]) -> tuple[Tensor, Tensor]:
         chosen = torch.as_tensor(examples)
-        return self.split.rows[self.split.index[chosen]], self.split.targets[chosen]
+        # index_select: ten times the speed of indexing on rows of float16
+        return self.split.rows.index_select(0, self.split.index[chosen]), self.split.targets[chosen]
 
     def __getitem__(self, example: int) -> tuple[Tensor, Tensor]:
         return self.split.rows[self.split.index[example]], self.split.targets[example]

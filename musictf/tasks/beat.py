@@ -31,6 +31,7 @@ from musictf.annotations import Beats, write_beats
 from musictf.tasks.base import Decoder, Floats, Scores, Task, track_means
 
 TRIM_SECONDS = 5.0  # mir_eval.beat.trim_beats
+_TAIL_SECONDS = 2.0
 _NAMES = {
     "f_measure": "F-measure",
     "cemgil": "Cemgil",
@@ -176,10 +177,11 @@ def dynamic_programming_times(activation: Floats, times: Floats) -> Floats:
     if len(activation) < 3 or not activation.max() > activation.min():
         return np.empty(0)
     hop = 512  # librosa wants a rate and a hop; only their ratio, the token rate, matters
-    _, frames = librosa.beat.beat_track(
-        onset_envelope=activation, sr=hop / float(np.median(np.diff(times))), hop_length=hop, trim=False
-    )
-    found: Floats = times[frames]
+    rate = 1 / float(np.median(np.diff(times)))
+    # librosa likes to end on the very last token: let that be silence after the track.
+    envelope = np.pad(activation, (0, round(_TAIL_SECONDS * rate)), constant_values=activation.min())
+    _, frames = librosa.beat.beat_track(onset_envelope=envelope, sr=hop * rate, hop_length=hop, trim=False)
+    found: Floats = times[frames[frames < len(times)]]
     return found
 
 
@@ -220,9 +222,9 @@ def _f_measure(reference: Floats, estimate: Floats | None) -> float:
 
 
 def _best(candidates: Floats, references: Sequence[Floats], decode: object) -> float:
-    """The candidate threshold with the best mean F-measure."""
+    """The candidate threshold with the best mean F-measure over the references that define one."""
     scores = [
-        np.nanmean([_f_measure(reference, found) for reference, found in zip(references, decode(value), strict=True)])  # type: ignore[operator]
+        np.nansum([_f_measure(reference, found) for reference, found in zip(references, decode(value), strict=True)])  # type: ignore[operator]
         for value in candidates
     ]
     return float(candidates[int(np.argmax(scores))])

@@ -65,7 +65,9 @@ class Chord(Task):
         return torch.from_numpy(np.where(inside, classes[index], MASKED))
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        return F.cross_entropy(logits, targets, ignore_index=MASKED)
+        # A short batch may be masked altogether: it must weigh nothing, not be NaN.
+        total = F.cross_entropy(logits, targets, ignore_index=MASKED, reduction="sum")
+        return total / (targets != MASKED).sum().clamp(min=1)
 
     def decode(self, logits: Floats, times: Floats, seconds: float, decoder: Decoder) -> Chords:
         if decoder["name"] == "argmax":
@@ -93,7 +95,7 @@ class Chord(Task):
 
 def chord_classes(labels: Sequence[str]) -> np.ndarray:
     """Vocabulary index of each Harte label, (n,); ``MASKED`` where it is neither major, minor nor ``N``."""
-    roots, bitmaps, _ = mir_eval.chord.encode_many(list(labels), reduce_extended_chords=True)
+    roots, bitmaps, _ = mir_eval.chord.encode_many(list(labels))  # ninths stay out of the triad, as in majmin
     classes = np.full(len(labels), MASKED)
     for quality, triad in enumerate(_TRIADS):
         matches = (roots >= 0) & (bitmaps[:, :8] == triad).all(axis=1)

@@ -9,6 +9,7 @@ Scored: ``map``, the mean of average precisions, and ``roc_auc``, both by torchm
 
 from __future__ import annotations
 
+import csv
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -87,8 +88,10 @@ class Tagging(Task):
         return np.mean([self.encode(tags, np.empty(0)).numpy() for tags in annotations], axis=0, dtype=np.float64)
 
     def write(self, estimate: Floats, path: Path) -> None:
-        rows = zip(self.vocabulary, estimate, strict=True)
-        path.write_text("tag,probability\n" + "".join(f"{tag},{value:.6f}\n" for tag, value in rows))
+        with open(path, "w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(("tag", "probability"))
+            writer.writerows((tag, f"{value:.6f}") for tag, value in zip(self.vocabulary, estimate, strict=True))
 
     def _matrices(
         self, references: Sequence[Sequence[str]], estimates: Sequence[Floats]

@@ -1,0 +1,170 @@
+"""From command-line keys to typed runs: Hydra composes, dataclasses check.
+
+Values live in ``conf/``, schemas beside the code they configure. A misspelt key, a wrong type or an unknown choice is
+one line that names the key and what could stand there; nothing has started by then. Importing this module is cheap:
+Hydra and torch are imported when something is composed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from musictf.errors import InputError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+VERBS = ("pretrain", "probe")
+
+
+def conf_folder() -> Path:
+    """``conf/`` inside the installed package, or beside it in a checkout."""
+    here = Path(__file__).resolve().parent
+    return here / "conf" if (here / "conf").is_dir() else here.parent / "conf"
+
+
+def groups() -> dict[str, list[str]]:
+    """The choices of each configuration group, by name."""
+    return {
+        folder.name: sorted(file.stem for file in folder.glob("*.yaml"))
+        for folder in sorted(conf_folder().iterdir())
+        if folder.is_dir() and any(folder.glob("*.yaml"))
+    }
+
+
+def compose(verb: str, overrides: Sequence[str] = ()) -> Any:
+    """The run that a verb and its overrides describe: a `PretrainRun` or a `ProbeRun`.
+
+    Args:
+        verb: ``pretrain`` or ``probe``.
+        overrides: ``key=value`` each, as on the command line.
+
+    Raises:
+        InputError: a key, a value or a choice is not one.
+    """
+    import hydra
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+    from omegaconf import open_dict
+    from omegaconf.errors import OmegaConfBaseException
+
+    register()
+    for override in overrides:
+        if "=" not in override or override.startswith(("+", "~", "-")):
+            raise InputError(f"{override!r} is not key=value (keys: musictf {verb} --help)")
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3", job_name="musictf"):
+        try:
+            config = hydra.compose(verb, list(overrides), return_hydra_config=True)
+            choices = config.hydra.runtime.choices
+            with open_dict(config):
+                del config["hydra"]
+            return typed(config, verb, choices)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise InputError(_explanation(error, verb, overrides)) from None
+
+
+def typed(config: DictConfig, verb: str, choices: Mapping[str, Any]) -> Any:
+    """A composed configuration as plain dataclasses, with the choices of its groups noted in them."""
+    from omegaconf import OmegaConf
+
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        raise InputError(f"{verb} needs {missing[0]}=... (examples: musictf {verb} --help)")
+    run: Any = OmegaConf.to_object(config)
+    run.choices = {group: str(name) for group, name in choices.items() if "/" not in group}
+    return run
+
+
+def register() -> None:
+    """Offer the schema of every run, task and corpus to Hydra under its class name."""
+    from hydra.core.config_store import ConfigStore
+
+    import musictf.datasets
+    import musictf.tasks
+    from musictf.datasets.base import Dataset
+    from musictf.evaluation.run import ProbeRun
+    from musictf.models.vit1d import ViT1DConfig
+    from musictf.pretraining.module import NTXent
+    from musictf.pretraining.run import PretrainRun
+    from musictf.runs import TrainerConfig
+    from musictf.tasks.base import Task
+
+    store = ConfigStore.instance()
+    store.store(name="pretrain_run", node=PretrainRun)
+    store.store(name="probe_run", node=ProbeRun)
+    store.store(group="model", name="ViT1D", node=ViT1DConfig)
+    store.store(group="objective", name="NTXent", node=NTXent)
+    store.store(group="trainer", name="Trainer", node=TrainerConfig)
+    for cls in subclasses(musictf.tasks, Task):
+        store.store(group="task", name=cls.__name__, node=cls)
+    for cls in subclasses(musictf.datasets, Dataset):
+        store.store(group="dataset", name=cls.__name__, node=cls)
+
+
+def subclasses(package: ModuleType, base: type) -> Iterator[type]:
+    """Every subclass of ``base`` that a module of a package defines: a new file is found, no list is edited."""
+    for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+        for value in vars(importlib.import_module(module.name)).values():
+            if isinstance(value, type) and issubclass(value, base) and value.__module__ == module.name:
+                if value is not base:
+                    yield value
+
+
+def _explanation(error: Exception, verb: str, overrides: Sequence[str]) -> str:
+    """One line about what Hydra or OmegaConf complain of."""
+    from hydra.errors import MissingConfigException, OverrideParseException
+
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and "/" in error.missing_cfg_file:
+        group, name = error.missing_cfg_file.rsplit("/", 1)
+        return f"{group}={name} is not a choice: one of {', '.join(groups().get(group, []))}"
+    causes = [error, *_causes(error)]
+    texts = [str(cause) for cause in causes]
+    key = next((match[1] for text in texts if (match := re.search(r"Could not override '([^'@]+)", text))), None)
+    if key is not None:
+        return _unknown_key(key, verb, overrides)
+    text = texts[min(1, len(texts) - 1)].splitlines()[0]
+    full_key = next((m[1] for t in texts if (m := re.search(r"full_key: (\S+)", t))), None)
+    if isinstance(error, OverrideParseException):
+        return f"cannot read {error.override!r} as key=value (quote brackets and blanks: 'key=[a,b]')"
+    return f"{full_key}: {text}" if full_key and full_key not in text else text
+
+
+def _unknown_key(key: str, verb: str, overrides: Sequence[str]) -> str:
+    """Says what is near a key that does not exist, or what its section holds."""
+    chosen = [override for override in overrides if override.split("=")[0] in groups()]
+    known = [*_keys(verb, chosen), *groups()]
+    section = key.rpartition(".")[0]
+    near = difflib.get_close_matches(key, [k for k in known if k.rpartition(".")[0] == section], n=1)
+    if near:
+        return f"unknown key {key!r}, did you mean {near[0]!r}?"
+    siblings = [k for k in known if section and k.rpartition(".")[0] == section]
+    return f"unknown key {key!r}: " + (f"known are {', '.join(siblings)}" if siblings else f"see musictf {verb} --help")
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    while (cause := error.__cause__ or error.__context__) is not None:
+        yield cause
+        error = cause
+
+
+def _keys(verb: str, choices: Sequence[str]) -> list[str]:
+    """Every key that a verb knows with these choices of groups."""
+    import hydra
+    from omegaconf import DictConfig
+
+    def flat(node: DictConfig, prefix: str) -> Iterator[str]:
+        for name in node:
+            yield f"{prefix}{name}"
+            child = node._get_node(name)
+            if isinstance(child, DictConfig) and not child._is_none() and not child._is_missing():
+                yield from flat(child, f"{prefix}{name}.")
+
+    return list(flat(hydra.compose(verb, list(choices)), ""))

@@ -1,0 +1,46 @@
+"""Sweeps: ``-m key=a,b`` through Hydra's sweeper and launcher (local, or SLURM by the submitit plugin).
+
+A sweep's jobs are single processes, or go to SLURM: Lightning's launcher repeats the command line for every other rank, ``-m``
+included, so a local job of several processes would start the sweep again in each.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from musictf.config import conf_folder, register, typed
+from musictf.errors import InputError
+
+
+def sweep(verb: str, overrides: Sequence[str], job: Callable[[Any], None]) -> None:
+    """Run ``job`` once for every combination of the overrides' comma lists.
+
+    Raises:
+        InputError: a job would need several processes on this machine.
+    """
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import DictConfig
+
+    register()
+
+    def one(config: DictConfig) -> None:
+        settings = HydraConfig.get()
+        run = typed(config, verb, settings.runtime.choices)
+        if run.trainer.devices not in (1, "1") and "submitit" not in str(settings.launcher):
+            raise InputError(
+                f"trainer.devices={run.trainer.devices} in a local sweep: sweep single-process jobs, "
+                "or send them to SLURM (hydra/launcher=slurm)"
+            )
+        run.output_dir = str(Path(run.output_dir or settings.sweep.dir) / str(settings.job.num))
+        job(run)
+
+    before = sys.argv
+    sys.argv = [before[0], "--multirun", f"hydra.sweep.dir=runs/{verb}/sweep-${{now:%Y%m%d-%H%M%S}}", *overrides]
+    try:
+        hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=verb)(one)()
+    finally:
+        sys.argv = before

@@ -1,0 +1,161 @@
+"""What every task must do, for all that stand in ``musictf/tasks``."""
+
+import importlib
+import math
+import pkgutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import musictf.tasks
+from musictf.annotations import Beats, Chords, read_beats, read_chords
+from musictf.tasks.base import Scores, Task
+
+CONF = Path(musictf.tasks.__file__).resolve().parents[2] / "conf" / "task"
+
+
+def found_tasks():
+    names = [module.name for module in pkgutil.iter_modules(musictf.tasks.__path__)]
+    members = [vars(importlib.import_module(f"musictf.tasks.{name}")).values() for name in names]
+    tasks = {c for group in members for c in group if isinstance(c, type) and issubclass(c, Task) and c is not Task}
+    return sorted(tasks, key=lambda task: task.name)
+
+
+TASKS = found_tasks()
+TIMES = np.arange(626) * 512 / 16000
+SECONDS = 20.0
+CHANGES = [0.0, *((np.array([60, 200, 330, 470]) + 0.5) * 512 / 16000), SECONDS]  # half-way between two tokens
+HALVES = np.column_stack([CHANGES[:-1], CHANGES[1:]])
+
+# One list of annotations a task; a new task needs its own.
+ANNOTATIONS = {
+    "tagging": [["piano"], ["piano", "slow"], ["slow"], ["loud"], ["loud", "piano"]],
+    "chord": [
+        Chords(HALVES, ["C:maj", "A:min", "N", "F:maj", "G:maj"]),
+        Chords(HALVES, ["D:min", "C:maj", "C:maj", "Bb:maj", "N"]),
+    ],
+    "beat": [
+        Beats(np.arange(0.3, 19.5, step), np.arange(len(np.arange(0.3, 19.5, step))) % 4 + 1) for step in (0.5, 0.6)
+    ],
+}
+READERS = {"chord": read_chords, "beat": read_beats}
+
+
+@pytest.fixture(params=TASKS, ids=lambda task: task.name)
+def task(request):
+    made = request.param()
+    made.prepare(ANNOTATIONS[made.name])
+    return made
+
+
+@pytest.fixture
+def annotations(task):
+    return ANNOTATIONS[task.name]
+
+
+def perfect_logits(task, annotation):
+    """What a probe that knows the truth would say: (K, C), or (E, C) for two excerpts of a track."""
+    target = task.encode(annotation, TIMES)
+    if target.is_floating_point():
+        logits = (target - 0.5) * 20
+        return (logits.expand(2, -1) if task.level == "track" else logits).numpy()
+    return (torch.nn.functional.one_hot(target.clamp(min=0), task.num_outputs) * 20.0).numpy()
+
+
+def perfect_estimates(task, annotations, decoder):
+    logits = [perfect_logits(task, annotation) for annotation in annotations]
+    settings = task.calibrate(decoder, logits, [TIMES] * len(logits), annotations)
+    assert settings["name"] == decoder
+    return [task.decode(track, TIMES, SECONDS, settings) for track in logits]
+
+
+def a_batch(task, annotations):
+    targets = [task.encode(annotation, TIMES) for annotation in annotations]
+    batch = torch.stack(targets) if task.level == "track" else torch.cat(targets)
+    return torch.randn(6, len(batch), task.num_outputs, generator=torch.Generator().manual_seed(0)), batch
+
+
+def test_every_file_of_the_folder_holds_a_task_and_has_a_choice_in_conf():
+    files = {module.name for module in pkgutil.iter_modules(musictf.tasks.__path__)} - {"base"}
+    assert {task.__module__.rsplit(".", 1)[1] for task in TASKS} == files
+    assert {path.stem for path in CONF.glob("*.yaml")} == files
+    assert len({task.name for task in TASKS}) == len(TASKS)
+
+
+def test_every_task_says_what_it_is(task, annotations):
+    assert task.name
+    assert task.annotation
+    assert task.level in {"frame", "track"}
+    assert task.suffix.startswith(".")
+    assert len(set(task.decoders)) == len(task.decoders) > 0
+    assert task.__doc__
+    assert task.headline in task.score(annotations, perfect_estimates(task, annotations, task.decoders[0])).corpus
+
+
+def test_a_target_has_one_entry_a_token_or_one_for_the_track(task, annotations):
+    target = task.encode(annotations[0], TIMES)
+    assert len(target) == (task.num_outputs if task.level == "track" else len(TIMES))
+
+
+def test_loss_of_many_heads_at_once_is_the_loss_of_each(task, annotations):
+    logits, targets = a_batch(task, annotations)
+    logits.requires_grad_()
+    together = torch.vmap(task.loss, in_dims=(0, None))(logits, targets)
+    (gradient,) = torch.autograd.grad(together.sum(), logits)
+    alone = torch.stack([task.loss(head, targets) for head in logits])
+    (wanted,) = torch.autograd.grad(alone.sum(), logits)
+    torch.testing.assert_close(together, alone, rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(gradient, wanted, rtol=1e-5, atol=1e-8)
+
+
+def test_loss_is_smaller_for_the_truth_than_for_noise(task, annotations):
+    logits, targets = a_batch(task, annotations)
+    rows = [torch.as_tensor(perfect_logits(task, annotation)) for annotation in annotations]
+    truth = torch.stack([track[0] for track in rows]) if task.level == "track" else torch.cat(rows)
+    assert task.loss(truth, targets) < 0.3 * task.loss(logits[0], targets)
+
+
+def test_a_perfect_estimate_scores_1(task, annotations):
+    for decoder in task.decoders:
+        scores = task.score(annotations, perfect_estimates(task, annotations, decoder))
+        if decoder == task.decoders[0]:
+            assert scores.corpus[task.headline] == pytest.approx(1.0, abs=1e-9)
+        assert scores.corpus[task.headline] > 0.9
+
+
+def test_scores_are_finite_and_track_values_average_to_them(task, annotations):
+    scores = task.score(annotations, perfect_estimates(task, annotations, task.decoders[0]))
+    assert isinstance(scores, Scores)
+    assert all(math.isfinite(value) for value in scores.corpus.values())
+    for name, values in scores.per_track.items():
+        assert values.shape == (len(annotations),)
+        assert np.nanmean(values) == pytest.approx(scores.corpus[name])
+
+
+def test_a_score_has_tracks_or_can_be_resampled(task, annotations):
+    estimates = perfect_estimates(task, annotations, task.decoders[0])
+    scores = task.score(annotations, estimates)
+    resampled = task.resample(annotations, estimates, np.ones((3, len(annotations))))
+    for name, value in scores.corpus.items():
+        assert name in scores.per_track or resampled[name] == pytest.approx([value] * 3)
+
+
+def test_the_constant_estimate_decodes_nothing_and_can_be_scored(task, annotations):
+    estimates = [task.constant(annotations, SECONDS) for _ in annotations]
+    value = task.score(annotations, estimates).corpus[task.headline]
+    assert 0 <= value < 1
+
+
+def test_written_estimates_read_back_as_they_were(task, annotations, tmp_path):
+    estimate = perfect_estimates(task, annotations, task.decoders[0])[0]
+    path = tmp_path / f"track{task.suffix}"
+    task.write(estimate, path)
+    if task.name not in READERS:
+        assert path.read_text().count("\n") == 1 + task.num_outputs
+        return
+    again = READERS[task.name](path)
+    assert task.score(annotations[:1], [again]).corpus == pytest.approx(
+        task.score(annotations[:1], [estimate]).corpus, abs=1e-4
+    )
