@@ -1,7 +1,7 @@
 """Light music transformers, pretrained by contrast and read by linear probes.
 
-    >>> from musictf import load_backbone  # doctest: +SKIP
-    >>> backbone = load_backbone("runs/demo/backbone.safetensors")  # doctest: +SKIP
+>>> from musictf import load_backbone  # doctest: +SKIP
+>>> backbone = load_backbone("runs/demo/backbone.safetensors")  # doctest: +SKIP
 """
 
 from __future__ import annotations

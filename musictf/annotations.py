@@ -96,7 +96,7 @@ def read_beats(path: str | Path) -> Beats:
             raise InputError(f"{path}:{number}: beat at {time} s does not come after the one at {times[-1]} s")
         times.append(time)
         if len(fields) > 1:
-            positions.append(int(_number(fields[1], path, number)))
+            positions.append(_position(fields[1], path, number))
     if positions and len(positions) != len(times):
         raise InputError(f"{path}: {len(positions)} of {len(times)} beats have a position in the bar; give all or none")
     return Beats(np.asarray(times, dtype=np.float64), np.asarray(positions, dtype=np.int64) if positions else None)
@@ -129,6 +129,15 @@ def _number(field: str, path: str | Path, line: int) -> float:
     if not np.isfinite(value):
         raise InputError(f"{path}:{line}: expected a finite number, found {field!r}")
     return value
+
+
+def _position(field: str, path: str | Path, line: int) -> int:
+    value = _number(field, path, line)
+    if value < 1 or value != int(value):
+        raise InputError(
+            f"{path}:{line}: a position in the bar is a whole number from 1, the downbeat; found {field!r}"
+        )
+    return int(value)
 
 
 def _chord_label(label: str, path: str | Path, line: int) -> str:

@@ -156,7 +156,9 @@ def probe(run: Any) -> None:
             tracker.use_backbone(backbone_file(run.backbone))
         tracker.log_table("results", *_flat_rows(folder))
     report([folder])
-    print(f"rows:      {folder / 'results.jsonl'}\nper track: {folder / 'per_track.csv'}\nestimates: {folder / 'estimates'}")
+    print(
+        f"rows:      {folder / 'results.jsonl'}\nper track: {folder / 'per_track.csv'}\nestimates: {folder / 'estimates'}"
+    )
 
 
 def _flat_rows(folder: Any) -> tuple[list[str], list[list[Any]]]:

@@ -71,6 +71,29 @@ def compose(verb: str, overrides: Sequence[str] = ()) -> Any:
             raise InputError(_explanation(error, verb, overrides)) from None
 
 
+def parsed(schema: type, overrides: Sequence[str], verb: str) -> Any:
+    """A dataclass without groups, filled from ``key=value`` arguments.
+
+    Raises:
+        InputError: a key or a value is not one.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    default = OmegaConf.structured(schema)
+    known = [str(key) for key in default]
+    for override in overrides:
+        key = override.split("=", 1)[0].split(".")[0]
+        if "=" not in override or key not in known:
+            raise InputError(
+                f"{override!r} is not key=value with a key among {', '.join(known)} (musictf {verb} --help)"
+            )
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(default, OmegaConf.from_dotlist(list(overrides))))
+    except OmegaConfBaseException as error:
+        raise InputError(str(error).splitlines()[0]) from None
+
+
 def typed(config: DictConfig, verb: str, choices: Mapping[str, Any]) -> Any:
     """A composed configuration as plain dataclasses, with the choices of its groups noted in them."""
     from omegaconf import OmegaConf

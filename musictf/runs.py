@@ -84,7 +84,9 @@ def default_folder(verb: str) -> Path:
     """
     name = os.environ.get("SLURM_JOB_ID")
     if name is None and "TORCHELASTIC_RUN_ID" in os.environ:
-        raise InputError("torchrun starts processes that cannot agree on a folder by themselves: give output_dir=FOLDER")
+        raise InputError(
+            "torchrun starts processes that cannot agree on a folder by themselves: give output_dir=FOLDER"
+        )
     if name is None and rank() > 0:
         name = os.environ.get("MUSICTF_RUN_NAME")  # left there by the process that launched this one
     if name is None:

@@ -62,9 +62,7 @@ def audio_info(path: str | Path) -> AudioInfo:
     return AudioInfo(info.frames, info.samplerate, info.channels)
 
 
-def read_excerpt(
-    path: str | Path, start: int, num_samples: int, sample_rate: int, normalise: str = "none"
-) -> Waveform:
+def read_excerpt(path: str | Path, start: int, num_samples: int, sample_rate: int, normalise: str = "none") -> Waveform:
     """Samples ``start`` to ``start + num_samples`` of a file as it would be at ``sample_rate``.
 
     Args:

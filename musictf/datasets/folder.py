@@ -35,6 +35,8 @@ class Folder(Dataset):
         if not chosen:
             raise InputError(f"dataset.root: no audio ({', '.join(sorted(EXTENSIONS))}) below {self.root}")
         tracks = [_track(root, path) for root, path in chosen]
+        if len({track.track_id for track in tracks}) < len(tracks):
+            raise InputError(f"dataset.root: two folders of {self.root} share name and files: rename one of them")
         if all(track.split == "valid" for track in tracks):
             tracks = [Track(track_id=track.track_id, audio=track.audio, group=track.group) for track in tracks]
         return tracks

@@ -83,6 +83,7 @@ def _track(root: Path, line: str, where: str) -> Track:
         raise InputError(f"{where}: not valid JSON ({error.msg}, column {error.colno})") from None
     if not isinstance(fields, dict):
         raise InputError(f"{where}: expected an object with track_id and audio")
+    fields = {name: value for name, value in fields.items() if value is not None}
     for needed in ("track_id", "audio"):
         if not isinstance(fields.get(needed), str) or not fields[needed]:
             raise InputError(f"{where}: field {needed!r} is missing or not a text")
@@ -93,9 +94,10 @@ def _track(root: Path, line: str, where: str) -> Track:
     split = fields.pop("split", None) or derived_split(group)
     if split not in SPLITS:
         raise InputError(f"{where}: split {split!r} is unknown: one of {', '.join(SPLITS)}")
-    tags = fields.get("tags")
-    if tags is not None and not (isinstance(tags, list) and all(isinstance(tag, str) for tag in tags)):
-        raise InputError(f"{where}: 'tags' must be a list of texts, found {tags!r}")
+    for name in ("tags", "versions"):
+        value = fields.get(name, [])
+        if not (isinstance(value, list) and all(isinstance(entry, str) for entry in value)):
+            raise InputError(f"{where}: {name!r} must be a list of texts, found {value!r}")
     audio = _file(root, fields.pop("audio"), "audio", where)
     versions = tuple(_file(root, name, "versions", where) for name in fields.pop("versions", ()))
     labels = {key: _file(root, value, key, where) if key in READERS else value for key, value in fields.items()}

@@ -41,7 +41,8 @@ def annotated(dataset: Dataset, task: Task, allow_missing: bool) -> Corpus:
             if lacking and not allow_missing:
                 raise InputError(
                     f"{dataset.label}: {len(lacking)} of {len(every)} test tracks have no {task.annotation!r} "
-                    f"({', '.join(lacking[:3])}{', ...' if len(lacking) > 3 else ''}); allow_missing=true scores the rest"
+                    f"({', '.join(lacking[:3])}{', ...' if len(lacking) > 3 else ''}); "
+                    "allow_missing=true scores the rest"
                 )
         corpus.tracks[name] = [track for track, _ in usable]
         corpus.references[name] = [reference for _, reference in usable]

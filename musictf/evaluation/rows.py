@@ -33,8 +33,11 @@ class Results:
         self.rows: list[Row] = read_rows(folder / RESULTS) if (folder / RESULTS).is_file() else []
         self._track_lines: list[tuple[Any, ...]] = []
         if (folder / PER_TRACK).is_file():
+            cells = {_cell(row) for row in self.rows}
             with open(folder / PER_TRACK, newline="") as file:
-                self._track_lines = [tuple(line[name] for name in TRACK_COLUMNS) for line in csv.DictReader(file)]
+                lines = [line for line in csv.DictReader(file) if _cell_of_line(line) in cells]
+            # Scores whose row was never written belong to a run that died in between: it makes them again.
+            self._track_lines = [tuple(line[name] for name in TRACK_COLUMNS) for line in lines]
 
     def has(self, backbone: str, readout: str, seed: int) -> bool:
         """Whether an earlier, interrupted run has finished this part already."""
@@ -53,6 +56,16 @@ class Results:
         write_atomically(self.folder / PER_TRACK, text.getvalue())
         lines = [json.dumps(row, allow_nan=False) + "\n" for row in self.rows]
         write_atomically(self.folder / RESULTS, "".join(lines))
+
+
+def _cell(row: Row) -> tuple[str, ...]:
+    """What the track scores of a row have in common, as text."""
+    cell = (row["backbone"]["kind"], row["task"], row["readout"], row["layer"], row["seed"], row["decoder"]["name"])
+    return tuple(str(part) for part in cell)
+
+
+def _cell_of_line(line: dict[str, str]) -> tuple[str, ...]:
+    return tuple(line[name] for name in ("backbone", "task", "readout", "layer", "seed", "decoder"))
 
 
 def read_rows(path: Path) -> list[Row]:

@@ -18,7 +18,7 @@ from rich.console import Console
 from musictf.audio.io import audio_info
 from musictf.datasets.base import Dataset
 from musictf.errors import InputError
-from musictf.evaluation.corpus import Corpus, annotated
+from musictf.evaluation.corpus import annotated
 from musictf.evaluation.rows import SCHEMA, Results, Row
 from musictf.evaluation.study import Study, write_vocabulary
 from musictf.models.backbone import Backbone, MelBackbone, backbone_file, load_backbone, random_backbone

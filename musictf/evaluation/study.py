@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from musictf.datasets.base import Track, split_digest
+from musictf.errors import InputError
 from musictf.evaluation.corpus import Corpus
-from musictf.evaluation.rows import PER_TRACK, SCHEMA, Row, finite
+from musictf.evaluation.rows import PER_TRACK, Row, finite
 from musictf.evaluation.statistics import interval, mean_interval, resample_counts
 from musictf.probing.heads import Head, save_heads
 from musictf.probing.module import ProbeConfig, fit
@@ -84,9 +85,12 @@ class Study:
         """Calibrate a decoder for a head, and note what the pair scores on validation."""
         decoder = self._calibrated(head, valid, name)
         scores = self.task.score(valid.references, decoded(self.task, head, valid, decoder))
-        # Undefined on every validation track means nothing to choose by: last of all.
-        value = scores.corpus.get(self.task.headline, float("-inf"))
-        head.selection |= {"metric": self.task.headline, "value": value}
+        if self.task.headline not in scores.corpus:
+            raise InputError(
+                f"task={self.task.name}: {self.task.headline} is undefined on every validation track, so nothing can "
+                "be chosen by it; put tracks with more to score into the valid split"
+            )
+        head.selection |= {"metric": self.task.headline, "value": scores.corpus[self.task.headline]}
         return decoder
 
     def _calibrated(self, head: Head, valid: Split, name: str) -> Decoder:
@@ -127,8 +131,7 @@ class Study:
 def decoded(task: Task, head: Head, split: Split, decoder: Decoder) -> list[Any]:
     """Estimates of a split, track by track."""
     return [
-        task.decode(head.logits(track.rows)[track.index], track.times, track.seconds, decoder)
-        for track in split.tracks
+        task.decode(head.logits(track.rows)[track.index], track.times, track.seconds, decoder) for track in split.tracks
     ]
 
 

@@ -33,7 +33,7 @@ def nt_xent(
         first: One view of each pair, (n, D), any scale.
         second: The other view, (n, D).
         temperature: Divides the cosine similarities.
-        tracks: Track of each pair, (n,) integers. Pairs of one track are not each other's negatives; without it all are.
+        tracks: Track of each pair, (n,) integers: pairs of one track are not each other's negatives. None: all are.
         all_first: First views of all ranks in rank order, (m, D); ``first`` itself on one rank.
         all_second: Second views likewise.
         all_tracks: Tracks likewise, (m,).

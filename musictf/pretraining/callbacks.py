@@ -124,9 +124,7 @@ class StopCleanly(L.Callback):
 def checkpoints(folder: Path, every: int, monitor: str) -> list[L.Callback]:
     """``last.ckpt`` every ``every`` steps and at the end, ``best.ckpt`` by the lowest ``monitor``."""
     return [
-        ModelCheckpoint(
-            folder, filename="last", every_n_train_steps=every, save_top_k=1, enable_version_counter=False
-        ),
+        ModelCheckpoint(folder, filename="last", every_n_train_steps=every, save_top_k=1, enable_version_counter=False),
         ModelCheckpoint(folder, filename="best", monitor=monitor, mode="min", enable_version_counter=False)
         if monitor.startswith("valid/")
         else ModelCheckpoint(

@@ -69,9 +69,7 @@ class Pairs(Dataset[dict[str, Tensor]]):
         track = self.tracks[index]
         recordings = (track.audio, *track.versions)
         chosen = generator.permutation(len(recordings))[:2]
-        starts = pair_starts(
-            self.lengths[index] - self.num_samples, self.config, self.front_end.sample_rate, generator
-        )
+        starts = pair_starts(self.lengths[index] - self.num_samples, self.config, self.front_end.sample_rate, generator)
         first, second = (
             read_excerpt(recordings[i], start, self.num_samples, self.front_end.sample_rate, self.front_end.normalise)
             for i, start in zip((chosen[0], chosen[-1]), starts, strict=True)

@@ -46,9 +46,7 @@ class ContrastivePretraining(L.LightningModule):
     ) -> None:
         super().__init__()
         self.backbone = backbone
-        self.projection = projection_head(
-            objective.projection, backbone.encoder.config.embed_dim, objective.widths
-        )
+        self.projection = projection_head(objective.projection, backbone.encoder.config.embed_dim, objective.widths)
         self.objective, self.optim, self.max_steps = objective, optim, max_steps
         self.batch_size, self.log_every = batch_size, log_every
         self._clock = (0, time.perf_counter())

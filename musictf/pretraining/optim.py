@@ -43,7 +43,7 @@ def adamw(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
 
 
 def learning_rate(step: int, max_steps: int, config: OptimConfig) -> float:
-    """Learning rate of step ``step`` of ``max_steps``: linear warm-up from one step's share, then cosine to the minimum."""
+    """Learning rate of step ``step`` of ``max_steps``: linear warm-up, then cosine to the minimum."""
     warmup = max(1, round(config.warmup * max_steps))
     if step < warmup:
         return config.learning_rate * (step + 1) / warmup

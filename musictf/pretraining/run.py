@@ -64,6 +64,7 @@ class PretrainRun:
     choices: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.log_every = min(self.log_every, self.max_steps)  # a short run has something to show as well
         if self.batch_size < 2:
             raise InputError(f"batch_size={self.batch_size}: a contrast needs at least 2 pairs")
         for name in ("max_steps", "log_every", "valid_every"):
@@ -201,4 +202,3 @@ def _provenance(run: PretrainRun, tracks: list[Track], steps: int) -> dict[str, 
         "pairs": dataclasses.asdict(run.pairs),
         **provenance(),
     }
-

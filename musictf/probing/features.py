@@ -95,7 +95,9 @@ def track_features(
     num_samples = audio_info(audio).num_samples(backbone.sample_rate)
     if num_samples < front_end.n_fft:
         raise InputError(f"{audio}: lasts {num_samples / backbone.sample_rate:.3f} s, too short for one window")
-    starts = excerpt_starts(num_samples, backbone.num_samples, config.excerpt_hop * front_end.hop_length, front_end.hop_length)
+    starts = excerpt_starts(
+        num_samples, backbone.num_samples, config.excerpt_hop * front_end.hop_length, front_end.hop_length
+    )
     num_tokens = front_end.num_frames(num_samples)
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     total, weight = None, torch.zeros(num_tokens, dtype=torch.float32)

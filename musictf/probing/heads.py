@@ -53,9 +53,7 @@ class HeadGrid(nn.Module):
         # All rates start from the same weights: they differ by their learning rate alone.
         start = torch.randn(num_layers, dim, num_outputs, generator=generator) * 0.01
         self.weights = nn.ParameterList(nn.Parameter(start.clone()) for _ in range(num_rates))
-        self.biases = nn.ParameterList(
-            nn.Parameter(torch.zeros(num_layers, num_outputs)) for _ in range(num_rates)
-        )
+        self.biases = nn.ParameterList(nn.Parameter(torch.zeros(num_layers, num_outputs)) for _ in range(num_rates))
         self.register_buffer("mean", mean)
         self.register_buffer("scale", scale)
 

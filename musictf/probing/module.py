@@ -153,7 +153,9 @@ def fit(
         )
         lightning_trainer.fit(
             probe,
-            DataLoader(_Examples(train), batch_sampler=_Shuffled(len(train.index), config.batch_size, seed), collate_fn=_same),
+            DataLoader(
+                _Examples(train), batch_sampler=_Shuffled(len(train.index), config.batch_size, seed), collate_fn=_same
+            ),
             DataLoader(_Examples(valid), batch_sampler=_Ordered(len(valid.index)), collate_fn=_same),
         )
     quiet.setLevel(level)

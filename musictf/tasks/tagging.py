@@ -93,9 +93,7 @@ class Tagging(Task):
             writer.writerow(("tag", "probability"))
             writer.writerows((tag, f"{value:.6f}") for tag, value in zip(self.vocabulary, estimate, strict=True))
 
-    def _matrices(
-        self, references: Sequence[Sequence[str]], estimates: Sequence[Floats]
-    ) -> tuple[Floats, Floats]:
+    def _matrices(self, references: Sequence[Sequence[str]], estimates: Sequence[Floats]) -> tuple[Floats, Floats]:
         truth = np.asarray([[float(tag in tags) for tag in self.vocabulary] for tags in references])
         return truth, np.asarray(estimates, dtype=np.float64)
 

@@ -88,8 +88,8 @@ def test_an_example_depends_on_seed_and_number_alone(pairs, corpus):
 
 
 def test_the_excerpts_of_a_track_change_from_epoch_to_epoch(pairs):
-    by_track = [{int(pairs[4 * epoch + place]["track"]): pairs[4 * epoch + place] for place in range(4)} for epoch in (0, 1)]
-    assert not any(same(by_track[0][track], by_track[1][track]) for track in range(4))
+    first, second = ({int(pairs[i]["track"]): pairs[i] for i in epoch} for epoch in (range(4), range(4, 8)))
+    assert not any(same(first[track], second[track]) for track in range(4))
 
 
 def test_every_track_comes_once_an_epoch(pairs):

@@ -22,7 +22,7 @@ from musictf.models.vit1d import ViT1DConfig
 from musictf.pretraining.callbacks import Interrupted, MetricsFile
 from musictf.pretraining.excerpts import PairConfig
 from musictf.pretraining.module import NTXent
-from musictf.pretraining.optim import learning_rate
+from musictf.pretraining.optim import cosine, learning_rate
 from musictf.pretraining.run import CheckpointConfig, PretrainRun, pretrain
 from musictf.runs import FinishedRun, TrainerConfig, read_status
 
@@ -91,7 +91,8 @@ def assert_same_end(one, other):
 def test_a_run_leaves_its_folder_complete(run):
     folder = pretrain(run)
     assert read_status(folder)["state"] == "finished"
-    assert {"backbone.safetensors", "metrics.csv", "config.yaml", "status.json", "checkpoints"} == set(os.listdir(folder))
+    files = ["backbone.safetensors", "checkpoints", "config.yaml", "metrics.csv", "status.json"]
+    assert sorted(os.listdir(folder)) == files
     assert sorted(os.listdir(folder / "checkpoints")) == ["best.ckpt", "last.ckpt"]
     config = yaml.safe_load((folder / "config.yaml").read_text())
     assert config["batch_size"] == 4
@@ -119,6 +120,15 @@ def test_checkpoints_hold_plain_values_only(run):
         assert checkpoint["global_step"] in steps
     weights = {name.removeprefix("backbone."): value for name, value in checkpoint["state_dict"].items()}
     assert weights.keys() == load_backbone(folder).state_dict().keys()
+
+
+def test_the_optimiser_follows_both_schedules(run):
+    checkpoint = torch.load(pretrain(run) / "checkpoints" / "last.ckpt", weights_only=True)
+    decaying, others = checkpoint["optimizer_states"][0]["param_groups"]
+    last = NUM_STEPS - 1
+    assert decaying["lr"] == others["lr"] == learning_rate(last, NUM_STEPS, run.optim)
+    expected = cosine(last, NUM_STEPS, run.optim.weight_decay, run.optim.final_weight_decay)
+    assert (decaying["weight_decay"], others["weight_decay"]) == (expected, 0.0)
 
 
 def test_the_weights_move_and_depend_on_the_seed(run, straight, tmp_path):
@@ -195,6 +205,17 @@ def test_validation_tracks_choose_the_best_checkpoint(run, corpus):
     best = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["global_step"]
     assert valid[best] == min(valid.values())
     assert load_backbone(folder).provenance["num_tracks"] == 2
+
+
+def test_a_stop_on_a_validation_step_loses_no_value(run, corpus, tmp_path):
+    lines = [{"track_id": f"t{i}", "audio": f"track{i}.wav", "split": "valid" if i == 3 else "train"} for i in range(4)]
+    (corpus / "manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    run = dataclasses.replace(run, dataset=Manifest(root=str(corpus)), splits=["train"], valid_every=2)
+    straight = pretrain(dataclasses.replace(run, output_dir=str(tmp_path / "straight")))
+    with pytest.raises(Interrupted, match="step 4"):
+        pretrain(run, at_step(3, interrupt))
+    assert metrics(Path(run.output_dir))[-1]["valid/loss"]
+    assert_same_end(pretrain(run), straight)
 
 
 def test_metrics_of_one_step_share_a_row(tmp_path):

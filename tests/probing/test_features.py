@@ -54,7 +54,7 @@ def test_excerpts_start_on_the_token_grid_and_cover_every_token(num_samples, hop
 def test_an_edge_counts_less_than_the_middle_and_never_nothing():
     taper = edge_taper(126)
     assert taper.min() == taper[0] == taper[-1] == 1
-    assert taper.argmax() in {62, 63}
+    assert taper.max() == taper[62] == taper[63] == 63
     torch.testing.assert_close(taper, taper.flip(0))
 
 

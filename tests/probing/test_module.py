@@ -132,19 +132,23 @@ def test_the_best_weights_on_validation_are_kept_and_not_the_last(make_split, pr
     original = LinearProbe.on_validation_epoch_end
 
     def spy(self):
-        seen.append((self._sums / self._count, self.grid.weights[0].detach().clone()))
+        seen.append((self._sums / self._count, [weight.detach().clone() for weight in self.grid.weights]))
         original(self)
 
     monkeypatch.setattr(LinearProbe, "on_validation_epoch_end", spy)
-    heads = fit(Classes(), train, valid, [0, 1], config(learning_rates=[0.1], steps=80, valid_every=4), CPU, 0)
-    losses = torch.stack([loss for loss, _ in seen])
-    assert len(losses) == 20
+    settings = config(learning_rates=[1e-4, 0.1], steps=80, valid_every=4)
+    heads = fit(Classes(), train, valid, [0, 1], settings, CPU, 0)
+    losses = torch.stack([loss for loss, _ in seen]).reshape(20, 2, 2)  # validations, rates, layers
+    best = losses.argmin(dim=0)
+    for layer in (0, 1):
+        assert best[0, layer] > best[1, layer]  # the slow one goes on getting better
+        assert losses[-1, 1, layer] > losses[:, 1, layer].min() + 0.1  # the fast one got worse
+        for rate in (0, 1):
+            assert torch.equal(probes[0].best[rate][layer], seen[best[rate, layer]][1][rate][layer])
     for head in heads:
-        best = int(losses[:, head.column].argmin())
-        assert losses[-1, head.column] > losses[best, head.column] + 0.1  # it did get worse
-        assert torch.equal(head.weight, seen[best][1][head.column])
         by_hand = F.cross_entropy(torch.from_numpy(head.logits(valid.rows)), valid.targets)
         assert head.selection["loss"] == pytest.approx(float(by_hand), abs=1e-5)
+        assert head.selection["loss"] == float(losses[:, :, head.column].min())
 
 
 def test_the_learning_rate_of_a_head_is_the_best_on_validation_layer_by_layer(splits, probes):

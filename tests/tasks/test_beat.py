@@ -73,6 +73,16 @@ def test_dynamic_programming_finds_every_beat_of_a_steady_track(task, clicks, to
     assert task.score([beats], [estimate]).corpus["downbeat_f_measure"] == 1.0
 
 
+@pytest.mark.parametrize("rate", [31.25, 50])
+@pytest.mark.parametrize("first", [0.05, 0.15, 0.23, 0.3, 0.45])
+def test_dynamic_programming_keeps_the_last_beat_wherever_the_track_ends(token_times, rate, first):
+    events, times = np.arange(first, 29.9, 0.5), token_times(30.0, rate)
+    found = dynamic_programming_times(widened(events, times, 0.05), times)
+    assert found.max() < 30.0
+    found = found[found < events[-1] + 0.07]  # it may go on counting
+    assert mir_eval.beat.f_measure(mir_eval.beat.trim_beats(events), mir_eval.beat.trim_beats(found)) == 1.0
+
+
 def test_times_half_a_token_off_would_show_at_10_hz(task, clicks, token_times):
     beats, times = clicks(40.0, 113), token_times(40.0, 10)
     right, late = (decoded(task, beats, times, 40.0, is_widened=False, shift=shift) for shift in (0.0, 0.05))

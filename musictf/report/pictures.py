@@ -1,0 +1,80 @@
+"""The pictures of a run, made from its files alone: layer maps of each task, and one track with its estimates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import librosa
+import numpy as np
+
+from musictf.annotations import Beats, Chords, read_beats, read_chords
+from musictf.evaluation.rows import RESULTS, Row, read_rows
+from musictf.report.figures import layer_heatmap, training_curves
+from musictf.report.tracks import TrackView, track_figure
+
+SECONDS = 16.0  # of the track that is shown
+_FIRST_SECOND = 6.0  # beats before 5 s are not scored: show some that are
+
+
+def pretraining_pictures(folder: Path) -> list[Path]:
+    """Loss and collapse meters of a pretraining run, in its ``figures/``."""
+    return training_curves(folder / "metrics.csv", folder / "figures" / "training")
+
+
+def probe_pictures(folder: Path, out: Path | None = None) -> list[Path]:
+    """Layer × readout maps of every task of a probe run, in ``out`` or its ``figures/``."""
+    rows = read_rows(folder / RESULTS)
+    probed = [row for row in rows if row["selection"]]
+    target = out or folder / "figures"
+    tasks = dict.fromkeys(row["task"] for row in probed)
+    return [path for task in tasks for path in layer_heatmap(probed, task, target / f"layers_{task}")]
+
+
+def track_picture(
+    folders: Sequence[Path], track_id: str, audio: Path, reference: tuple[Chords | None, Beats | None], out: Path
+) -> list[Path]:
+    """One test track: spectrogram, annotated chords and beats, and what probe runs made of them.
+
+    Args:
+        folders: Probe runs, each with ``estimates/``.
+        track_id: A track of their test split.
+        audio: Its audio file.
+        reference: Its annotations.
+        out: Where to write, without suffix.
+    """
+    waveform, rate = librosa.load(audio, sr=16_000, offset=_FIRST_SECOND, duration=SECONDS)
+    power = librosa.feature.melspectrogram(y=waveform, sr=rate, n_fft=1024, hop_length=512, n_mels=96, fmax=8000)
+    times = _FIRST_SECOND + librosa.frames_to_time(np.arange(power.shape[1]), sr=rate, hop_length=512)
+    chords = {name: read_chords(path) for name, path in _estimates(folders, track_id, ".lab").items()}
+    beats = [read_beats(path) for path in _estimates(folders, track_id, ".beats").values()]
+    view = TrackView(
+        log_mel=librosa.power_to_db(power, ref=np.max),
+        times=times,
+        mel_hz=librosa.mel_frequencies(n_mels=96, fmin=0, fmax=8000),
+        chords=reference[0],
+        chord_estimates=chords,
+        beats=reference[1],
+        beat_estimate=beats[0].times if beats else None,
+    )
+    return track_figure(view, out)
+
+
+def _estimates(folders: Sequence[Path], track_id: str, suffix: str) -> dict[str, Path]:
+    """Estimate files of a track by decoder: the probed system's own, from sequence tokens where they were probed."""
+    found: dict[str, Path] = {}
+    for folder in folders:
+        for row in sorted((row for row in read_rows(folder / RESULTS) if row["selected"]), key=_preference):
+            path = folder / "estimates" / row["backbone"]["kind"] / row["decoder"]["name"]
+            path = (
+                path / f"{row['task']}_{row['readout']}_layer{row['layer']}_seed{row['seed']}" / f"{track_id}{suffix}"
+            )
+            if path.is_file():
+                found.setdefault(row["decoder"]["name"], path)
+    found.pop("constant", None)
+    return found
+
+
+def _preference(row: Row) -> tuple[int, int, int]:
+    kinds, readouts = ("pretrained", "random", "mel", "majority"), ("sequence", "average", "class", "constant")
+    return kinds.index(row["backbone"]["kind"]), readouts.index(row["readout"]), row["seed"]

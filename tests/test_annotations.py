@@ -1,0 +1,130 @@
+"""Chord and beat files: what is written is what is read, and a broken line is named by its number."""
+
+from __future__ import annotations
+
+import mir_eval
+import numpy as np
+import pytest
+
+from musictf.annotations import Beats, Chords, read_beats, read_chords, write_beats, write_chords
+from musictf.errors import InputError
+
+
+@pytest.fixture
+def file(tmp_path):
+    def write(text):
+        path = tmp_path / "annotation.txt"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def test_chords_survive_the_round_trip(tmp_path):
+    chords = Chords(np.array([[0.0, 1.234567], [1.234567, 2.5], [2.5, 4.0]]), ["N", "C:maj/3", "F#:min7(b5)"])
+    write_chords(tmp_path / "a.lab", chords)
+    again = read_chords(tmp_path / "a.lab")
+    np.testing.assert_array_equal(again.intervals, chords.intervals)
+    assert again.labels == chords.labels
+    intervals, labels = mir_eval.io.load_labeled_intervals(str(tmp_path / "a.lab"))  # and others read the same
+    np.testing.assert_array_equal(intervals, chords.intervals)
+    assert labels == chords.labels
+
+
+def test_any_white_space_comments_and_a_byte_order_mark_are_read(file):
+    chords = read_chords(file("\ufeff# from a friend\n\n0   1\tC:maj \n 1 2 A:min\n"))
+    assert chords.labels == ["C:maj", "A:min"]
+    np.testing.assert_array_equal(chords.intervals, [[0, 1], [1, 2]])
+
+
+def test_a_gap_is_a_chord_that_nobody_knows(file):
+    chords = read_chords(file("0.5 1 C:maj\n2 3 G:maj\n"))
+    np.testing.assert_array_equal(chords.intervals, [[0.5, 1], [1, 2], [2, 3]])
+    assert chords.labels == ["C:maj", "X", "G:maj"]
+
+
+def test_rounding_in_the_file_is_neither_gap_nor_overlap(file):
+    chords = read_chords(file("0 1.001 C:maj\n1 2 G:maj\n2.0015 3 N\n"))
+    np.testing.assert_array_equal(chords.intervals, [[0, 1.001], [1.001, 2], [2, 3]])
+    assert chords.labels == ["C:maj", "G:maj", "N"]
+
+
+def test_chords_score_perfectly_against_themselves(file):
+    chords = read_chords(file("0 1.001 C:maj\n1 2 G:7\n3 4 A:min\n"))
+    scores = mir_eval.chord.evaluate(chords.intervals, chords.labels, chords.intervals, chords.labels)
+    assert scores["majmin"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "reason"),
+    [
+        ("0 1 C:maj\n1 2\n", 2, "expected 'start end label'"),
+        ("0 one C:maj\n", 1, "expected a number, found 'one'"),
+        ("0 inf C:maj\n", 1, "finite"),
+        ("nan 1 C:maj\n", 1, "finite"),
+        ("0 1 C:maj\n\n2 2 C:maj\n", 3, "ends at 2.0 s"),
+        ("0 1 C:maj\n3 2 C:maj\n", 2, "ends at 2.0 s, before its start at 3.0 s"),
+        ("0 1 C:maj\n0.9 2 C:maj\n", 2, "before the previous chord ends"),
+        ("0 1 H:maj\n", 1, "'H:maj' is not a chord"),
+        ("0 1 C:maj\n1 2 C:major seventh\n", 2, "not a chord"),
+    ],
+)
+def test_a_broken_chord_line_is_named(file, text, line, reason):
+    path = file(text)
+    with pytest.raises(InputError, match=reason) as caught:
+        read_chords(path)
+    assert str(caught.value).startswith(f"{path}:{line}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_chord_file_without_chords_is_refused(file):
+    with pytest.raises(InputError, match="holds no chord"):
+        read_chords(file("# nothing yet\n"))
+
+
+@pytest.mark.parametrize("positions", [None, np.array([3, 4, 1, 2])])
+def test_beats_survive_the_round_trip(tmp_path, positions):
+    beats = Beats(np.array([0.123456, 0.5, 1.0, 1.75]), positions)
+    write_beats(tmp_path / "a.beats", beats)
+    again = read_beats(tmp_path / "a.beats")
+    np.testing.assert_array_equal(again.times, beats.times)
+    if positions is None:
+        assert again.positions is None
+        assert again.downbeats is None
+    else:
+        np.testing.assert_array_equal(again.positions, positions)
+        np.testing.assert_array_equal(again.downbeats, [1.0])
+
+
+def test_an_empty_beat_file_means_no_beats(file):
+    beats = read_beats(file(""))
+    assert beats.times.shape == (0,)
+    assert beats.downbeats is None
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("0.5\n0.5\n", r":2: beat at 0.5 s does not come after"),
+        ("1\n0.5\n", r":2: .*0.5 s does not come after the one at 1.0 s"),
+        ("0.5\t1\n1.0\n", "1 of 2 beats have a position"),
+        ("half\n", ":1: expected a number"),
+        ("0.5 first\n", ":1: expected a number"),
+        ("nan\n", ":1: expected a finite number"),
+        ("0.5 1.5\n", ":1: .*position"),
+        ("0.5 0\n", ":1: .*position"),
+    ],
+)
+def test_a_broken_beat_file_is_refused(file, text, reason):
+    with pytest.raises(InputError, match=reason) as caught:
+        read_beats(file(text))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("read", [read_chords, read_beats])
+def test_files_that_are_no_text_are_refused(tmp_path, read):
+    with pytest.raises(InputError, match="cannot be read"):
+        read(tmp_path / "missing.lab")
+    (tmp_path / "binary.lab").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match="binary.lab: cannot be read"):
+        read(tmp_path / "binary.lab")

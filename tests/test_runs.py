@@ -1,0 +1,153 @@
+"""The run folder: its state is always true, and what is in it is never lost by accident."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from musictf.errors import InputError
+from musictf.runs import (
+    FinishedRun,
+    WandbConfig,
+    cache_folder,
+    default_folder,
+    file_digest,
+    open_run,
+    provenance,
+    rank,
+    read_status,
+    write_atomically,
+)
+
+CONFIG = {"batch_size": 4, "max_steps": 10, "model": {"depth": 2}}
+
+
+def stop_inside(folder, config, error):
+    with pytest.raises(type(error)), open_run(folder, config):
+        raise error
+
+
+def test_status_follows_what_happens(tmp_path):
+    folder = tmp_path / "a" / "run"
+    with open_run(folder, CONFIG) as opened:
+        assert opened == folder
+        assert read_status(folder)["state"] == "running"
+        assert yaml.safe_load((folder / "config.yaml").read_text()) == CONFIG
+    assert read_status(folder)["state"] == "finished"
+    assert read_status(folder)["error"] is None
+
+
+@pytest.mark.parametrize("error", [ValueError("no such thing"), KeyboardInterrupt(), SystemExit(1)])
+def test_a_failure_is_recorded_and_raised_again(tmp_path, error):
+    stop_inside(tmp_path / "run", CONFIG, error)
+    status = read_status(tmp_path / "run")
+    assert status["state"] == "failed"
+    assert status["error"].startswith(type(error).__name__)
+    assert str(error) in status["error"]
+
+
+def test_a_finished_run_is_not_entered_unless_overwritten(tmp_path):
+    with open_run(tmp_path / "run", CONFIG) as folder:
+        (folder / "result").write_text("1")
+    with pytest.raises(FinishedRun, match="overwrite=true"), open_run(folder, CONFIG):
+        pytest.fail("entered")
+    assert read_status(folder)["state"] == "finished"
+    with open_run(folder, CONFIG, overwrite=True):
+        assert not (folder / "result").exists()
+
+
+def test_an_unfinished_run_goes_on_with_what_it_has(tmp_path):
+    stop_inside(tmp_path / "run", CONFIG, RuntimeError())
+    (tmp_path / "run" / "partial").write_text("1")
+    longer = CONFIG | {"max_steps": 20, "trainer": {"devices": 2}}
+    with open_run(tmp_path / "run", longer) as folder:
+        assert (folder / "partial").exists()
+        assert yaml.safe_load((folder / "config.yaml").read_text()) == longer
+
+
+@pytest.mark.parametrize("change", [{"batch_size": 8}, {"model": {"depth": 3}}])
+def test_an_unfinished_run_of_other_values_is_refused(tmp_path, change):
+    stop_inside(tmp_path / "run", CONFIG, RuntimeError())
+    with pytest.raises(InputError, match=next(iter(change))), open_run(tmp_path / "run", CONFIG | change):
+        pytest.fail("entered")
+    assert read_status(tmp_path / "run")["state"] == "failed"
+    with open_run(tmp_path / "run", CONFIG | change, overwrite=True):
+        pass
+
+
+def test_a_folder_of_something_else_is_never_touched(tmp_path):
+    (tmp_path / "thesis.tex").write_text("dear")
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match="holds no run"), open_run(tmp_path, CONFIG, overwrite):
+            pytest.fail("entered")
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+    with pytest.raises(InputError, match="is a file"), open_run(tmp_path / "thesis.tex", CONFIG):
+        pytest.fail("entered")
+
+
+def test_an_empty_folder_is_used(tmp_path):
+    with open_run(tmp_path, CONFIG):
+        pass
+    assert read_status(tmp_path)["state"] == "finished"
+
+
+def test_only_the_first_rank_writes(tmp_path, monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert rank() == 1
+    with open_run(tmp_path / "run", CONFIG):
+        pass
+    assert not (tmp_path / "run").exists()
+    monkeypatch.setenv("RANK", "0")  # the rank of all nodes goes before that of this one
+    assert rank() == 0
+
+
+def test_ranks_share_the_folder_of_the_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first = default_folder("pretrain")
+    assert re.fullmatch(r"runs/pretrain/\d{8}-\d{6}", first.as_posix())
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert default_folder("pretrain") == first
+    monkeypatch.setenv("SLURM_JOB_ID", "4711")
+    assert default_folder("probe") == Path("runs/probe/4711")
+
+
+def test_the_cache_is_where_it_was_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("MUSICTF_CACHE", str(tmp_path / "cache"))
+    assert cache_folder() == tmp_path / "cache"
+    assert cache_folder().is_dir()
+
+
+def test_nobody_sees_half_a_file(tmp_path, monkeypatch):
+    path = tmp_path / "new" / "a.json"
+    write_atomically(path, "äöü")
+    assert path.read_text(encoding="utf-8") == "äöü"
+
+    def crash(*arguments):
+        raise OSError("no space left")
+
+    monkeypatch.setattr("os.replace", crash)
+    with pytest.raises(OSError, match="no space"):
+        write_atomically(path, b"new")
+    assert path.read_text(encoding="utf-8") == "äöü"
+
+
+def test_digest_is_sha256_of_the_bytes(tmp_path):
+    content = bytes(range(256)) * 5000  # more than one block
+    (tmp_path / "a").write_bytes(content)
+    assert file_digest(tmp_path / "a") == hashlib.sha256(content).hexdigest()
+
+
+def test_provenance_names_commit_and_versions():
+    found = json.loads(json.dumps(provenance()))
+    assert found["git"].keys() == {"commit", "dirty"}
+    assert {"python", "musictf", "torch", "mir_eval"} <= found["versions"].keys()
+
+
+def test_an_unknown_wandb_mode_is_refused():
+    with pytest.raises(InputError, match="auto, online, offline, disabled"):
+        WandbConfig(mode="on")
