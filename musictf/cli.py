@@ -1,7 +1,7 @@
 """``musictf VERB [key=value ...]``.
 
-Exit status: 0 done; 2 the input is wrong (one line says what, where and what to do); 1 the run failed. ``sys.argv`` is left
-as it came: Lightning starts the other ranks of a run with it.
+Exit status: 0 done; 2 the input is wrong (one line says what, where and what to do); 1 the run failed. ``sys.argv`` is
+left as it came: Lightning starts the other ranks of a run with it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from musictf.errors import InputError
@@ -119,12 +120,13 @@ def pretrain(run: Any) -> None:
     from musictf.models.backbone import FILE_NAME
     from musictf.pretraining import run as pretraining
     from musictf.pretraining.callbacks import Interrupted
+    from musictf.report.pictures import pretraining_pictures
     from musictf.report.tracking import Tracker
 
     with ExitStack() as open_trackers:
         trackers: list[Tracker] = []
 
-        def observe(folder: Any) -> tuple[Any, ...]:
+        def observe(folder: Path) -> tuple[Any, ...]:
             tracker = Tracker.start("pretrain", folder, dataclasses.asdict(run), run.wandb)
             trackers.append(open_trackers.enter_context(tracker))
             return (tracker.log,)
@@ -133,11 +135,13 @@ def pretrain(run: Any) -> None:
             folder = pretraining.pretrain(run, observe)
         except Interrupted as stop:
             raise Interruption(f"{stop}; the same command with the same output_dir goes on") from None
+        pictures = pretraining_pictures(folder) if rank() == 0 else []
         for tracker in trackers:
+            tracker.log_image("training", pictures[0])
             tracker.log_backbone(folder / FILE_NAME, {"max_steps": run.max_steps, "seed": run.seed})
     if rank() == 0:
-        print(f"backbone: {folder / FILE_NAME}\nmetrics:  {folder / 'metrics.csv'}\nnext:     ", end="")
-        print(f"musictf probe backbone={folder} task=chord")
+        print(f"backbone: {folder / FILE_NAME}\nmetrics:  {folder / 'metrics.csv'}\npicture:  {pictures[0]}")
+        print(f"next:     musictf probe backbone={folder} task=chord")
 
 
 def probe(run: Any) -> None:
@@ -155,13 +159,27 @@ def probe(run: Any) -> None:
         if run.backbone not in {"random", "mel"}:
             tracker.use_backbone(backbone_file(run.backbone))
         tracker.log_table("results", *_flat_rows(folder))
+        pictures = _probe_pictures(run, folder)
+        for path in pictures:
+            tracker.log_image(path.stem, path)
     report([folder])
-    print(
-        f"rows:      {folder / 'results.jsonl'}\nper track: {folder / 'per_track.csv'}\nestimates: {folder / 'estimates'}"
-    )
+    print(f"rows:      {folder / 'results.jsonl'}\nper track: {folder / 'per_track.csv'}")
+    print(f"estimates: {folder / 'estimates'}\npictures:  {', '.join(map(str, pictures))}")
 
 
-def _flat_rows(folder: Any) -> tuple[list[str], list[list[Any]]]:
+def _probe_pictures(run: Any, folder: Path) -> list[Path]:
+    """The layer map, and for tasks with times the first test track with what was made of it."""
+    from musictf.report.pictures import probe_pictures, track_picture
+
+    pictures = probe_pictures(folder)
+    track = next(t for t in run.dataset.tracks("test") if t.annotation(run.task.annotation) is not None)
+    if run.task.annotation in {"chords", "beats"}:
+        reference = (track.annotation("chords"), track.annotation("beats"))
+        pictures += track_picture([folder], track.track_id, track.audio, reference, folder / "figures" / "track")
+    return [path for path in pictures if path.suffix == ".png"]
+
+
+def _flat_rows(folder: Path) -> tuple[list[str], list[list[Any]]]:
     """The selected rows as a table: one line a score."""
     from musictf.evaluation.rows import RESULTS, read_rows
 

@@ -134,11 +134,11 @@ def register() -> None:
 
 def subclasses(package: ModuleType, base: type) -> Iterator[type]:
     """Every subclass of ``base`` that a module of a package defines: a new file is found, no list is edited."""
-    for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+    modules = pkgutil.iter_modules(package.__path__, f"{package.__name__}.")
+    for module in (module for module in modules if module.name != base.__module__):
         for value in vars(importlib.import_module(module.name)).values():
             if isinstance(value, type) and issubclass(value, base) and value.__module__ == module.name:
-                if value is not base:
-                    yield value
+                yield value
 
 
 def _explanation(error: Exception, verb: str, overrides: Sequence[str]) -> str:
@@ -184,7 +184,7 @@ def _keys(verb: str, choices: Sequence[str]) -> list[str]:
     from omegaconf import DictConfig
 
     def flat(node: DictConfig, prefix: str) -> Iterator[str]:
-        for name in node:
+        for name in map(str, node):
             yield f"{prefix}{name}"
             child = node._get_node(name)
             if isinstance(child, DictConfig) and not child._is_none() and not child._is_missing():

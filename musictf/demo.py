@@ -1,7 +1,7 @@
 """``musictf demo``: the whole loop on synthetic music, with the same commands a user would type.
 
-It composes the runs that ``musictf pretrain experiment=demo`` and ``musictf probe`` would, so what the demo shows is what the
-commands do. Each part has its own run folder: a demo that was interrupted goes on with the part it was in.
+It composes the runs that ``musictf pretrain experiment=demo`` and ``musictf probe`` would, so what the demo shows is
+what the commands do. Each part has its own run folder: a demo that was interrupted goes on with the part it was in.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def demo(run: DemoRun, pretrain: Callable[[Any], None], probe: Callable[[Any], N
     Returns:
         The folder with everything: ``pretrain/``, ``probe/<task>/``, ``figures/`` and ``report.html``.
     """
-    from musictf.report.pictures import pretraining_pictures, probe_pictures, track_picture
+    from musictf.report.pictures import probe_pictures, track_picture
     from musictf.report.run import report
 
     console, started = Console(highlight=False), time.perf_counter()
@@ -71,7 +71,6 @@ def demo(run: DemoRun, pretrain: Callable[[Any], None], probe: Callable[[Any], N
 
     console.rule(f"1 of {len(runs)} · pretrain on {run.num_tracks} synthetic songs, each played in several ways")
     _unless_finished(pretrain, runs["pretrain"], console)
-    pretraining_pictures(backbone)
     for number, task in enumerate(run.tasks, start=2):
         console.rule(f"{number} of {len(runs)} · probe: {task}")
         _unless_finished(probe, runs[task], console)

@@ -67,8 +67,9 @@ examples:
 _PROBE = """\
 usage: musictf probe backbone=PATH [-m] [key=value ...]
 
-Affine heads on frozen features of every layer and readout; learning rate, thresholds and layer chosen on validation, the
-test split read once; floors beside it. Writes results.jsonl, per_track.csv, estimates/ and heads/ to output_dir.
+Affine heads on frozen features of every layer and readout; learning rate, thresholds and layer are chosen on
+validation, the test split is read once; floors stand beside it. Writes results.jsonl, per_track.csv, estimates/,
+figures/ and heads/ to output_dir.
 
 choices:
 {choices}

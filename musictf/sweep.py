@@ -1,7 +1,7 @@
 """Sweeps: ``-m key=a,b`` through Hydra's sweeper and launcher (local, or SLURM by the submitit plugin).
 
-A sweep's jobs are single processes, or go to SLURM: Lightning's launcher repeats the command line for every other rank, ``-m``
-included, so a local job of several processes would start the sweep again in each.
+A sweep's jobs are single processes, or go to SLURM: Lightning's launcher repeats the command line for every other
+rank, ``-m`` included, so a local job of several processes would start the sweep again in each.
 """
 
 from __future__ import annotations

@@ -36,7 +36,11 @@ def pretrained(tmp_path_factory):
 
 @pytest.mark.parametrize("arguments", [["--help"], ["pretrain", "--help"], ["probe", "-h"], ["report", "--help"]])
 def test_help_answers_without_importing_torch(arguments):
-    code = "import sys; from musictf.cli import main\ntry:\n main(sys.argv[1:])\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
+    code = (
+        "import sys; from musictf.cli import main\n"
+        "try:\n main(sys.argv[1:])\nexcept SystemExit: pass\n"
+        "assert 'torch' not in sys.modules"
+    )
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert "musictf" in done.stdout

@@ -1,6 +1,8 @@
 """Every file of ``conf/`` composes and builds; every wrong key is one line that names it."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -69,9 +71,9 @@ def test_configuration_names_values_never_classes():
 
 
 def test_importing_the_package_starts_nothing():
-    import subprocess
-    import sys
-
-    code = "import sys, musictf, musictf.config, musictf.help; print(sorted({'torch', 'hydra', 'lightning'} & set(sys.modules)))"
+    code = (
+        "import sys, musictf, musictf.config, musictf.help;"
+        "print(sorted({'torch', 'hydra', 'lightning'} & set(sys.modules)))"
+    )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
     assert answer.stdout.strip() == "[]", answer.stdout + answer.stderr

@@ -11,9 +11,9 @@ from types import FrameType
 from typing import Any
 
 import lightning.pytorch as L
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers.logger import Logger
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from musictf.runs import write_atomically
 
@@ -49,7 +49,7 @@ class MetricsFile(Logger):
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """The run folder's ``config.yaml`` holds them."""
 
-    @rank_zero_only  # type: ignore[untyped-decorator]
+    @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         values = {name: float(value) for name, value in metrics.items() if "/" in name}
         if not values:
@@ -64,7 +64,7 @@ class MetricsFile(Logger):
         """Drop what an interrupted run logged after the checkpoint it is resumed from."""
         self.rows = {row_step: values for row_step, values in self.rows.items() if row_step <= step}
 
-    @rank_zero_only  # type: ignore[untyped-decorator]
+    @rank_zero_only
     def save(self) -> None:
         names = sorted({name for values in self.rows.values() for name in values})
         text = io.StringIO()

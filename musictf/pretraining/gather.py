@@ -23,8 +23,8 @@ class _Gather(torch.autograd.Function):
         return torch.cat(parts)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
-        gradient = gradient.contiguous()
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        gradient = gradient.clone(memory_format=torch.contiguous_format)  # autograd may still own the original
         dist.all_reduce(gradient, op=dist.ReduceOp.SUM)
         first = dist.get_rank() * ctx.num_rows
         return gradient[first : first + ctx.num_rows]
@@ -34,4 +34,4 @@ def gather(tensor: Tensor) -> Tensor:
     """Rows of every rank in rank order, (n, ...) -> (world * n, ...); the tensor itself on one process."""
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return tensor
-    return _Gather.apply(tensor)  # type: ignore[no-any-return, no-untyped-call]
+    return _Gather.apply(tensor)

@@ -147,6 +147,7 @@ def _fit(
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*val_check_interval.*")
         warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning 2.6 beside torch 2.14
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     if not last.is_file() or _global_step(last) < trainer.global_step:
         trainer.save_checkpoint(last)

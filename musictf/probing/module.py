@@ -10,6 +10,7 @@ import math
 import tempfile
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -128,14 +129,7 @@ def fit(
     """
     mean, scale = statistics(train.rows)
     probe = LinearProbe(task, HeadGrid(len(config.learning_rates), mean, scale, task.num_outputs, seed), config)
-    quiet = logging.getLogger("lightning.pytorch")
-    level, _ = quiet.level, quiet.setLevel(logging.WARNING)
-    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as scratch:
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        warnings.filterwarnings("ignore", message=".*val_check_interval.*")
-        warnings.filterwarnings("ignore", category=FutureWarning, module="lightning")
-        warnings.filterwarnings("ignore", category=DeprecationWarning, module="lightning")
-        warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
+    with _silent_lightning(), tempfile.TemporaryDirectory() as scratch:
         lightning_trainer = L.Trainer(
             accelerator=trainer.accelerator,
             devices=1,
@@ -158,8 +152,24 @@ def fit(
             ),
             DataLoader(_Examples(valid), batch_sampler=_Ordered(len(valid.index)), collate_fn=_same),
         )
-    quiet.setLevel(level)
     return probe.heads(layers)
+
+
+@contextmanager
+def _silent_lightning() -> Iterator[None]:
+    """A probe fits dozens of times: Lightning's banners and advice would bury the results."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+            warnings.filterwarnings("ignore", message=".*val_check_interval.*")
+            warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+            warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 class _Examples(Dataset[Any]):
@@ -202,5 +212,5 @@ class _Ordered(Sampler[Any]):
         return -(-self.num_examples // _VALID_BATCH)
 
 
-def _same(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+def _same(batch: Any) -> Any:
     return batch

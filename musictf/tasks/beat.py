@@ -95,14 +95,15 @@ class Beat(Task):
                 [beats.times for beats in references],
                 lambda value: [peak_times(track[:, 0], t, value, self.tolerance) for track, t in pairs],
             )
-        barred = [k for k, beats in enumerate(references) if beats.downbeats is not None]
+        bars = {k: beats.downbeats for k, beats in enumerate(references) if beats.downbeats is not None}
+        barred = list(bars)
         if barred:
             found = [self._beat_times(*pairs[k], settings) for k in barred]
             strengths = [np.interp(beats, pairs[k][1], activations[k][:, 1]) for k, beats in zip(barred, found)]
             if any(len(strength) for strength in strengths):
                 settings["downbeat_threshold"] = _best(
                     _candidates(np.concatenate(strengths)),
-                    [references[k].downbeats for k in barred],
+                    list(bars.values()),
                     lambda value: [beats[s >= value] for beats, s in zip(found, strengths, strict=True)],
                 )
         return settings
