@@ -164,12 +164,15 @@ def _unknown_key(key: str, verb: str, overrides: Sequence[str]) -> str:
     """Says what is near a key that does not exist, or what its section holds."""
     chosen = [override for override in overrides if override.split("=")[0] in groups()]
     known = [*_keys(verb, chosen), *groups()]
-    section = key.rpartition(".")[0]
-    near = difflib.get_close_matches(key, [k for k in known if k.rpartition(".")[0] == section], n=1)
+    section, _, name = key.rpartition(".")
+    siblings = {k.rpartition(".")[2]: k for k in known if k.rpartition(".")[0] == section}
+    # Compared without the section, which would make any two of its keys look alike.
+    near = difflib.get_close_matches(name, siblings, n=1, cutoff=0.7)
     if near:
-        return f"unknown key {key!r}, did you mean {near[0]!r}?"
-    siblings = [k for k in known if section and k.rpartition(".")[0] == section]
-    return f"unknown key {key!r}: " + (f"known are {', '.join(siblings)}" if siblings else f"see musictf {verb} --help")
+        return f"unknown key {key!r}, did you mean {siblings[near[0]]!r}?"
+    if section and siblings:
+        return f"unknown key {key!r}: known are {', '.join(siblings.values())}"
+    return f"unknown key {key!r}: see musictf {verb} --help"
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
