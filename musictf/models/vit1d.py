@@ -60,16 +60,25 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, exact: bool = False) -> tuple[Tensor, Tensor | None]:
-        batch, length, dim = x.shape
-        qkv = self.qkv(x).reshape(batch, length, 3, self.num_heads, dim // self.num_heads)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (B, H, K, D / H)
+        query, key, value = map(self._heads, self.qkv(x).chunk(3, dim=-1))  # each (B, H, K, D / H)
         weights = None
         if exact:
             weights = (query @ key.mT * query.shape[-1] ** -0.5).softmax(dim=-1)
             mixed = weights @ value
         else:
             mixed = F.scaled_dot_product_attention(query, key, value)
-        return self.proj(mixed.transpose(1, 2).reshape(batch, length, dim)), weights
+        return self.proj(mixed.transpose(1, 2).flatten(2)), weights
+
+    def first(self, x: Tensor) -> Tensor:
+        """What the first token gathers, (B, K, D) -> (B, 1, D), without the queries of the others."""
+        dim = x.shape[-1]
+        query = F.linear(x[:, :1], self.qkv.weight[:dim], self.qkv.bias[:dim])
+        key, value = F.linear(x, self.qkv.weight[dim:], self.qkv.bias[dim:]).chunk(2, dim=-1)
+        mixed = F.scaled_dot_product_attention(*map(self._heads, (query, key, value)))
+        return self.proj(mixed.transpose(1, 2).flatten(2))
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
 
 class Block(nn.Module):
@@ -85,8 +94,14 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, exact: bool = False) -> tuple[Tensor, Tensor | None]:
         mixed, weights = self.attn(self.norm1(x), exact)
-        x = x + mixed
-        return x + self.mlp["fc2"](F.gelu(self.mlp["fc1"](self.norm2(x)))), weights
+        return self._widen(x + mixed), weights
+
+    def first(self, x: Tensor) -> Tensor:
+        """The first token after this block, (B, K, D) -> (B, 1, D)."""
+        return self._widen(x[:, :1] + self.attn.first(self.norm1(x)))
+
+    def _widen(self, x: Tensor) -> Tensor:
+        return x + self.mlp["fc2"](F.gelu(self.mlp["fc1"](self.norm2(x))))
 
 
 class ViT1D(nn.Module):
@@ -136,6 +151,18 @@ class ViT1D(nn.Module):
                 tokens.attention[layer] = weights
             _keep(tokens, layer, self.norm(x) if layer == depth else x, wanted)
         return tokens
+
+    def class_token_of_last(self, mel: Tensor) -> Tensor:
+        """The class token after the last layer, (B, F, T) -> (B, D): all that the contrastive loss looks at.
+
+        Equal to ``forward``; the last block leaves out what only its sequence tokens would need.
+        """
+        x = self.project(mel)
+        x = x + self.pos_embed[: x.shape[1]]
+        *before, last = self.blocks
+        for block in before:
+            x, _ = block(x)
+        return self.norm(last.first(x))[:, 0]
 
 
 def _keep(tokens: Tokens, layer: int, x: Tensor, wanted: set[int]) -> None:

@@ -53,8 +53,8 @@ class ContrastivePretraining(L.LightningModule):
 
     def contrast(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Loss, whether each view found its partner, and the embeddings (n, D) of both views."""
-        views = self.backbone(torch.cat([batch["first"], batch["second"]]))
-        first, second = self.projection(views.class_token[self.backbone.depth]).chunk(2)
+        mel = self.backbone.front_end(torch.cat([batch["first"], batch["second"]]))
+        first, second = self.projection(self.backbone.encoder.class_token_of_last(mel)).chunk(2)
         loss, found = nt_xent(
             first,
             second,

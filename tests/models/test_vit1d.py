@@ -168,3 +168,17 @@ def test_more_frames_than_positions_are_refused(encoder):
 def test_an_impossible_shape_is_refused(change):
     with pytest.raises(InputError, match=next(iter(change))):
         ViT1DConfig(**(SMALL | change))
+
+
+def test_class_token_alone_equals_the_full_forward_and_its_gradients():
+    encoder = ViT1D(ViT1DConfig(depth=3, embed_dim=16, num_heads=2))
+    mel = torch.randn(3, 128, 126)
+    full = encoder(mel).class_token[3]
+    alone = encoder.class_token_of_last(mel)
+    torch.testing.assert_close(alone, full, atol=1e-6, rtol=0)
+    weights = list(encoder.parameters())
+    target = torch.randn_like(full)
+    for mine, theirs in zip(
+        torch.autograd.grad((alone * target).sum(), weights), torch.autograd.grad((full * target).sum(), weights)
+    ):
+        torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-4)
