@@ -25,7 +25,7 @@ class DemoRun:
     output_dir: str = "runs/demo"
     num_tracks: int = 160
     seconds: float = 40.0
-    max_steps: int = 120
+    max_steps: int = 160
     batch_size: int = 128
     seed: int = 0
     tasks: list[str] = field(default_factory=lambda: ["tagging", "chord", "beat"])

@@ -31,7 +31,7 @@ Makes a synthetic corpus, pretrains vit1d_mini on it, probes tagging, chords and
 random weights, the log-mel and the majority answer, and draws the results. An interrupted demo goes on where it was.
 
 keys (default):
-  output_dir=runs/demo   num_tracks=160   seconds=40   max_steps=120   batch_size=128   seed=0
+  output_dir=runs/demo   num_tracks=160   seconds=40   max_steps=160   batch_size=128   seed=0
   tasks=[tagging,chord,beat]   wandb.mode=auto   overwrite=false
 
 examples:

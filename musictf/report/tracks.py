@@ -2,7 +2,7 @@
 
 Conventions: times in seconds from the start of the track; reference above estimate. Chords are coloured by root
 along the circle of fifths (related roots, related colours) and always carry their name; a line under an estimate
-marks where it differs from the reference. A beat counts as found within 70 ms of a beat of the reference.
+marks where its root or major-minor quality differs from the reference. A beat counts as found within 70 ms of a beat of the reference.
 
 Shapes:  M mel bands   T frames   P estimated beats   A frames of the activation
 """
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import matplotlib
+import mir_eval
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
@@ -216,7 +217,7 @@ def _draw_chords(axes: Axes, view: TrackView) -> None:
             for start, end in _differences(view.chords, chords):
                 axes.hlines(position - 0.43, start, end, color=VERMILLION, linewidth=1.8, gid="differs")
     if view.chords is not None and view.chord_estimates:
-        _explain(axes, "underlined:\ndiffers from\nreference")
+        _explain(axes, "underlined:\nmajmin\ndiffers")
     axes.set_ylim(-0.5, len(lanes) - 0.5)
     axes.set_yticks(range(len(lanes)), list(reversed(lanes)))
     _bare(axes)
@@ -289,20 +290,22 @@ def _oklch(lightness: float, chroma: float, hue: float) -> tuple[float, float, f
 
 
 def _differences(reference: Chords, estimate: Chords) -> list[tuple[float, float]]:
-    """Spans in which two annotations of one track name different chords; X, which is unknown, differs from nothing."""
+    """Spans in which the scorer hears different chords: major and minor, as `mir_eval.chord.majmin` compares them."""
     edges = np.unique(np.concatenate([reference.intervals.ravel(), estimate.intervals.ravel()]))
     middles = (edges[:-1] + edges[1:]) / 2
     pairs = [(_label_at(reference, time), _label_at(estimate, time)) for time in middles]
     spans = zip(edges[:-1], edges[1:], pairs, strict=True)
     return [
-        (float(start), float(end)) for start, end, (one, other) in spans if one != other and "X" not in {one, other}
+        (float(start), float(end))
+        for start, end, (one, other) in spans
+        if mir_eval.chord.majmin([one], [other])[0] == 0
     ]
 
 
 def _label_at(chords: Chords, time: float) -> str:
     index = int(np.searchsorted(chords.intervals[:, 0], time, side="right")) - 1
     inside = index >= 0 and time < chords.intervals[index, 1]
-    return short_chord(chords.labels[index]) if inside else "X"
+    return chords.labels[index] if inside else "X"
 
 
 def _draw_beats(axes: Axes, view: TrackView) -> None:
