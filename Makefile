@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format clean
+.PHONY: help setup demo test results lint format clean
 
 help:  ## list what one can do
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -23,6 +23,9 @@ demo: $(STAMP)  ## pretrain, probe and draw on synthetic music (ten minutes on t
 
 test: $(STAMP)  ## run the tests
 	$(BIN)/python -m pytest
+
+results: $(STAMP)  ## put the tables of the committed rows into README.md
+	$(BIN)/python experiments/update_readme.py
 
 lint: $(STAMP)  ## ruff, formatting and types
 	$(BIN)/ruff check .

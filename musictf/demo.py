@@ -20,11 +20,16 @@ from musictf.runs import FinishedRun, WandbConfig
 
 @dataclass(kw_only=True)
 class DemoRun:
-    """Everything ``musictf demo`` can be told; the rest is ``conf/experiment/demo.yaml``."""
+    """Everything ``musictf demo`` can be told; the rest is ``conf/experiment/demo.yaml``.
+
+    The first ``num_tracks`` of the ``pretrain_tracks`` songs are the corpus that is probed: the splits are the same, and
+    what is tested on has not been pretrained on.
+    """
 
     output_dir: str = "runs/demo"
-    num_tracks: int = 160
-    seconds: float = 40.0
+    pretrain_tracks: int = 640
+    num_tracks: int = 200
+    seconds: float = 24.0
     max_steps: int = 160
     batch_size: int = 128
     seed: int = 0
@@ -56,20 +61,21 @@ def demo(run: DemoRun, pretrain: Callable[[Any], None], probe: Callable[[Any], N
     console, started = Console(highlight=False), time.perf_counter()
     folder = Path(run.output_dir)
     shared = [f"wandb.mode={run.wandb.mode}", f"overwrite={run.overwrite}"]
-    corpus = [f"dataset.num_tracks={run.num_tracks}", f"dataset.seconds={run.seconds}", f"dataset.seed={run.seed}"]
+    songs = [f"dataset.seconds={run.seconds}", f"dataset.seed={run.seed}", "dataset.reinstrument=true"]
+    pretrained_on, corpus = ([f"dataset.num_tracks={n}", *songs] for n in (run.pretrain_tracks, run.num_tracks))
     backbone, figures = folder / "pretrain", folder / "figures"
     runs = {
         "pretrain": compose(
             "pretrain",
-            ["experiment=demo", *corpus, *shared, f"output_dir={backbone}", f"max_steps={run.max_steps}"]
+            ["experiment=demo", *pretrained_on, *shared, f"output_dir={backbone}", f"max_steps={run.max_steps}"]
             + [f"batch_size={run.batch_size}", f"seed={run.seed}"],
         )
     }
     for task in run.tasks:
-        keys = [f"backbone={backbone}", f"task={task}", "dataset=synthetic", *corpus, "dataset.reinstrument=true"]
+        keys = [f"backbone={backbone}", f"task={task}", "dataset=synthetic", *corpus]
         runs[task] = compose("probe", [*keys, *shared, f"output_dir={folder / 'probe' / task}"])
 
-    console.rule(f"1 of {len(runs)} · pretrain on {run.num_tracks} synthetic songs, each played in several ways")
+    console.rule(f"1 of {len(runs)} · pretrain on {run.pretrain_tracks} synthetic songs, each played in several ways")
     _unless_finished(pretrain, runs["pretrain"], console)
     for number, task in enumerate(run.tasks, start=2):
         console.rule(f"{number} of {len(runs)} · probe: {task}")

@@ -31,12 +31,13 @@ Makes a synthetic corpus, pretrains vit1d_mini on it, probes tagging, chords and
 random weights, the log-mel and the majority answer, and draws the results. An interrupted demo goes on where it was.
 
 keys (default):
-  output_dir=runs/demo   num_tracks=160   seconds=40   max_steps=160   batch_size=128   seed=0
+  output_dir=runs/demo   pretrain_tracks=640   num_tracks=200 (of them, probed)   seconds=24   max_steps=160
+  batch_size=128   seed=0
   tasks=[tagging,chord,beat]   wandb.mode=auto   overwrite=false
 
 examples:
   musictf demo
-  musictf demo output_dir=/tmp/demo num_tracks=40 max_steps=20
+  musictf demo output_dir=/tmp/demo pretrain_tracks=40 num_tracks=40 max_steps=20
 """
 
 _PRETRAIN = """\

@@ -179,7 +179,7 @@ def _claim(folder: Path, config: Mapping[str, Any], overwrite: bool) -> None:
             raise InputError(f"output_dir: {folder} is not empty and holds no run; choose another folder")
         if overwrite:
             shutil.rmtree(folder)
-        elif status["state"] == "finished":
+        elif status["status"] == "finished":
             raise FinishedRun(f"{folder} is finished already; nothing was changed (overwrite=true starts afresh)")
         else:
             _refuse_other_config(folder, config)
@@ -199,4 +199,4 @@ def _refuse_other_config(folder: Path, config: Mapping[str, Any]) -> None:
 
 def _write_status(folder: Path, state: str, error: str | None = None) -> None:
     now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-    write_atomically(folder / "status.json", json.dumps({"state": state, "error": error, "time": now}) + "\n")
+    write_atomically(folder / "status.json", json.dumps({"status": state, "error": error, "time": now}) + "\n")

@@ -70,7 +70,7 @@ def test_wrong_input_is_one_line_and_status_2(arguments, said, tmp_path):
 def test_pretrain_writes_its_run_folder(pretrained):
     names = {path.name for path in pretrained.iterdir()}
     assert {"backbone.safetensors", "metrics.csv", "checkpoints", "config.yaml", "status.json"} <= names
-    assert json.loads((pretrained / "status.json").read_text())["state"] == "finished"
+    assert json.loads((pretrained / "status.json").read_text())["status"] == "finished"
 
 
 def test_a_finished_run_is_left_alone(pretrained):
@@ -233,7 +233,7 @@ def test_ctrl_c_leaves_a_run_that_the_same_command_finishes(tmp_path, pretrained
     _, said = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "goes on" in said
-    assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "failed"
+    assert json.loads((tmp_path / "run" / "status.json").read_text())["status"] == "failed"
     reached = len(metrics.read_text().splitlines()) - 1
     steps[0] = f"max_steps={reached + 2}"
     done = musictf("pretrain", *SMALL, *TINY, *steps, cwd=tmp_path)

@@ -36,9 +36,9 @@ def test_status_follows_what_happens(tmp_path):
     folder = tmp_path / "a" / "run"
     with open_run(folder, CONFIG) as opened:
         assert opened == folder
-        assert read_status(folder)["state"] == "running"
+        assert read_status(folder)["status"] == "running"
         assert yaml.safe_load((folder / "config.yaml").read_text()) == CONFIG
-    assert read_status(folder)["state"] == "finished"
+    assert read_status(folder)["status"] == "finished"
     assert read_status(folder)["error"] is None
 
 
@@ -46,7 +46,7 @@ def test_status_follows_what_happens(tmp_path):
 def test_a_failure_is_recorded_and_raised_again(tmp_path, error):
     stop_inside(tmp_path / "run", CONFIG, error)
     status = read_status(tmp_path / "run")
-    assert status["state"] == "failed"
+    assert status["status"] == "failed"
     assert status["error"].startswith(type(error).__name__)
     assert str(error) in status["error"]
 
@@ -56,7 +56,7 @@ def test_a_finished_run_is_not_entered_unless_overwritten(tmp_path):
         (folder / "result").write_text("1")
     with pytest.raises(FinishedRun, match="overwrite=true"), open_run(folder, CONFIG):
         pytest.fail("entered")
-    assert read_status(folder)["state"] == "finished"
+    assert read_status(folder)["status"] == "finished"
     with open_run(folder, CONFIG, overwrite=True):
         assert not (folder / "result").exists()
 
@@ -75,7 +75,7 @@ def test_an_unfinished_run_of_other_values_is_refused(tmp_path, change):
     stop_inside(tmp_path / "run", CONFIG, RuntimeError())
     with pytest.raises(InputError, match=next(iter(change))), open_run(tmp_path / "run", CONFIG | change):
         pytest.fail("entered")
-    assert read_status(tmp_path / "run")["state"] == "failed"
+    assert read_status(tmp_path / "run")["status"] == "failed"
     with open_run(tmp_path / "run", CONFIG | change, overwrite=True):
         pass
 
@@ -93,7 +93,7 @@ def test_a_folder_of_something_else_is_never_touched(tmp_path):
 def test_an_empty_folder_is_used(tmp_path):
     with open_run(tmp_path, CONFIG):
         pass
-    assert read_status(tmp_path)["state"] == "finished"
+    assert read_status(tmp_path)["status"] == "finished"
 
 
 def test_only_the_first_rank_writes(tmp_path, monkeypatch):

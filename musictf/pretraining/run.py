@@ -160,6 +160,8 @@ def _tracks(run: PretrainRun) -> tuple[list[Track], list[Track]]:
     valid = [track for track in tracks if track.split == "valid" and "valid" not in run.splits]
     if not train:
         raise InputError(f"{run.dataset.label}: no track in {'+'.join(run.splits)}; choose with splits=[...]")
+    if len(train) < 2:
+        raise InputError(f"{run.dataset.label}: one track in {'+'.join(run.splits)}; a contrast needs at least two")
     return train, valid
 
 

@@ -253,7 +253,7 @@ def test_an_interrupted_run_goes_on_and_repeats_nothing(configured, tmp_path, mo
         patch.setattr(Study, "probe", tire)
         with pytest.raises(KeyboardInterrupt):
             probe(configured("beat", tmp_path / "run", **changes))
-    assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "failed"
+    assert json.loads((tmp_path / "run" / "status.json").read_text())["status"] == "failed"
     half = read_rows(tmp_path / "run")
     assert len(half) == 3 * 4
     probe(configured("beat", tmp_path / "run", **changes))

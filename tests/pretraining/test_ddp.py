@@ -200,7 +200,7 @@ def test_a_detached_gather_would_not_show_in_the_loss(ranks):
 def test_a_run_of_two_processes_is_the_run_of_one(folder):
     alone = load_backbone(pretrain(run_of(folder, devices=1)))
     together = load_backbone(folder / "run2")
-    assert read_status(folder / "run2")["state"] == "finished"
+    assert read_status(folder / "run2")["status"] == "finished"
     for name, value in alone.state_dict().items():
         torch.testing.assert_close(together.state_dict()[name], value, rtol=0, atol=1e-5)
     rows = [(folder / run / "metrics.csv").read_text().splitlines() for run in ("run1", "run2")]

@@ -90,7 +90,7 @@ def assert_same_end(one, other):
 
 def test_a_run_leaves_its_folder_complete(run):
     folder = pretrain(run)
-    assert read_status(folder)["state"] == "finished"
+    assert read_status(folder)["status"] == "finished"
     files = ["backbone.safetensors", "checkpoints", "config.yaml", "metrics.csv", "status.json"]
     assert sorted(os.listdir(folder)) == files
     assert sorted(os.listdir(folder / "checkpoints")) == ["best.ckpt", "last.ckpt"]
@@ -143,12 +143,12 @@ def test_ctrl_c_leaves_a_checkpoint_and_the_resumed_run_ends_bit_identical(run, 
         pretrain(run, at_step(2, interrupt))  # a step's values arrive after its end: the next one is the last
     folder = straight.with_name("run")
     status = read_status(folder)
-    assert status["state"] == "failed"
+    assert status["status"] == "failed"
     assert "Interrupted" in status["error"]
     assert torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 3
     assert not (folder / "backbone.safetensors").exists()
     assert_same_end(pretrain(run), straight)
-    assert read_status(folder)["state"] == "finished"
+    assert read_status(folder)["status"] == "finished"
 
 
 @pytest.mark.parametrize("step", [3, None])
@@ -162,7 +162,7 @@ def test_ctrl_c_is_given_back_after_the_run(run, step):
 def test_a_second_ctrl_c_does_not_wait(run):
     with pytest.raises(SystemExit):  # Lightning's answer to KeyboardInterrupt
         pretrain(run, at_step(3, lambda: (interrupt(), interrupt())))
-    assert read_status(Path(run.output_dir))["state"] == "failed"
+    assert read_status(Path(run.output_dir))["status"] == "failed"
 
 
 def test_a_run_that_died_goes_on_from_its_last_checkpoint(run, straight):

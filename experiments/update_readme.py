@@ -1,0 +1,43 @@
+"""Put the tables of committed rows into README.md, between its markers: ``make results``."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from pathlib import Path
+
+from musictf.report.run import report
+
+ROOT = Path(__file__).resolve().parents[1]
+START, END = "<!-- results: made by `make results`, do not edit -->", "<!-- end of results -->"
+
+
+def main() -> None:
+    """Render ``experiments/first_run`` and ``experiments/demo`` and replace the block in the README."""
+    parts = []
+    for name, title in (("demo", "The demo"), ("first_run", "The first run on real input")):
+        with tempfile.TemporaryDirectory() as folder:
+            page = Path(folder) / "page.md"
+            report([ROOT / "experiments" / name], output=page)
+            text = page.read_text()
+        (ROOT / "experiments" / name / "results.md").write_text(text)
+        parts.append(f"### {title}\n\n{_headlines(text)}\n")
+    readme = ROOT / "README.md"
+    block = f"{START}\n{''.join(parts)}{END}"
+    readme.write_text(re.sub(f"{re.escape(START)}.*?{re.escape(END)}", lambda _: block, readme.read_text(), flags=re.S))
+
+
+def _headlines(text: str) -> str:
+    """The tables without the scores after the second, and without the notes on single scores."""
+    lines = []
+    for line in text.splitlines():
+        if line.startswith("|"):
+            cells = line.strip("|").split("|")
+            lines.append("|" + "|".join(cells[:8]) + "|")
+        elif not line.startswith("- **Note"):
+            lines.append(line.replace("## ", "#### ", 1) if line.startswith("## ") else line)
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
