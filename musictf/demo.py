@@ -22,8 +22,8 @@ from musictf.runs import FinishedRun, WandbConfig
 class DemoRun:
     """Everything ``musictf demo`` can be told; the rest is ``conf/experiment/demo.yaml``.
 
-    The first ``num_tracks`` of the ``pretrain_tracks`` songs are the corpus that is probed: the splits are the same, and
-    what is tested on has not been pretrained on.
+    The first ``num_tracks`` of the ``pretrain_tracks`` songs are the corpus that is probed: the splits are the same,
+    and what is tested on has not been pretrained on.
     """
 
     output_dir: str = "runs/demo"

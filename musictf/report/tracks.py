@@ -2,7 +2,8 @@
 
 Conventions: times in seconds from the start of the track; reference above estimate. Chords are coloured by root
 along the circle of fifths (related roots, related colours) and always carry their name; a line under an estimate
-marks where its root or major-minor quality differs from the reference. A beat counts as found within 70 ms of a beat of the reference.
+marks where its root or major-minor quality differs from the reference. A beat counts as found within 70 ms of a beat
+of the reference.
 
 Shapes:  M mel bands   T frames   P estimated beats   A frames of the activation
 """
