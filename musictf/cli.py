@@ -127,6 +127,8 @@ def pretrain(run: Any) -> None:
         trackers: list[Tracker] = []
 
         def observe(folder: Path) -> tuple[Any, ...]:
+            if rank() > 0:
+                return ()
             tracker = Tracker.start("pretrain", folder, dataclasses.asdict(run), run.wandb)
             trackers.append(open_trackers.enter_context(tracker))
             return (tracker.log,)
@@ -152,16 +154,24 @@ def probe(run: Any) -> None:
     from musictf.evaluation import run as evaluation
     from musictf.models.backbone import backbone_file
     from musictf.report.run import report
-    from musictf.report.tracking import Tracker
+    from musictf.report.tracking import Tracker, resolve_mode
 
-    folder = evaluation.probe(run)
-    with Tracker.start("probe", folder, dataclasses.asdict(run), run.wandb) as tracker:
-        if run.backbone not in {"random", "mel"}:
-            tracker.use_backbone(backbone_file(run.backbone))
-        tracker.log_table("results", *_flat_rows(folder))
-        pictures = _probe_pictures(run, folder)
-        for path in pictures:
-            tracker.log_image(path.stem, path)
+    resolve_mode(run.wandb.mode)  # a missing key is said before the work, not after
+    pictures: list[Path] = []
+
+    def finish(folder: Path) -> None:
+        with Tracker.start("probe", folder, dataclasses.asdict(run), run.wandb) as tracker:
+            if run.backbone not in {"random", "mel"}:
+                tracker.use_backbone(backbone_file(run.backbone))
+            tracker.log_table("results", *_flat_rows(folder))
+            pictures.extend(_probe_pictures(run, folder))
+            for path in pictures:
+                tracker.log_image(path.stem, path)
+
+    try:
+        folder = evaluation.probe(run, finish)
+    except SystemExit:  # what Lightning makes of Ctrl-C
+        raise Interruption("interrupted; the same command with the same output_dir goes on") from None
     report([folder])
     print(f"rows:      {folder / 'results.jsonl'}\nper track: {folder / 'per_track.csv'}")
     print(f"estimates: {folder / 'estimates'}\npictures:  {', '.join(map(str, pictures))}")
@@ -172,10 +182,12 @@ def _probe_pictures(run: Any, folder: Path) -> list[Path]:
     from musictf.report.pictures import probe_pictures, track_picture
 
     pictures = probe_pictures(folder)
+    if run.task.annotation not in {"chords", "beats"}:
+        return [path for path in pictures if path.suffix == ".png"]
     track = next(t for t in run.dataset.tracks("test") if t.annotation(run.task.annotation) is not None)
-    if run.task.annotation in {"chords", "beats"}:
-        reference = (track.annotation("chords"), track.annotation("beats"))
-        pictures += track_picture([folder], track.track_id, track.audio, reference, folder / "figures" / "track")
+    own = track.annotation(run.task.annotation)
+    reference = (own, None) if run.task.annotation == "chords" else (None, own)
+    pictures += track_picture([folder], track.track_id, track.audio, reference, folder / "figures" / "track")
     return [path for path in pictures if path.suffix == ".png"]
 
 

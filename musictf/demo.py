@@ -59,7 +59,7 @@ def demo(run: DemoRun, pretrain: Callable[[Any], None], probe: Callable[[Any], N
     from musictf.report.run import report
 
     console, started = Console(highlight=False), time.perf_counter()
-    folder = Path(run.output_dir)
+    folder = Path(run.output_dir).expanduser()
     shared = [f"wandb.mode={run.wandb.mode}", f"overwrite={run.overwrite}"]
     songs = [f"dataset.seconds={run.seconds}", f"dataset.seed={run.seed}", "dataset.reinstrument=true"]
     pretrained_on, corpus = ([f"dataset.num_tracks={n}", *songs] for n in (run.pretrain_tracks, run.num_tracks))
@@ -67,13 +67,13 @@ def demo(run: DemoRun, pretrain: Callable[[Any], None], probe: Callable[[Any], N
     runs = {
         "pretrain": compose(
             "pretrain",
-            ["experiment=demo", *pretrained_on, *shared, f"output_dir={backbone}", f"max_steps={run.max_steps}"]
+            ["experiment=demo", *pretrained_on, *shared, f"output_dir='{backbone}'", f"max_steps={run.max_steps}"]
             + [f"batch_size={run.batch_size}", f"seed={run.seed}"],
         )
     }
     for task in run.tasks:
-        keys = [f"backbone={backbone}", f"task={task}", "dataset=synthetic", *corpus]
-        runs[task] = compose("probe", [*keys, *shared, f"output_dir={folder / 'probe' / task}"])
+        keys = [f"backbone='{backbone}'", f"task={task}", "dataset=synthetic", *corpus]
+        runs[task] = compose("probe", [*keys, *shared, f"output_dir='{folder / 'probe' / task}'"])
 
     console.rule(f"1 of {len(runs)} · pretrain on {run.pretrain_tracks} synthetic songs, each played in several ways")
     _unless_finished(pretrain, runs["pretrain"], console)

@@ -82,7 +82,10 @@ def default_folder(verb: str) -> Path:
     Raises:
         InputError: the processes were started one by one from outside, so they cannot agree on a time.
     """
-    name = os.environ.get("SLURM_JOB_ID")
+    # Only tasks of one step must agree; commands that follow each other in a job are runs of their own.
+    name = os.environ.get("SLURM_JOB_ID") if int(os.environ.get("SLURM_NTASKS", 1)) > 1 else None
+    if name is not None:
+        name += f"-{os.environ.get('SLURM_STEP_ID', 0)}"
     if name is None and "TORCHELASTIC_RUN_ID" in os.environ:
         raise InputError(
             "torchrun starts processes that cannot agree on a folder by themselves: give output_dir=FOLDER"
@@ -98,30 +101,36 @@ def default_folder(verb: str) -> Path:
 
 
 @contextmanager
-def open_run(folder: Path, config: Mapping[str, Any], overwrite: bool = False) -> Iterator[Path]:
+def open_run(folder: Path, config: Mapping[str, Any], overwrite: bool = False, verb: str = "") -> Iterator[Path]:
     """A run folder whose status follows what happens inside the block.
 
     Args:
         folder: The folder; made if missing.
         config: Resolved configuration, written as ``config.yaml`` and compared with what an unfinished run used.
         overwrite: Start afresh, whatever the folder holds.
+        verb: What runs; a folder that another verb made is never overwritten.
 
     Raises:
         FinishedRun: the folder holds a finished run.
         InputError: the folder holds something else, or an unfinished run of another configuration.
     """
+    if read_status(folder).get("status") == "finished" and not overwrite:  # said by every rank, or none waits
+        raise FinishedRun(f"{folder} is finished already; nothing was changed (overwrite=true starts afresh)")
     if rank() == 0:
-        _claim(folder, config, overwrite)
+        try:
+            _claim(folder, config, overwrite, verb)
+        except OSError as error:
+            raise InputError(f"output_dir: {folder} cannot be written ({error.strerror})") from error
         write_atomically(folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
-        _write_status(folder, "running")
+        _write_status(folder, "running", verb)
     try:
         yield folder
     except BaseException as error:  # recorded, then raised again: Ctrl-C must leave its trace as well
         if rank() == 0:
-            _write_status(folder, "failed", f"{type(error).__name__}: {error}")
+            _write_status(folder, "failed", verb, f"{type(error).__name__}: {error}")
         raise
     if rank() == 0:
-        _write_status(folder, "finished")
+        _write_status(folder, "finished", verb)
 
 
 def read_status(folder: Path) -> dict[str, Any]:
@@ -170,18 +179,18 @@ def _git() -> dict[str, Any]:
     return {"commit": answer("rev-parse", "HEAD") or None, "dirty": bool(answer("status", "--porcelain", "-uno"))}
 
 
-def _claim(folder: Path, config: Mapping[str, Any], overwrite: bool) -> None:
+def _claim(folder: Path, config: Mapping[str, Any], overwrite: bool, verb: str) -> None:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"output_dir: {folder} is a file")
     if folder.is_dir() and any(folder.iterdir()):
         status = read_status(folder)
         if not status:
             raise InputError(f"output_dir: {folder} is not empty and holds no run; choose another folder")
+        if status.get("verb", verb) != verb:
+            raise InputError(f"output_dir: {folder} holds a run of {status['verb']}; choose another folder")
         if overwrite:
             shutil.rmtree(folder)
-        elif status["status"] == "finished":
-            raise FinishedRun(f"{folder} is finished already; nothing was changed (overwrite=true starts afresh)")
-        else:
+        elif (folder / "checkpoints").is_dir() or (folder / "results.jsonl").is_file():
             _refuse_other_config(folder, config)
     folder.mkdir(parents=True, exist_ok=True)
 
@@ -197,6 +206,8 @@ def _refuse_other_config(folder: Path, config: Mapping[str, Any]) -> None:
         )
 
 
-def _write_status(folder: Path, state: str, error: str | None = None) -> None:
+def _write_status(folder: Path, state: str, verb: str, error: str | None = None) -> None:
     now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-    write_atomically(folder / "status.json", json.dumps({"status": state, "error": error, "time": now}) + "\n")
+    write_atomically(
+        folder / "status.json", json.dumps({"status": state, "verb": verb, "error": error, "time": now}) + "\n"
+    )

@@ -18,6 +18,8 @@ import torch
 import torchaudio
 from torch import Tensor, nn
 
+from musictf.errors import InputError
+
 _POWER_FLOOR = 1e-10
 
 
@@ -33,6 +35,16 @@ class LogMelConfig:
     f_max: float = 8000.0
     top_db: float = 100.0
     normalise: str = "none"
+
+    def __post_init__(self) -> None:
+        if self.normalise not in {"none", "peak"}:
+            raise InputError(f"front_end.normalise={self.normalise!r} is unknown: one of none, peak")
+        if min(self.sample_rate, self.n_fft, self.hop_length, self.n_mels) < 1:
+            raise InputError("front_end: sample_rate, n_fft, hop_length and n_mels must be at least 1")
+        if not 0 <= self.f_min < self.f_max <= self.sample_rate / 2:
+            raise InputError(
+                f"front_end: 0 <= f_min ({self.f_min}) < f_max ({self.f_max}) <= sample_rate / 2 must hold"
+            )
 
     @property
     def frame_rate(self) -> float:

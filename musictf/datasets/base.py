@@ -91,5 +91,8 @@ def corpus_digest(tracks: Sequence[Track]) -> str:
 
 
 def split_digest(tracks: Sequence[Track]) -> str:
-    """Digest of the track ids of a split: two scores compare only if it agrees (16 hexadecimal digits)."""
-    return hashlib.sha256("\n".join(sorted(track.track_id for track in tracks)).encode()).hexdigest()[:16]
+    """Digest of a split: two scores compare only if it agrees (16 hexadecimal digits).
+
+    Ids alone would not do: generated corpora of other seeds share them, and so may two folders of one name.
+    """
+    return corpus_digest(tracks)

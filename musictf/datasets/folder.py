@@ -31,6 +31,9 @@ class Folder(Dataset):
 
     def all_tracks(self) -> list[Track]:
         paths = [(root, path) for root in roots(self.root, "folder") for path in sorted(root.rglob("*"))]
+        for root in roots(self.root, "folder"):
+            if (root / "manifest.jsonl").is_file():
+                raise InputError(f"{root} has a manifest.jsonl, whose splits must hold: use dataset=manifest")
         chosen = [(root, path) for root, path in paths if path.is_file() and self._wanted(root, path)]
         if not chosen:
             raise InputError(f"dataset.root: no audio ({', '.join(sorted(EXTENSIONS))}) below {self.root}")

@@ -64,7 +64,12 @@ def _read_manifest(root: Path) -> list[Track]:
     if not path.is_file():
         raise InputError(f"{root} holds no manifest.jsonl; for plain audio without labels use dataset=folder")
     tracks: dict[str, Track] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 (byte {error.start}); save it as UTF-8") from None
+    # Not splitlines(): a title may hold a line separator of its own.
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         track = _track(root, line, f"{path}:{number}")

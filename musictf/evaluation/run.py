@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,12 +63,24 @@ class ProbeRun:
         for name, known in (("readouts", READOUTS), ("floors", FLOORS)):
             if unknown := set(getattr(self, name)) - set(known):
                 raise InputError(f"{name}: {', '.join(sorted(unknown))} unknown: any of {', '.join(known)}")
-        if not self.readouts or not self.seeds:
-            raise InputError("readouts and seeds: name at least one of each")
+        if not self.readouts or not self.seeds or self.layers == []:
+            raise InputError("readouts, seeds and layers: name at least one of each")
+        if min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
+            raise InputError(f"seeds={self.seeds}: give each once, none negative")
+        if self.backbone == "mel" and set(self.readouts) == {"class"}:
+            raise InputError("backbone=mel has no class token: readouts=[sequence,average]")
 
 
-def probe(run: ProbeRun) -> Path:
+def nothing_more(folder: Path) -> None:
+    """Rows are all that is wanted."""
+
+
+def probe(run: ProbeRun, finish: Callable[[Path], None] = nothing_more) -> Path:
     """Probe a backbone and its floors on one task and corpus.
+
+    Args:
+        run: The configuration.
+        finish: Called with the run folder when all rows are there; the run is finished only after it.
 
     Returns:
         The run folder, with ``results.jsonl``, ``per_track.csv``, ``estimates/`` and ``heads/``.
@@ -80,8 +93,8 @@ def probe(run: ProbeRun) -> Path:
     layers = {backbone.kind: _layers(run, backbone) for backbone in systems}
     corpus = annotated(run.dataset, run.task, run.allow_missing)
     run.task.prepare(corpus.references["train"])
-    folder = Path(run.output_dir) if run.output_dir else default_folder("probe")
-    with open_run(folder, dataclasses.asdict(run), run.overwrite):
+    folder = Path(run.output_dir).expanduser() if run.output_dir else default_folder("probe")
+    with open_run(folder, dataclasses.asdict(run), run.overwrite, "probe"):
         write_vocabulary(folder, run.task)
         results = Results(folder)
         origin = {
@@ -90,6 +103,8 @@ def probe(run: ProbeRun) -> Path:
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             **provenance(),
             "dataset": run.dataset.label,
+            "features": dataclasses.asdict(run.features),
+            "probe": dataclasses.asdict(run.probe),
         }
         for backbone in systems:
             study = Study(run.task, corpus, folder, origin, _description(backbone, run.backbone))
@@ -98,6 +113,7 @@ def probe(run: ProbeRun) -> Path:
             study = Study(run.task, corpus, folder, origin, {"path": "majority", "digest": None, "kind": "majority"})
             study.constant([audio_info(track.audio).seconds for track in corpus.tracks["test"]])
             results.add(study.rows, study.track_lines)
+        finish(folder)
     return folder
 
 
@@ -168,10 +184,12 @@ def _description(backbone: Backbone, asked: str) -> Row:
         "kind": backbone.kind,
         "preset": backbone.name,
         "parameters": backbone.num_parameters,
+        "shape": backbone.shape_digest(),
         "pretrain": {
             "corpus": origin.get("corpus"),
             "digest": origin.get("corpus_digest"),
             "steps": origin.get("steps"),
+            "splits": origin.get("splits"),
         }
         if pretrained
         else None,

@@ -32,8 +32,8 @@ def mean_interval(values: Floats, resamples: int = RESAMPLES, seed: int = 0) -> 
         seed: Of the resampling.
     """
     defined = values[~np.isnan(values)]
-    if len(defined) == 0:
-        return float("nan"), float("nan"), float("nan")
+    if len(defined) < 2:  # one track says nothing about the spread of tracks
+        return (float(defined[0]) if len(defined) else float("nan")), float("nan"), float("nan")
     means = resample_counts(len(defined), resamples, seed) @ defined / len(defined)
     return float(defined.mean()), *interval(means)
 

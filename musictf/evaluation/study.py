@@ -55,15 +55,16 @@ class Study:
         seconds = seconds | {"fit": time.perf_counter() - started}
         started = time.perf_counter()
         primary, *others = self.task.decoders
-        settings = {head.layer: self._select(head, splits["valid"], primary) for head in heads}
+        jobs = [(head, *self._select(head, splits["valid"], primary)) for head in heads]
+        for head, _, selection in jobs:
+            head.selection = selection
         chosen = max(heads, key=lambda head: head.selection["value"])
-        jobs = [(head, settings[head.layer]) for head in heads]
-        jobs += [(chosen, self._calibrated(chosen, splits["valid"], name)) for name in others]
+        jobs += [(chosen, *self._select(chosen, splits["valid"], name)) for name in others]
         first = len(self.rows)
-        for head, decoder in jobs:
+        for head, decoder, selection in jobs:
             estimates = decoded(self.task, head, splits["test"], decoder)
             cell = {"readout": readout, "layer": head.layer, "seed": seed, "selected": head is chosen}
-            self._add(cell, decoder, splits["test"].references, estimates, head.selection)
+            self._add(cell, decoder, splits["test"].references, estimates, selection)
         seconds = seconds | {"decode": time.perf_counter() - started}
         for row in self.rows[first:]:
             row["seconds"] = seconds
@@ -81,8 +82,8 @@ class Study:
         self._add(cell, {"name": "constant"}, references, estimates, None)
         self.rows[-1]["seconds"] = {}
 
-    def _select(self, head: Head, valid: Split, name: str) -> Decoder:
-        """Calibrate a decoder for a head, and note what the pair scores on validation."""
+    def _select(self, head: Head, valid: Split, name: str) -> tuple[Decoder, Row]:
+        """Calibrate a decoder for a head, and note what the pair of them scores on validation."""
         decoder = self._calibrated(head, valid, name)
         scores = self.task.score(valid.references, decoded(self.task, head, valid, decoder))
         if self.task.headline not in scores.corpus:
@@ -90,8 +91,7 @@ class Study:
                 f"task={self.task.name}: {self.task.headline} is undefined on every validation track, so nothing can "
                 "be chosen by it; put tracks with more to score into the valid split"
             )
-        head.selection |= {"metric": self.task.headline, "value": scores.corpus[self.task.headline]}
-        return decoder
+        return decoder, head.selection | {"metric": self.task.headline, "value": scores.corpus[self.task.headline]}
 
     def _calibrated(self, head: Head, valid: Split, name: str) -> Decoder:
         logits = [head.logits(track.rows)[track.index] for track in valid.tracks]

@@ -115,6 +115,10 @@ class Backbone(nn.Module):
             state.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
         return state.hexdigest()[:16]
 
+    def shape_digest(self) -> str:
+        """Digest of the configuration alone: what random weights of one shape share (16 hexadecimal digits)."""
+        return hashlib.sha256(json.dumps(self._config(), sort_keys=True).encode()).hexdigest()[:16]
+
     def _config(self) -> dict[str, Any]:
         return {
             "front_end": dataclasses.asdict(self.front_end.config),

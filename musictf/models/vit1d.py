@@ -35,10 +35,10 @@ class ViT1DConfig:
     max_frames: int = 126
 
     def __post_init__(self) -> None:
-        if self.embed_dim % self.num_heads:
-            raise InputError(f"model.embed_dim={self.embed_dim} is not a multiple of model.num_heads={self.num_heads}")
         if min(self.depth, self.embed_dim, self.num_heads, self.max_frames) < 1:
             raise InputError("model: depth, embed_dim, num_heads and max_frames must be at least 1")
+        if self.embed_dim % self.num_heads:
+            raise InputError(f"model.embed_dim={self.embed_dim} is not a multiple of model.num_heads={self.num_heads}")
 
 
 @dataclass
@@ -74,7 +74,7 @@ class Attention(nn.Module):
         dim = x.shape[-1]
         query = F.linear(x[:, :1], self.qkv.weight[:dim], self.qkv.bias[:dim])
         key, value = F.linear(x, self.qkv.weight[dim:], self.qkv.bias[dim:]).chunk(2, dim=-1)
-        mixed = F.scaled_dot_product_attention(*map(self._heads, (query, key, value)))
+        mixed = F.scaled_dot_product_attention(self._heads(query), self._heads(key), self._heads(value))
         return self.proj(mixed.transpose(1, 2).flatten(2))
 
     def _heads(self, x: Tensor) -> Tensor:
@@ -162,6 +162,7 @@ class ViT1D(nn.Module):
         *before, last = self.blocks
         for block in before:
             x, _ = block(x)
+        assert isinstance(last, Block)
         return self.norm(last.first(x))[:, 0]
 
 

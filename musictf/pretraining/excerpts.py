@@ -12,6 +12,7 @@ References:
 from __future__ import annotations
 
 import functools
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -142,6 +143,7 @@ class PairModule(L.LightningDataModule):
             num_workers=self.num_workers,
             pin_memory=trainer.accelerator.__class__.__name__ == "CUDAAccelerator",
             persistent_workers=self.num_workers > 0,
+            worker_init_fn=_leave_signals_to_the_run,
         )
 
     def val_dataloader(self) -> DataLoader[dict[str, Tensor]] | list[object]:
@@ -151,6 +153,11 @@ class PairModule(L.LightningDataModule):
         own = self.batch_size // self.trainer.world_size
         first = own * self.trainer.global_rank
         return DataLoader(self.valid, batch_sampler=[list(range(first, first + own))])
+
+
+def _leave_signals_to_the_run(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal: the run itself decides when its loaders stop."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _lengths(tracks: Sequence[Track], sample_rate: int, num_samples: int) -> list[int]:

@@ -28,6 +28,8 @@ class NTXent:
     widths: list[int] = field(default_factory=lambda: [1024, 1024, 2048])
 
     def __post_init__(self) -> None:
+        if self.projection not in {"none", "mlp"}:
+            raise InputError(f"objective.projection={self.projection!r} is unknown: one of none, mlp")
         if self.temperature <= 0:
             raise InputError(f"objective.temperature={self.temperature} must be positive")
 
@@ -60,12 +62,20 @@ class ContrastivePretraining(L.LightningModule):
             second,
             temperature=self.objective.temperature,
             tracks=batch["track"],
-            all_first=gather(first),
-            all_second=gather(second),
+            all_first=gather(first.float()),
+            all_second=gather(second.float()),
             all_tracks=gather(batch["track"]),
             rank=self.global_rank,
         )
         return loss, found, first.detach().float(), second.detach().float()
+
+    def on_fit_start(self) -> None:
+        """Refuse what would make the loss depend on how a batch is spread over processes."""
+        if self.trainer.world_size > 1 and self.objective.projection == "mlp" and self.device.type == "cpu":
+            raise InputError(
+                "objective.projection=mlp on several CPU processes: its BatchNorm would see each process alone; "
+                "use projection=none, or GPUs, where it is synchronised"
+            )
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         loss, found, first, second = self.contrast(batch)

@@ -11,6 +11,7 @@ from typing import Any
 
 import lightning.pytorch as L
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import TQDMProgressBar
 
 from musictf.audio.spectrogram import LogMelConfig
@@ -70,6 +71,8 @@ class PretrainRun:
         for name in ("max_steps", "log_every", "valid_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)} must be at least 1")
+        if self.seed < 0 or self.num_workers < 0:
+            raise InputError(f"seed={self.seed} and num_workers={self.num_workers} must not be negative")
         if unknown := set(self.splits) - set(SPLITS):
             raise InputError(f"splits: {', '.join(sorted(unknown))} unknown: any of {', '.join(SPLITS)}")
 
@@ -101,8 +104,8 @@ def pretrain(run: PretrainRun, observe: Observer = no_observer) -> Path:
     L.seed_everything(run.seed, verbose=False)
     backbone = Backbone(run.model, run.front_end)
     data = _pairs(run, backbone, train_tracks, valid_tracks)
-    folder = Path(run.output_dir) if run.output_dir else default_folder("pretrain")
-    with open_run(folder, dataclasses.asdict(run), run.overwrite):
+    folder = Path(run.output_dir).expanduser() if run.output_dir else default_folder("pretrain")
+    with open_run(folder, dataclasses.asdict(run), run.overwrite, "pretrain"):
         module = ContrastivePretraining(
             backbone, run.objective, run.optim, run.max_steps, run.batch_size, run.log_every
         )
@@ -126,8 +129,28 @@ def _fit(
     callbacks = [*checkpoints(last.parent, run.checkpoint.every, monitor), StopCleanly(last, run.log_every)]
     if run.trainer.enable_progress_bar:
         callbacks.append(TQDMProgressBar(refresh_rate=run.log_every))
-    trainer = L.Trainer(
+    try:
+        trainer = _trainer(run, data, folder, metrics, callbacks)
+    except (MisconfigurationException, ValueError) as error:
+        raise InputError(f"trainer: {str(error).splitlines()[0]}") from error
+    with warnings.catch_warnings():
+        # Lightning advises more loader workers than a small machine has cores, and dislikes an unending loader.
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*val_check_interval.*")
+        warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning 2.6 beside torch 2.14
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    trainer.save_checkpoint(last)  # by all ranks or none: which of them sees the file is a race
+    return trainer
+
+
+def _trainer(
+    run: PretrainRun, data: PairModule, folder: Path, metrics: MetricsFile, callbacks: list[L.Callback]
+) -> L.Trainer:
+    return L.Trainer(
         **dataclasses.asdict(run.trainer),
+        # BatchNorm of an MLP head over all ranks, as the loss is; on CPUs torch has none, and the module refuses.
+        sync_batchnorm=run.objective.projection == "mlp" and torch.cuda.is_available(),
         max_steps=run.max_steps,
         max_epochs=-1,
         gradient_clip_val=run.optim.gradient_clip,
@@ -142,16 +165,6 @@ def _fit(
         logger=metrics,
         callbacks=callbacks,
     )
-    with warnings.catch_warnings():
-        # Lightning advises more loader workers than a small machine has cores, and dislikes an unending loader.
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        warnings.filterwarnings("ignore", message=".*val_check_interval.*")
-        warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
-        warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning 2.6 beside torch 2.14
-        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    if not last.is_file() or _global_step(last) < trainer.global_step:
-        trainer.save_checkpoint(last)
-    return trainer
 
 
 def _tracks(run: PretrainRun) -> tuple[list[Track], list[Track]]:
@@ -160,6 +173,8 @@ def _tracks(run: PretrainRun) -> tuple[list[Track], list[Track]]:
     valid = [track for track in tracks if track.split == "valid" and "valid" not in run.splits]
     if not train:
         raise InputError(f"{run.dataset.label}: no track in {'+'.join(run.splits)}; choose with splits=[...]")
+    if len(valid) < 2:
+        valid = []  # one track has nothing to be told from
     if len(train) < 2:
         raise InputError(f"{run.dataset.label}: one track in {'+'.join(run.splits)}; a contrast needs at least two")
     return train, valid

@@ -92,6 +92,11 @@ def track_features(
         InputError: the audio cannot be read, or is shorter than one spectrogram window.
     """
     front_end = backbone.front_end.config
+    if config.excerpt_hop * front_end.hop_length > backbone.num_samples:
+        raise InputError(
+            f"features.excerpt_hop={config.excerpt_hop} tokens leaves gaps between excerpts of "
+            f"{backbone.num_samples // front_end.hop_length}; make it smaller"
+        )
     num_samples = audio_info(audio).num_samples(backbone.sample_rate)
     if num_samples < front_end.n_fft:
         raise InputError(f"{audio}: lasts {num_samples / backbone.sample_rate:.3f} s, too short for one window")

@@ -43,9 +43,10 @@ def track_picture(
         reference: Its annotations.
         out: Where to write, without suffix.
     """
-    waveform, rate = librosa.load(audio, sr=16_000, offset=_FIRST_SECOND, duration=SECONDS)
+    first = min(_FIRST_SECOND, max(0.0, librosa.get_duration(path=audio) - SECONDS))
+    waveform, rate = librosa.load(audio, sr=16_000, offset=first, duration=SECONDS)
     power = librosa.feature.melspectrogram(y=waveform, sr=rate, n_fft=1024, hop_length=512, n_mels=96, fmax=8000)
-    times = _FIRST_SECOND + librosa.frames_to_time(np.arange(power.shape[1]), sr=rate, hop_length=512)
+    times = first + librosa.frames_to_time(np.arange(power.shape[1]), sr=rate, hop_length=512)
     chords = {name: read_chords(path) for name, path in _estimates(folders, track_id, ".lab").items()}
     beats = [read_beats(path) for path in _estimates(folders, track_id, ".beats").values()]
     view = TrackView(

@@ -250,7 +250,9 @@ def system_of(row: Row) -> tuple[str, str, str]:
     kind, preset = backbone["kind"], backbone.get("preset") or ""
     if kind == PRETRAINED:
         return kind, preset, str(backbone.get("digest"))
-    return kind, preset if kind == "random" else "", ""
+    if kind == "random":
+        return kind, preset, str(backbone.get("shape") or backbone.get("parameters"))
+    return kind, "", str(backbone.get("digest")) if kind == "mel" else ""
 
 
 def system_names(rows: Iterable[Row]) -> dict[tuple[str, str, str], str]:
@@ -333,7 +335,7 @@ def _marked(line: Line, compared: Iterable[str], tops: dict[tuple[str, str], flo
 
 
 def _floors_that_win(lines: Sequence[Line], shown: Iterable[str]) -> list[str]:
-    """One sentence for each pretrained system that a floor beats, best line against best line."""
+    """One sentence for each pretrained system that a floor beats, each by the line that validation prefers."""
     groups = by_system(lines)
     notes = []
     for (decoder, system), mine in groups.items():
@@ -351,12 +353,10 @@ def _floors_that_win(lines: Sequence[Line], shown: Iterable[str]) -> list[str]:
 
 
 def _win(name: str, floor: Sequence[Line], mine: Sequence[Line]) -> str:
-    best = [
-        max((line.scores[name].mean for line in group if name in line.scores), default=None) for group in (floor, mine)
-    ]
-    if best[0] is None or best[1] is None or best[0] <= best[1]:
+    theirs, own = (representative(group).scores.get(name) for group in (floor, mine))
+    if theirs is None or own is None or theirs.mean <= own.mean:
         return ""
-    return f"{name} {decimal(best[0])} > {decimal(best[1])}"
+    return f"{name} {decimal(theirs.mean)} > {decimal(own.mean)}"
 
 
 def _protocol_notes(lines: Sequence[Line]) -> list[str]:
