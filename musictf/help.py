@@ -21,7 +21,8 @@ examples:
   musictf probe backbone=runs/demo/pretrain task=chord
   musictf report runs
 
-musictf VERB --help says more about each. Keys are Hydra overrides; -m before them sweeps over comma lists.
+musictf VERB --help says more about each. Keys are Hydra overrides; -m before them sweeps over comma lists; a value
+with commas, blanks or = needs quotes of its own: "dataset.root='/my music, old'".
 """
 
 _DEMO = """\

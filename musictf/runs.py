@@ -13,6 +13,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -123,14 +124,14 @@ def open_run(folder: Path, config: Mapping[str, Any], overwrite: bool = False, v
             raise InputError(f"output_dir: {folder} cannot be written ({error.strerror})") from error
         write_atomically(folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
         _write_status(folder, "running", verb)
+    state = "failed"
     try:
         yield folder
-    except BaseException as error:  # recorded, then raised again: Ctrl-C must leave its trace as well
+        state = "finished"
+    finally:  # whatever ends the run, Ctrl-C as well, leaves its trace and passes on
+        error = None if state == "finished" else sys.exc_info()[1]
         if rank() == 0:
-            _write_status(folder, "failed", verb, f"{type(error).__name__}: {error}")
-        raise
-    if rank() == 0:
-        _write_status(folder, "finished", verb)
+            _write_status(folder, state, verb, f"{type(error).__name__}: {error}" if error else None)
 
 
 def read_status(folder: Path) -> dict[str, Any]:

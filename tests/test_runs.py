@@ -73,6 +73,7 @@ def test_an_unfinished_run_goes_on_with_what_it_has(tmp_path):
 @pytest.mark.parametrize("change", [{"batch_size": 8}, {"model": {"depth": 3}}])
 def test_an_unfinished_run_of_other_values_is_refused(tmp_path, change):
     stop_inside(tmp_path / "run", CONFIG, RuntimeError())
+    (tmp_path / "run" / "checkpoints").mkdir()  # there is something to lose
     with pytest.raises(InputError, match=next(iter(change))), open_run(tmp_path / "run", CONFIG | change):
         pytest.fail("entered")
     assert read_status(tmp_path / "run")["status"] == "failed"
@@ -113,7 +114,31 @@ def test_ranks_share_the_folder_of_the_first(tmp_path, monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert default_folder("pretrain") == first
     monkeypatch.setenv("SLURM_JOB_ID", "4711")
-    assert default_folder("probe") == Path("runs/probe/4711")
+    assert "4711" not in default_folder("probe").name  # commands that follow each other in a job are runs of their own
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    assert default_folder("probe") == Path("runs/probe/4711-0")
+
+
+def test_a_run_that_made_nothing_does_not_bind_the_next_one(tmp_path):
+    stop_inside(tmp_path / "run", CONFIG, InputError("batch_size"))
+    with open_run(tmp_path / "run", CONFIG | {"batch_size": 8}):
+        pass
+
+
+def test_another_verb_never_overwrites_a_run(tmp_path):
+    with open_run(tmp_path, CONFIG, verb="pretrain") as folder:
+        (folder / "backbone.safetensors").write_text("weeks of work")
+    with pytest.raises((InputError, FinishedRun)), open_run(tmp_path, CONFIG, overwrite=True, verb="probe"):
+        pytest.fail("entered")
+    assert (tmp_path / "backbone.safetensors").exists()
+
+
+def test_every_rank_hears_that_a_run_is_finished(tmp_path, monkeypatch):
+    with open_run(tmp_path, CONFIG):
+        pass
+    monkeypatch.setenv("RANK", "1")
+    with pytest.raises(FinishedRun), open_run(tmp_path, CONFIG):
+        pytest.fail("entered")
 
 
 def test_the_cache_is_where_it_was_asked_for(tmp_path, monkeypatch):

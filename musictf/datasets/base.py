@@ -9,6 +9,7 @@ paths are absolute once a corpus is read.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,6 +94,12 @@ def corpus_digest(tracks: Sequence[Track]) -> str:
 def split_digest(tracks: Sequence[Track]) -> str:
     """Digest of a split: two scores compare only if it agrees (16 hexadecimal digits).
 
-    Ids alone would not do: generated corpora of other seeds share them, and so may two folders of one name.
+    It covers ids, sizes of the audio and annotations: ids alone are shared by generated corpora of other seeds, and
+    may be by two folders of one name.
     """
-    return corpus_digest(tracks)
+    state = hashlib.sha256(corpus_digest(tracks).encode())
+    for track in sorted(tracks, key=lambda track: track.track_id):
+        for name, value in sorted(track.labels.items()):
+            content = value.read_bytes() if isinstance(value, Path) else json.dumps(value, sort_keys=True).encode()
+            state.update(name.encode() + content)
+    return state.hexdigest()[:16]

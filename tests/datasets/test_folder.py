@@ -82,3 +82,9 @@ def test_a_folder_without_audio_is_refused(tmp_path):
         names(root=str(tmp_path))
     with pytest.raises(InputError, match=r"dataset.root=FOLDER"):
         names()
+
+
+def test_a_folder_with_a_manifest_keeps_its_splits(tmp_path):
+    (tmp_path / "manifest.jsonl").write_text("{}")
+    with pytest.raises(InputError, match="use dataset=manifest"):
+        Folder(root=str(tmp_path)).all_tracks()

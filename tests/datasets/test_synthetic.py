@@ -17,7 +17,7 @@ import pytest
 import soundfile
 
 from musictf.datasets import synthetic
-from musictf.datasets.base import SPLITS
+from musictf.datasets.base import SPLITS, split_digest
 from musictf.datasets.manifest import Manifest
 from musictf.datasets.synthesis import composition, files, harmony, patterns, rendering
 from musictf.datasets.synthetic import Synthetic
@@ -373,3 +373,9 @@ def test_versions_have_other_players_and_are_listed():
     assert plain.versions == ()
     assert plain.audio.read_bytes() == track.audio.read_bytes()
     assert "versions" not in json.loads((plain.audio.parents[1] / "manifest.jsonl").read_text())
+
+
+def test_corpora_of_other_seeds_are_not_the_same_split(tmp_path, monkeypatch):
+    monkeypatch.setenv("MUSICTF_CACHE", str(tmp_path))
+    corpora = [Synthetic(num_tracks=2, seconds=seconds, seed=seed) for seconds, seed in ((10, 0), (10, 1), (11, 0))]
+    assert len({split_digest(corpus.tracks("train")) for corpus in corpora}) == 3

@@ -40,6 +40,8 @@ FIELDS = {
     "decoder",
     "seconds",
     "per_track",
+    "features",
+    "probe",
 }
 HEADLINE = {"tagging": "map", "chord": "majmin", "beat": "f_measure"}
 
@@ -96,7 +98,8 @@ def test_the_backbone_of_a_row_says_where_it_comes_from(finished, backbone_path,
         "kind": "pretrained",
         "preset": "custom",
         "parameters": backbone.num_parameters,
-        "pretrain": {"corpus": "noise", "digest": "d", "steps": 3},
+        "shape": backbone.shape_digest(),
+        "pretrain": {"corpus": "noise", "digest": "d", "steps": 3, "splits": None},
     }
 
 

@@ -64,9 +64,9 @@ def test_tracks_without_a_value_are_left_out():
     assert difference == pytest.approx(0.2)
 
 
-def test_nothing_defined_is_nan_and_one_track_has_no_width():
+def test_nothing_defined_is_nan_and_one_track_has_no_interval():
     assert np.isnan(mean_interval(np.array([np.nan, np.nan]))).all()
-    assert mean_interval(np.array([0.4])) == pytest.approx((0.4, 0.4, 0.4))
+    assert mean_interval(np.array([0.4])) == pytest.approx((0.4, np.nan, np.nan), nan_ok=True)
 
 
 def test_the_interval_is_the_middle_95_per_cent():

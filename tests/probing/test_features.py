@@ -271,3 +271,10 @@ def test_extraction_leaves_the_backbone_as_it_was(backbone, wav):
 def test_values_that_make_no_sense_are_refused(values):
     with pytest.raises(InputError, match="features"):
         FeatureConfig(**values)
+
+
+def test_a_hop_that_leaves_gaps_is_refused(tmp_path):
+    path = tmp_path / "noise.wav"
+    soundfile.write(path, 0.1 * np.random.default_rng(0).standard_normal(32000), 16000)
+    with pytest.raises(InputError, match="leaves gaps"):
+        track_features(MelBackbone(), path, [0], FeatureConfig(excerpt_hop=126))

@@ -11,7 +11,7 @@ from musictf.errors import InputError
 from musictf.report.gains import with_baseline_gains, with_floor_gains
 from musictf.report.render import grid, print_terminal, sentence
 from musictf.report.run import main, report
-from musictf.report.tables import decimal, read_rows, summary_table
+from musictf.report.tables import decimal, read_rows, summary_table, system_of
 
 
 def texts(block, name):
@@ -284,3 +284,12 @@ def test_decimal_drops_the_leading_zero_only():
         "10.500",
         "–",
     ]
+
+
+def test_floors_of_other_shapes_are_not_seeds_of_one():
+    def row(kind, **backbone):
+        return {"backbone": {"kind": kind, "preset": "vit1d_mini", "digest": "a", **backbone}}
+
+    assert system_of(row("random", shape="x")) != system_of(row("random", shape="y"))
+    assert system_of(row("random", shape="x", digest="b")) == system_of(row("random", shape="x"))
+    assert system_of(row("mel")) != system_of(row("mel", digest="b"))
