@@ -28,11 +28,16 @@ def main() -> None:
 
 
 def _headlines(text: str) -> str:
-    """The tables without the scores after the second, and without the notes on single scores."""
-    lines = []
+    """The tables without the scores after the second, the controls of frame-level tasks and the notes on scores."""
+    lines: list[str] = []
+    is_frame_level = False
     for line in text.splitlines():
+        if line.startswith("## "):
+            is_frame_level = not line.startswith("## tagging")
         if line.startswith("|"):
             cells = line.strip("|").split("|")
+            if is_frame_level and cells[1].strip() in {"class", "average"}:
+                continue
             lines.append("|" + "|".join(cells[:8]) + "|")
         elif not line.startswith("- **Note"):
             lines.append(line.replace("## ", "#### ", 1) if line.startswith("## ") else line)
