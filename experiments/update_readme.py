@@ -21,7 +21,7 @@ def main() -> None:
             report([ROOT / "experiments" / name], output=page)
             text = page.read_text()
         (ROOT / "experiments" / name / "results.md").write_text(text)
-        parts.append(f"### {title}\n\n{_headlines(text)}\n")
+        parts.append(f"<details><summary>{title}: tables</summary>\n\n{_headlines(text)}\n\n</details>\n")
     readme = ROOT / "README.md"
     block = f"{START}\n{''.join(parts)}{END}"
     readme.write_text(re.sub(f"{re.escape(START)}.*?{re.escape(END)}", lambda _: block, readme.read_text(), flags=re.S))
