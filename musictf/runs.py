@@ -129,9 +129,9 @@ def open_run(folder: Path, config: Mapping[str, Any], overwrite: bool = False, v
         yield folder
         state = "finished"
     finally:  # whatever ends the run, Ctrl-C as well, leaves its trace and passes on
-        error = None if state == "finished" else sys.exc_info()[1]
+        raised = None if state == "finished" else sys.exc_info()[1]
         if rank() == 0:
-            _write_status(folder, state, verb, f"{type(error).__name__}: {error}" if error else None)
+            _write_status(folder, state, verb, f"{type(raised).__name__}: {raised}" if raised else None)
 
 
 def read_status(folder: Path) -> dict[str, Any]:
