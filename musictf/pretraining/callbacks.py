@@ -66,6 +66,8 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def save(self) -> None:
+        if not self.rows:  # Lightning asks before the first step: a file without values would look like progress
+            return
         names = sorted({name for values in self.rows.values() for name in values})
         text = io.StringIO()
         writer = csv.DictWriter(text, ["step", *names], lineterminator="\n")
