@@ -21,8 +21,6 @@ from musictf.errors import InputError
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-VERBS = ("pretrain", "probe")
-
 
 def conf_folder() -> Path:
     """``conf/`` inside the installed package, or beside it in a checkout."""

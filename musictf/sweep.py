@@ -59,4 +59,4 @@ def sweep(verb: str, overrides: Sequence[str], job: Callable[[Any], None]) -> No
     finally:
         sys.argv = before
     if refused:
-        raise refused[0]
+        raise InputError("; ".join(map(str, refused)))

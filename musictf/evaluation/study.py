@@ -39,6 +39,9 @@ class Study:
     rows: list[Row] = field(default_factory=list)
     track_lines: list[TrackLine] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self.digest = split_digest(self.corpus.tracks["test"])  # reads every annotation: once, not for each row
+
     def probe(
         self,
         splits: dict[str, Split],
@@ -102,11 +105,10 @@ class Study:
     ) -> None:
         scores = self.task.score(references, estimates)
         tracks = self.corpus.tracks["test"]
-        digest = split_digest(tracks)
         row = self.origin | {
             "backbone": self.backbone,
             "task": self.task.name,
-            "split": {"name": "test", "digest": digest, "expected": self.corpus.expected, "scored": len(tracks)},
+            "split": {"name": "test", "digest": self.digest, "expected": self.corpus.expected, "scored": len(tracks)},
             **cell,
             "selection": selection and {key: finite(v) if key == "value" else v for key, v in selection.items()},
             "scores": with_intervals(self.task, scores, references, estimates),

@@ -30,7 +30,6 @@ from torch import Tensor
 from musictf.annotations import Beats, write_beats
 from musictf.tasks.base import Decoder, Floats, Scores, Task, track_means
 
-TRIM_SECONDS = 5.0  # mir_eval.beat.trim_beats
 _TAIL_SECONDS = 2.0
 _NAMES = {
     "f_measure": "F-measure",
