@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from musictf.audio.spectrogram import LogMel, LogMelConfig
+from musictf.errors import InputError
 
 CONFIG = LogMelConfig()
 
@@ -89,3 +90,9 @@ def test_autocast_leaves_float32(log_mel, white_noise):
         from_half = log_mel(waveform.bfloat16())
     assert under.dtype == from_half.dtype == torch.float32
     assert torch.equal(under, log_mel(waveform))
+
+
+@pytest.mark.parametrize("change", [{"normalise": "rms"}, {"hop_length": 0}, {"f_max": 9000.0}])
+def test_an_impossible_front_end_is_refused(change):
+    with pytest.raises(InputError, match=next(iter(change))):
+        LogMelConfig(**change)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -82,3 +83,17 @@ def test_two_pairs_of_one_track_do_not_repel_each_other(batch):
 def test_an_unknown_objective_is_refused(objective):
     with pytest.raises(InputError, match=next(iter(objective))):
         make_module(NTXent(**objective))
+
+
+def test_an_unknown_projection_is_refused_before_anything_runs():
+    with pytest.raises(InputError, match="one of none, mlp"):
+        NTXent(projection="mpl")
+
+
+def test_batch_norm_over_several_cpu_processes_is_refused():
+    module = make_module(NTXent(projection="mlp", widths=[8]))
+    module.trainer = SimpleNamespace(world_size=2)
+    with pytest.raises(InputError, match="several CPU processes"):
+        module.on_fit_start()
+    module.trainer.world_size = 1
+    module.on_fit_start()
