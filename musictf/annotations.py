@@ -1,4 +1,4 @@
-"""What people wrote down about a track: chords and beats, and the text files that hold them.
+"""What people wrote down about a track: chords, beats and onsets, and the text files that hold them.
 
 Conventions: times in seconds from the start of the track; intervals ascending, without overlap; chord labels in
 Harte syntax as `mir_eval.chord` reads them; a beat's position counts from 1, the downbeat, within its bar.
@@ -109,6 +109,21 @@ def write_beats(path: str | Path, beats: Beats) -> None:
     else:
         lines = [f"{time:.6f}\t{position}\n" for time, position in zip(beats.times, beats.positions, strict=True)]
     Path(path).write_text("".join(lines))
+
+
+def read_onsets(path: str | Path) -> Seconds:
+    """Onset times (n,) in seconds, ascending: one a line, columns after the first left alone; may be empty.
+
+    Raises:
+        InputError: a line does not parse.
+    """
+    times = [_number(line.split()[0], path, number) for number, line in _lines(path)]
+    return np.unique(np.asarray(times, dtype=np.float64))  # two notes may begin together
+
+
+def write_onsets(path: str | Path, onsets: Seconds) -> None:
+    """Write onset times with microseconds, one a line."""
+    Path(path).write_text("".join(f"{time:.6f}\n" for time in onsets))
 
 
 def _lines(path: str | Path) -> list[tuple[int, str]]:

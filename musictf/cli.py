@@ -182,11 +182,11 @@ def _probe_pictures(run: Any, folder: Path) -> list[Path]:
     from musictf.report.pictures import probe_pictures, track_picture
 
     pictures = probe_pictures(folder)
-    if run.task.annotation not in {"chords", "beats"}:
+    if run.task.wants not in {"chords", "beats"}:
         return [path for path in pictures if path.suffix == ".png"]
-    track = next(t for t in run.dataset.tracks("test") if t.annotation(run.task.annotation) is not None)
-    own = track.annotation(run.task.annotation)
-    reference = (own, None) if run.task.annotation == "chords" else (None, own)
+    track = next(t for t in run.dataset.tracks("test") if t.annotation(run.task.wants) is not None)
+    own = track.annotation(run.task.wants)
+    reference = (own, None) if run.task.wants == "chords" else (None, own)
     pictures += track_picture([folder], track.track_id, track.audio, reference, folder / "figures" / "track")
     return [path for path in pictures if path.suffix == ".png"]
 

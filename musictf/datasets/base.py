@@ -2,8 +2,9 @@
 
 A new corpus is one file in this folder with one ``Dataset`` subclass, and one file in ``conf/dataset/``.
 
-Conventions: a track is the unit of splits and of scoring; split names are ``train``, ``valid`` and ``test``;
-paths are absolute once a corpus is read.
+Conventions: a track is the unit of splits and of scoring; split names are ``train``, ``valid`` and ``test``; paths are
+absolute once a corpus is read. A corpus lists every track that its index names, whether or not the audio is there:
+what a copy lacks is reported (``musictf data prepare``), never passed over.
 """
 
 from __future__ import annotations
@@ -15,13 +16,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from musictf.annotations import read_beats, read_chords
 from musictf.errors import InputError
 
 SPLITS = ("train", "valid", "test")
 
-# Annotations that live in files of their own; all others stand in the manifest line itself.
-READERS: dict[str, Callable[[Path], Any]] = {"chords": read_chords, "beats": read_beats}
+
+@dataclass(frozen=True)
+class AnnotationFile:
+    """An annotation in a file of its own, read when it is asked for."""
+
+    path: Path
+    read: Callable[[Path], Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +39,9 @@ class Track:
         split: ``train``, ``valid`` or ``test``.
         versions: Other recordings of the same music, aligned in time with ``audio`` and of the same length;
             the second view of a contrastive pair is drawn from them where there are any.
-        group: What must not be torn apart by a split (an album, a work, an artist).
-        labels: Everything else that is known; paths for the annotations of ``READERS``, values for the rest.
+        group: What must not be torn apart by a split (an album, a work, an artist); intervals are drawn over groups.
+        labels: Everything else that is known, by name (``tags chords beats onsets key genre instrument tempo artist``):
+            a value, or an `AnnotationFile` that holds it.
     """
 
     track_id: str
@@ -52,20 +58,41 @@ class Track:
             InputError: the annotation's file is missing or does not parse.
         """
         value = self.labels.get(name)
-        return READERS[name](value) if name in READERS and isinstance(value, Path) else value
+        return value.read(value.path) if isinstance(value, AnnotationFile) else value
 
 
 @dataclass(kw_only=True)
 class Dataset:
-    """A corpus. Subclasses are dataclasses whose fields are the keys of their file in ``conf/dataset/``."""
+    """A corpus. Subclasses are dataclasses whose fields are the keys of their file in ``conf/dataset/``.
+
+    Attributes:
+        name: What commands call it.
+        citation: What to cite.
+        license: Of audio and annotations.
+        homepage: Where it is obtained today, in a sentence a person can follow.
+        published: Counts that its authors state, by name: ``tracks``, a split, or an annotation.
+        known_bad: Tracks that are left out because every copy of them is broken, with the reason.
+        exclusions: A file that names more tracks to leave out, one ``track_id<tab>reason`` a line, as
+            ``musictf data check output=FILE`` writes it.
+    """
 
     name: ClassVar[str] = ""
     citation: ClassVar[str] = ""
     license: ClassVar[str] = ""
+    homepage: ClassVar[str] = ""
+    published: ClassVar[dict[str, int]] = {}
+    known_bad: ClassVar[dict[str, str]] = {}
+
+    exclusions: str | None = None
+
+    def read_tracks(self) -> list[Track]:
+        """Every track of the index, in an order that never changes. The one method a corpus must have."""
+        raise NotImplementedError
 
     def all_tracks(self) -> list[Track]:
-        """Every track, in an order that never changes. The one method a corpus must have."""
-        raise NotImplementedError
+        """Every track that is not left out."""
+        out = self.known_bad.keys() | read_exclusions(self.exclusions).keys()
+        return [track for track in self.read_tracks() if track.track_id not in out]
 
     def tracks(self, split: str) -> list[Track]:
         """The tracks of one split."""
@@ -77,6 +104,49 @@ class Dataset:
     def label(self) -> str:
         """What rows and tables call this corpus."""
         return self.name
+
+
+def roots(value: Any, dataset: str) -> list[Path]:
+    """The folders that ``dataset.root`` names: one path or a list of them.
+
+    Raises:
+        InputError: none is given, or one is not a folder.
+    """
+    if not value:
+        raise InputError(f"dataset={dataset} needs dataset.root=FOLDER (or a list: dataset.root=[A,B])")
+    paths = [Path(str(entry)).expanduser().resolve() for entry in (value if isinstance(value, list) else [value])]
+    for path in paths:
+        if not path.is_dir():
+            raise InputError(f"dataset.root: {path} is not a folder")
+    return paths
+
+
+def single_root(value: Any, dataset: str) -> Path:
+    """The one folder that ``dataset.root`` names, for corpora whose copy is one folder.
+
+    Raises:
+        InputError: none or several are given, or it is not a folder.
+    """
+    paths = roots(value, dataset)
+    if len(paths) > 1:
+        raise InputError(f"dataset={dataset} has one root, not {len(paths)}")
+    return paths[0]
+
+
+def read_exclusions(path: str | None) -> dict[str, str]:
+    """Tracks to leave out, each with its reason: ``track_id<tab>reason`` a line, ``#`` starts a comment.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    if path is None:
+        return {}
+    try:
+        lines = Path(path).expanduser().read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"dataset.exclusions={path}: cannot be read ({error})") from None
+    pairs = (line.partition("\t") for line in lines if line.strip() and not line.startswith("#"))
+    return {track_id.strip(): reason.strip() for track_id, _, reason in pairs}
 
 
 def derived_split(identity: str) -> str:
@@ -100,6 +170,8 @@ def split_digest(tracks: Sequence[Track]) -> str:
     state = hashlib.sha256(corpus_digest(tracks).encode())
     for track in sorted(tracks, key=lambda track: track.track_id):
         for name, value in sorted(track.labels.items()):
-            content = value.read_bytes() if isinstance(value, Path) else json.dumps(value, sort_keys=True).encode()
-            state.update(name.encode() + content)
+            if isinstance(value, AnnotationFile):
+                state.update(name.encode() + value.path.read_bytes())
+            else:
+                state.update(name.encode() + json.dumps(value, sort_keys=True).encode())
     return state.hexdigest()[:16]

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import track as progress
 
 from musictf.audio.io import audio_info
-from musictf.datasets.base import READERS, Dataset, Track
+from musictf.datasets.base import Dataset, Track
 from musictf.errors import InputError
 
 
@@ -51,6 +51,6 @@ def _check(track: Track) -> float:
         info = audio_info(path)
         if frames < info.frames:
             raise InputError(f"{path}: breaks off after {frames / info.sample_rate:.1f} of {info.seconds:.1f} s")
-    for name in READERS:
+    for name in track.labels:
         track.annotation(name)
     return audio_info(track.audio).seconds

@@ -11,8 +11,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, ClassVar
 
-from musictf.datasets.base import Dataset, Track, derived_split
-from musictf.datasets.manifest import roots
+from musictf.datasets.base import Dataset, Track, derived_split, roots
 from musictf.errors import InputError
 
 EXTENSIONS = frozenset({".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff"})
@@ -29,7 +28,7 @@ class Folder(Dataset):
     root: Any = None
     exclude: list[str] | None = None
 
-    def all_tracks(self) -> list[Track]:
+    def read_tracks(self) -> list[Track]:
         paths = [(root, path) for root in roots(self.root, "folder") for path in sorted(root.rglob("*"))]
         for root in roots(self.root, "folder"):
             if (root / "manifest.jsonl").is_file():

@@ -1,7 +1,8 @@
 """Bring your own data: a folder with ``manifest.jsonl``, one track a line.
 
     {"track_id": "a1", "audio": "audio/a1.flac", "split": "train", "tags": ["piano"], "chords": "chords/a1.lab",
-     "beats": "beats/a1.beats", "key": "C major", "artist": "...", "group": "...", "license": "..."}
+     "beats": "beats/a1.beats", "onsets": "onsets/a1.txt", "key": "C major", "genre": "rock", "instrument": "piano",
+     "tempo": 120.0, "artist": "...", "group": "...", "license": "..."}
 
 Conventions: only ``track_id`` and ``audio`` are needed; unknown fields are kept as labels; paths are relative to the
 folder; ``versions`` may list other recordings of the same music, aligned in time. A track without ``split`` gets
@@ -11,12 +12,17 @@ one from a hash of its ``group`` (or ``artist``, or ``track_id``), so that a gro
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from musictf.datasets.base import READERS, SPLITS, Dataset, Track, derived_split
+from musictf.annotations import read_beats, read_chords, read_onsets
+from musictf.datasets.base import SPLITS, AnnotationFile, Dataset, Track, derived_split, roots
 from musictf.errors import InputError
+
+# Fields that name a file; all others hold their value.
+READERS: dict[str, Callable[[Path], Any]] = {"chords": read_chords, "beats": read_beats, "onsets": read_onsets}
 
 
 @dataclass(kw_only=True)
@@ -29,7 +35,7 @@ class Manifest(Dataset):
 
     root: Any = None
 
-    def all_tracks(self) -> list[Track]:
+    def read_tracks(self) -> list[Track]:
         found: dict[str, tuple[Track, Path]] = {}
         for root in roots(self.root, "manifest"):
             for track in _read_manifest(root):
@@ -42,21 +48,6 @@ class Manifest(Dataset):
     @property
     def label(self) -> str:
         return "+".join(root.name for root in roots(self.root, "manifest"))
-
-
-def roots(value: Any, dataset: str) -> list[Path]:
-    """The folders that ``dataset.root`` names: one path or a list of them.
-
-    Raises:
-        InputError: none is given, or one is not a folder.
-    """
-    if not value:
-        raise InputError(f"dataset={dataset} needs dataset.root=FOLDER (or a list: dataset.root=[A,B])")
-    paths = [Path(str(entry)).expanduser().resolve() for entry in (value if isinstance(value, list) else [value])]
-    for path in paths:
-        if not path.is_dir():
-            raise InputError(f"dataset.root: {path} is not a folder")
-    return paths
 
 
 def _read_manifest(root: Path) -> list[Track]:
@@ -105,7 +96,10 @@ def _track(root: Path, line: str, where: str) -> Track:
             raise InputError(f"{where}: {name!r} must be a list of texts, found {value!r}")
     audio = _file(root, fields.pop("audio"), "audio", where)
     versions = tuple(_file(root, name, "versions", where) for name in fields.pop("versions", ()))
-    labels = {key: _file(root, value, key, where) if key in READERS else value for key, value in fields.items()}
+    labels = {
+        key: AnnotationFile(_file(root, value, key, where), READERS[key]) if key in READERS else value
+        for key, value in fields.items()
+    }
     return Track(track_id=track_id, audio=audio, split=split, versions=versions, group=group, labels=labels)
 
 

@@ -76,7 +76,7 @@ class Synthetic(Dataset):
         """Where these songs are kept: a manifest corpus, shared by corpora that differ in their size only."""
         return cache_folder() / "synthetic" / self._recipe.digest
 
-    def all_tracks(self) -> list[Track]:
+    def read_tracks(self) -> list[Track]:
         folder = self.folder
         missing = [index for index in range(self.num_tracks) if not is_complete(folder, index)]
         if missing:

@@ -28,11 +28,11 @@ def annotated(dataset: Dataset, task: Task, allow_missing: bool) -> Corpus:
     corpus = Corpus({}, {}, 0)
     for name in ("train", "valid", "test"):
         every = dataset.tracks(name)
-        pairs = [(track, track.annotation(task.annotation)) for track in every]
+        pairs = [(track, track.annotation(task.wants)) for track in every]
         usable = [(track, reference) for track, reference in pairs if reference is not None]
         if not usable:
             raise InputError(
-                f"{dataset.label}: no {name} track has {task.annotation!r}, which task={task.name} needs; "
+                f"{dataset.label}: no {name} track has {task.wants!r}, which task={task.title} needs; "
                 "name splits in the manifest, or choose another task"
             )
         if name == "test":
@@ -40,7 +40,7 @@ def annotated(dataset: Dataset, task: Task, allow_missing: bool) -> Corpus:
             lacking = [track.track_id for track, reference in pairs if reference is None]
             if lacking and not allow_missing:
                 raise InputError(
-                    f"{dataset.label}: {len(lacking)} of {len(every)} test tracks have no {task.annotation!r} "
+                    f"{dataset.label}: {len(lacking)} of {len(every)} test tracks have no {task.wants!r} "
                     f"({', '.join(lacking[:3])}{', ...' if len(lacking) > 3 else ''}); "
                     "allow_missing=true scores the rest"
                 )

@@ -137,12 +137,12 @@ def _probe_system(run: ProbeRun, backbone: Backbone, layers: list[int], study: S
             if seeds
         }
         for seed in seeds:
-            with console.status(f"probing {run.task.name}: {backbone.kind}, {readout}, seed {seed}"):
+            with console.status(f"probing {run.task.title}: {backbone.kind}, {readout}, seed {seed}"):
                 best = study.probe(splits, readout, layers, seed, run.probe, run.trainer, seconds)
             results.add(study.rows, study.track_lines)
             study.rows, study.track_lines = [], []
             chosen = f"layer {best['layer']}, {run.task.headline} {best['selection']['value']:.3f} on valid"
-            console.print(f"{run.task.name} · {backbone.kind} · {readout}: {chosen}", highlight=False)
+            console.print(f"{run.task.title} · {backbone.kind} · {readout}: {chosen}", highlight=False)
 
 
 def _systems(run: ProbeRun) -> list[Backbone]:

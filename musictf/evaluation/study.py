@@ -71,8 +71,8 @@ class Study:
         seconds = seconds | {"decode": time.perf_counter() - started}
         for row in self.rows[first:]:
             row["seconds"] = seconds
-        path = self.folder / "heads" / self.backbone["kind"] / f"{self.task.name}_{readout}_seed{seed}.safetensors"
-        about = {"task": self.task.name, "readout": readout, "selected": chosen.layer}
+        path = self.folder / "heads" / self.backbone["kind"] / f"{self.task.title}_{readout}_seed{seed}.safetensors"
+        about = {"task": self.task.title, "readout": readout, "selected": chosen.layer}
         save_heads(heads, path, about | {"labels": list(getattr(self.task, "vocabulary", ()))})
         return next(row for row in self.rows[first:] if row["selected"])
 
@@ -91,7 +91,7 @@ class Study:
         scores = self.task.score(valid.references, decoded(self.task, head, valid, decoder))
         if self.task.headline not in scores.corpus:
             raise InputError(
-                f"task={self.task.name}: {self.task.headline} is undefined on every validation track, so nothing can "
+                f"task={self.task.title}: {self.task.headline} is undefined on every validation track, so nothing can "
                 "be chosen by it; put tracks with more to score into the valid split"
             )
         return decoder, head.selection | {"metric": self.task.headline, "value": scores.corpus[self.task.headline]}
@@ -107,7 +107,7 @@ class Study:
         tracks = self.corpus.tracks["test"]
         row = self.origin | {
             "backbone": self.backbone,
-            "task": self.task.name,
+            "task": self.task.title,
             "split": {"name": "test", "digest": self.digest, "expected": self.corpus.expected, "scored": len(tracks)},
             **cell,
             "selection": selection and {key: finite(v) if key == "value" else v for key, v in selection.items()},

@@ -70,7 +70,7 @@ class LinearProbe(L.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Keep, head by head, the weights with the lowest validation loss so far."""
         losses = self._sums / self._count
-        finite_or_raise(losses.reshape(len(self.config.learning_rates), -1), f"task={self.task.name}")
+        finite_or_raise(losses.reshape(len(self.config.learning_rates), -1), f"task={self.task.title}")
         better = losses < self.best_loss
         self.best_loss = torch.where(better, losses, self.best_loss)
         by_rate = better.reshape(len(self.config.learning_rates), -1)

@@ -33,7 +33,8 @@ class Scores:
         corpus: Value of each score over the split.
         per_track: For scores that are means over tracks, the value of each track, (num_tracks,); NaN where a track
             leaves the score undefined.
-        details: Counts that belong to the scores (``classes_scored``).
+        details: What else there is to say: counts (``classes_scored``), tables by class (``by_class``,
+            ``confusion``); plain numbers, texts, lists and dicts.
     """
 
     corpus: dict[str, float]
@@ -51,6 +52,17 @@ class Task:
     headline: ClassVar[str] = ""  # the score that selects on validation
     suffix: ClassVar[str] = ".csv"  # of estimate files
     decoders: ClassVar[tuple[str, ...]] = ("default",)  # the first one selects
+    classical: ClassVar[str] = ""  # a system without learning that ``listen`` runs, if there is one
+
+    @property
+    def title(self) -> str:
+        """What rows and tables call this task."""
+        return self.name
+
+    @property
+    def wants(self) -> str:
+        """The annotation of a track that this task is about."""
+        return self.annotation
 
     def prepare(self, annotations: Sequence[Any]) -> None:
         """Learn from the training annotations what is needed before encoding: a vocabulary, a rate."""
@@ -86,6 +98,10 @@ class Task:
         Needed only for scores that are not means over tracks.
         """
         return {}
+
+    def listen(self, waveform: npt.NDArray[np.float32], sample_rate: int) -> Any:
+        """Estimate of a track by the classical system that ``classical`` names, from the waveform (N,) alone."""
+        raise NotImplementedError
 
     def constant(self, annotations: Sequence[Any], seconds: float) -> Any:
         """Estimate for any track of ``seconds`` that only the training annotations inform."""
