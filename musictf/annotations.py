@@ -7,6 +7,7 @@ A gap between two chords becomes ``X`` (unknown), which no comparison of mir_eva
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,12 @@ import numpy.typing as npt
 from musictf.errors import InputError
 
 Seconds = npt.NDArray[np.float64]
+
+# Where a row stands (for messages), its times in seconds, and what is said about them.
+ChordRow = tuple[str, float, float, str]
+BeatRow = tuple[str, float, int | None]
+
+PITCH_CLASSES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 
 # Shorter gaps and overlaps than this are rounding in the file, not music.
 ROUNDING_SECONDS = 2e-3
@@ -43,26 +50,51 @@ class Beats:
         return None if self.positions is None else self.times[self.positions == 1]
 
 
-def read_chords(path: str | Path) -> Chords:
+def read_chords(path: str | Path, overlaps: str = "refuse") -> Chords:
     """Chords of a ``.lab`` file: ``start end label`` a line, seconds.
+
+    Args:
+        path: The file.
+        overlaps: As for `assemble_chords`.
 
     Raises:
         InputError: a line does not parse, an interval runs backwards, or two intervals overlap.
     """
-    starts: list[float] = []
-    ends: list[float] = []
-    labels: list[str] = []
-    for number, line in _lines(path):
+    return assemble_chords(_chord_rows(path), path, overlaps)
+
+
+def _chord_rows(path: str | Path) -> Iterable[ChordRow]:
+    for number, line in numbered_lines(path):
         fields = line.split(maxsplit=2)
         if len(fields) != 3:
             raise InputError(f"{path}:{number}: expected 'start end label', found {line!r}")
-        start, end = (_number(field, path, number) for field in fields[:2])
-        label = _chord_label(fields[2].strip(), path, number)
+        start, end = (parse_number(field, f"{path}:{number}") for field in fields[:2])
+        yield f"{path}:{number}", start, end, fields[2].strip()
+
+
+def assemble_chords(rows: Iterable[ChordRow], source: str | Path, overlaps: str = "refuse") -> Chords:
+    """Chords of rows ``(where, start, end, label)`` in order of time; ``where`` and ``source`` serve messages only.
+
+    Args:
+        rows: Where a row stands, its start and end in seconds, its label.
+        source: What the rows come from.
+        overlaps: ``refuse``, or ``trim``: a chord ends where the next one begins. One that would vanish is refused.
+
+    Raises:
+        InputError: a label is no chord, an interval runs backwards, two intervals overlap, or there is no row.
+    """
+    starts: list[float] = []
+    ends: list[float] = []
+    labels: list[str] = []
+    for where, start, end, label in rows:
+        _check_chord(label, where)
         previous = ends[-1] if ends else start
         if end <= start:
-            raise InputError(f"{path}:{number}: the interval ends at {end} s, before its start at {start} s")
+            raise InputError(f"{where}: the interval ends at {end} s, before its start at {start} s")
         if start < previous - ROUNDING_SECONDS:
-            raise InputError(f"{path}:{number}: starts at {start} s, before the previous chord ends at {previous} s")
+            if overlaps != "trim" or start <= starts[-1]:
+                raise InputError(f"{where}: starts at {start} s, before the previous chord ends at {previous} s")
+            previous = ends[-1] = start
         if start > previous + ROUNDING_SECONDS:
             starts.append(previous)
             ends.append(start)
@@ -71,7 +103,7 @@ def read_chords(path: str | Path) -> Chords:
         ends.append(end)
         labels.append(label)
     if not labels:
-        raise InputError(f"{path}: holds no chord; leave 'chords' out of the manifest for a track without them")
+        raise InputError(f"{source}: holds no chord; leave 'chords' out of the manifest for a track without them")
     return Chords(np.column_stack([starts, ends]).astype(np.float64), labels)
 
 
@@ -87,18 +119,32 @@ def read_beats(path: str | Path) -> Beats:
     Raises:
         InputError: a line does not parse, times do not ascend, or only some beats have a position.
     """
+    return assemble_beats(_beat_rows(path), path)
+
+
+def _beat_rows(path: str | Path) -> Iterable[BeatRow]:
+    for number, line in numbered_lines(path):
+        where, fields = f"{path}:{number}", line.split()
+        yield where, parse_number(fields[0], where), _position(fields[1], where) if len(fields) > 1 else None
+
+
+def assemble_beats(rows: Iterable[BeatRow], source: str | Path) -> Beats:
+    """Beats of rows ``(where, time, position or None)``; ``where`` and ``source`` serve messages only.
+
+    Raises:
+        InputError: times do not ascend, or only some beats have a position.
+    """
     times: list[float] = []
     positions: list[int] = []
-    for number, line in _lines(path):
-        fields = line.split()
-        time = _number(fields[0], path, number)
+    for where, time, position in rows:
         if times and time <= times[-1]:
-            raise InputError(f"{path}:{number}: beat at {time} s does not come after the one at {times[-1]} s")
+            raise InputError(f"{where}: beat at {time} s does not come after the one at {times[-1]} s")
         times.append(time)
-        if len(fields) > 1:
-            positions.append(_position(fields[1], path, number))
+        positions += [] if position is None else [position]
     if positions and len(positions) != len(times):
-        raise InputError(f"{path}: {len(positions)} of {len(times)} beats have a position in the bar; give all or none")
+        raise InputError(
+            f"{source}: {len(positions)} of {len(times)} beats have a position in the bar; give all or none"
+        )
     return Beats(np.asarray(times, dtype=np.float64), np.asarray(positions, dtype=np.int64) if positions else None)
 
 
@@ -117,7 +163,7 @@ def read_onsets(path: str | Path) -> Seconds:
     Raises:
         InputError: a line does not parse.
     """
-    times = [_number(line.split()[0], path, number) for number, line in _lines(path)]
+    times = [parse_number(line.split()[0], f"{path}:{number}") for number, line in numbered_lines(path)]
     return np.unique(np.asarray(times, dtype=np.float64))  # two notes may begin together
 
 
@@ -126,8 +172,54 @@ def write_onsets(path: str | Path, onsets: Seconds) -> None:
     Path(path).write_text("".join(f"{time:.6f}\n" for time in onsets))
 
 
-def _lines(path: str | Path) -> list[tuple[int, str]]:
-    """Numbered lines that are neither empty nor comments."""
+def read_tempo(path: str | Path) -> float:
+    """Tempo of a ``.bpm`` file, which holds one number, in beats per minute.
+
+    Raises:
+        InputError: the file holds something else.
+    """
+    lines = numbered_lines(path)
+    if len(lines) != 1:
+        raise InputError(f"{path}: expected one tempo in beats per minute, found {len(lines)} lines")
+    number, line = lines[0]
+    tempo = parse_number(line, f"{path}:{number}")
+    if tempo <= 0:
+        raise InputError(f"{path}:{number}: a tempo is more than 0 beats per minute, found {line!r}")
+    return tempo
+
+
+def key_name(label: str) -> str | None:
+    """A key as `mir_eval.key` names it (``C# minor``), or None for a key in another mode and for no key.
+
+    Reads ``E`` (major), ``A:minor``, ``A:min``, ``D major`` and ``Db maj``.
+
+    >>> key_name("E"), key_name("Db:min"), key_name("Cb:major"), key_name("E:mixolydian")
+    ('E major', 'Db minor', 'B major', None)
+    """
+    tonic, _, mode = label.strip().replace(" ", ":", 1).partition(":")
+    names = {"": "major", "maj": "major", "major": "major", "min": "minor", "minor": "minor"}
+    if mode not in names or not tonic or tonic[0] not in "ABCDEFG" or tonic[1:].strip("b#"):
+        return None
+    if tonic.lower() not in mir_eval.key.KEY_TO_SEMITONE:  # Cb, E# and the like
+        tonic = PITCH_CLASSES[mir_eval.chord.pitch_class_to_semitone(tonic) % 12]
+    return f"{tonic} {names[mode]}"
+
+
+def longest_key(intervals: Iterable[tuple[float, float]], labels: Sequence[str]) -> str | None:
+    """The key that sounds longest in all, or None where that is neither major nor minor."""
+    seconds: dict[str, float] = {}
+    for (start, end), label in zip(intervals, labels, strict=True):
+        name = key_name(label) or label
+        seconds[name] = seconds.get(name, 0.0) + end - start
+    return key_name(max(seconds, key=lambda name: seconds[name])) if seconds else None
+
+
+def numbered_lines(path: str | Path) -> list[tuple[int, str]]:
+    """Numbered lines that are neither empty nor comments, without white space at their ends.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -136,28 +228,30 @@ def _lines(path: str | Path) -> list[tuple[int, str]]:
     return [(number, line.strip()) for number, line in lines if line.strip() and not line.startswith("#")]
 
 
-def _number(field: str, path: str | Path, line: int) -> float:
+def parse_number(field: str, where: str) -> float:
+    """A finite number; ``where`` (``path:line``) stands before the message if it is none.
+
+    Raises:
+        InputError: it is not a finite number.
+    """
     try:
         value = float(field)
     except ValueError:
-        raise InputError(f"{path}:{line}: expected a number, found {field!r}") from None
+        raise InputError(f"{where}: expected a number, found {field!r}") from None
     if not np.isfinite(value):
-        raise InputError(f"{path}:{line}: expected a finite number, found {field!r}")
+        raise InputError(f"{where}: expected a finite number, found {field!r}")
     return value
 
 
-def _position(field: str, path: str | Path, line: int) -> int:
-    value = _number(field, path, line)
+def _position(field: str, where: str) -> int:
+    value = parse_number(field, where)
     if value < 1 or value != int(value):
-        raise InputError(
-            f"{path}:{line}: a position in the bar is a whole number from 1, the downbeat; found {field!r}"
-        )
+        raise InputError(f"{where}: a position in the bar is a whole number from 1, the downbeat; found {field!r}")
     return int(value)
 
 
-def _chord_label(label: str, path: str | Path, line: int) -> str:
+def _check_chord(label: str, where: str) -> None:
     try:
         mir_eval.chord.validate_chord_label(label)
     except mir_eval.chord.InvalidChordException:
-        raise InputError(f"{path}:{line}: {label!r} is not a chord in Harte syntax (C:maj, A:min7/b3, N, X)") from None
-    return label
+        raise InputError(f"{where}: {label!r} is not a chord in Harte syntax (C:maj, A:min7/b3, N, X)") from None

@@ -6,7 +6,19 @@ import mir_eval
 import numpy as np
 import pytest
 
-from musictf.annotations import Beats, Chords, read_beats, read_chords, write_beats, write_chords
+from musictf.annotations import (
+    Beats,
+    Chords,
+    assemble_beats,
+    assemble_chords,
+    key_name,
+    longest_key,
+    read_beats,
+    read_chords,
+    read_tempo,
+    write_beats,
+    write_chords,
+)
 from musictf.errors import InputError
 
 
@@ -75,6 +87,74 @@ def test_a_broken_chord_line_is_named(file, text, line, reason):
         read_chords(path)
     assert str(caught.value).startswith(f"{path}:{line}: ")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "intervals"),
+    [
+        ("0 2.5 C\n2 4 G:7\n", [[0, 2], [2, 4]]),
+        ("0 9 C\n2 4 G:7\n", [[0, 2], [2, 4]]),
+        ("0 1 C\n0.9985 2 G:7\n", [[0, 1], [1, 2]]),  # rounding, not an overlap
+    ],
+)
+def test_overlaps_are_trimmed_where_that_is_asked_for(file, text, intervals):
+    chords = read_chords(file(text), overlaps="trim")
+    np.testing.assert_array_equal(chords.intervals, intervals)
+    assert chords.labels == ["C", "G:7"]
+    scores = mir_eval.chord.evaluate(chords.intervals, chords.labels, chords.intervals, chords.labels)
+    assert (scores["majmin"], scores["seg"]) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize("text", ["0 2 C\n0 4 G\n", "1 3 C\n0.5 2 G\n"])
+def test_no_chord_is_trimmed_to_nothing(file, text):
+    with pytest.raises(InputError, match=":2: starts at"):
+        read_chords(file(text), overlaps="trim")
+
+
+def test_rows_from_elsewhere_are_named_in_messages():
+    assert assemble_chords([("here", 0, 1, "C"), ("there", 2, 3, "G")], "a").labels == ["C", "X", "G"]
+    with pytest.raises(InputError, match="^there: 'H' is not a chord"):
+        assemble_chords([("here", 0, 1, "C"), ("there", 1, 2, "H")], "a")
+    with pytest.raises(InputError, match="^there: beat at 1 s"):
+        assemble_beats([("here", 1, None), ("there", 1, None)], "a")
+    with pytest.raises(InputError, match="^all: 1 of 2 beats"):
+        assemble_beats([("here", 1, 1), ("there", 2, None)], "all")
+
+
+@pytest.mark.parametrize(
+    ("label", "name"),
+    [
+        ("E", "E major"),
+        ("C:maj", "C major"),
+        ("C#:min", "C# minor"),
+        ("A:minor", "A minor"),
+        ("Bb major", "Bb major"),
+        ("Cb:minor", "B minor"),
+        ("E#:min", "F minor"),
+        ("E:mixolydian", None),
+        ("N", None),
+        ("", None),
+        ("minor", None),
+        ("C:", "C major"),
+    ],
+)
+def test_keys_are_named_as_mir_eval_names_them(label, name):
+    assert key_name(label) == name
+    if name is not None:
+        mir_eval.key.validate_key(name)
+
+
+def test_the_longest_key_is_longest_in_all():
+    assert longest_key([(0, 4), (4, 9), (9, 12)], ["E", "B:min", "E:major"]) == "E major"
+    assert longest_key([(0, 4), (4, 9)], ["E", "B:dorian"]) is None
+    assert longest_key([], []) is None
+
+
+def test_a_tempo_is_one_number(file):
+    assert read_tempo(file("101.5\n")) == 101.5
+    for text, reason in [("", "found 0 lines"), ("84\n85\n", "found 2 lines"), ("0\n", ":1: a tempo is more than 0")]:
+        with pytest.raises(InputError, match=reason):
+            read_tempo(file(text))
 
 
 def test_a_chord_file_without_chords_is_refused(file):
