@@ -2,48 +2,85 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from musictf.datasets.base import Dataset, Track
+from musictf.audio.io import audio_info
+from musictf.datasets.base import SPLITS, Dataset, Track
 from musictf.errors import InputError
+from musictf.runs import write_atomically
 from musictf.tasks.base import Task
 
 
 @dataclass
 class Corpus:
-    """The annotated tracks of each split, and how many tracks the test split has in all."""
+    """The annotated tracks of each split, their references, and how many tracks each split has in all."""
 
-    tracks: dict[str, list[Track]]
-    references: dict[str, list[Any]]
-    expected: int
+    tracks: dict[str, list[Track]] = field(default_factory=dict)
+    references: dict[str, list[Any]] = field(default_factory=dict)
+    expected: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def groups(self) -> list[str]:
+        """What each test track belongs to; intervals are drawn over these."""
+        return [track.group or track.track_id for track in self.tracks["test"]]
 
 
 def annotated(dataset: Dataset, task: Task, allow_missing: bool) -> Corpus:
     """The tracks of each split that a task can use.
 
     Raises:
-        InputError: a split has no annotated track, or a test track lacks its annotation without ``allow_missing``.
+        InputError: a split has no usable track, or a test track lacks annotation or audio without ``allow_missing``.
     """
-    corpus = Corpus({}, {}, 0)
-    for name in ("train", "valid", "test"):
+    corpus = Corpus()
+    for name in SPLITS:
         every = dataset.tracks(name)
         pairs = [(track, track.annotation(task.wants)) for track in every]
-        usable = [(track, reference) for track, reference in pairs if reference is not None]
+        usable = [(track, reference) for track, reference in pairs if reference is not None and track.audio.is_file()]
         if not usable:
-            raise InputError(
-                f"{dataset.label}: no {name} track has {task.wants!r}, which task={task.title} needs; "
-                "name splits in the manifest, or choose another task"
-            )
-        if name == "test":
-            corpus.expected = len(every)
-            lacking = [track.track_id for track, reference in pairs if reference is None]
-            if lacking and not allow_missing:
-                raise InputError(
-                    f"{dataset.label}: {len(lacking)} of {len(every)} test tracks have no {task.wants!r} "
-                    f"({', '.join(lacking[:3])}{', ...' if len(lacking) > 3 else ''}); "
-                    "allow_missing=true scores the rest"
-                )
+            raise InputError(_nothing(dataset, task, name, every))
+        if name == "test" and not allow_missing:
+            _refuse_gaps(dataset, task, pairs)
         corpus.tracks[name] = [track for track, _ in usable]
         corpus.references[name] = [reference for _, reference in usable]
+        corpus.expected[name] = len(every)
     return corpus
+
+
+def write_tracks(corpus: Corpus, folder: Path) -> None:
+    """Write ``tracks.csv``: which tracks were scored, to which group each belongs, how long it lasts."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("track_id", "group", "seconds"))
+    for track, group in zip(corpus.tracks["test"], corpus.groups, strict=True):
+        writer.writerow((track.track_id, group, f"{audio_info(track.audio).seconds:.3f}"))
+    write_atomically(folder / "tracks.csv", text.getvalue())
+
+
+def _nothing(dataset: Dataset, task: Task, split: str, every: Sequence[Track]) -> str:
+    if any(track.labels.get(task.wants) is not None for track in every):
+        return (
+            f"{dataset.label}: the audio of every {split} track is missing, {every[0].audio} for one; "
+            f"musictf data check dataset={dataset.name} ... lists what the copy lacks"
+        )
+    return (
+        f"{dataset.label}: no {split} track has {task.wants!r}, which task={task.title} needs; "
+        "name splits in the manifest, or choose another task"
+    )
+
+
+def _refuse_gaps(dataset: Dataset, task: Task, pairs: Sequence[tuple[Track, Any]]) -> None:
+    for what, lacking in (
+        (f"no {task.wants!r}", [track.track_id for track, reference in pairs if reference is None]),
+        ("no audio file", [track.track_id for track, _ in pairs if not track.audio.is_file()]),
+    ):
+        if lacking:
+            raise InputError(
+                f"{dataset.label}: {len(lacking)} of {len(pairs)} test tracks have {what} "
+                f"({', '.join(lacking[:3])}{', ...' if len(lacking) > 3 else ''}); "
+                "allow_missing=true scores the rest, and the rows say so"
+            )

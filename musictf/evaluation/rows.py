@@ -1,6 +1,7 @@
 """Results on disk: one JSON object a line in ``results.jsonl``, one score a line in ``per_track.csv``.
 
-Both files are rewritten whole and atomically, track scores before rows: a row is there only if all it refers to is.
+Track scores are appended before the row they belong to, and rows are rewritten whole and atomically: a row is there
+only if all it refers to is, and track scores without their row are forgotten by the next run.
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ class Results:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.rows: list[Row] = read_rows(folder / RESULTS) if (folder / RESULTS).is_file() else []
-        self._track_lines: list[tuple[Any, ...]] = []
-        if (folder / PER_TRACK).is_file():
-            cells = {_cell(row) for row in self.rows}
-            with open(folder / PER_TRACK, newline="") as file:
-                lines = [line for line in csv.DictReader(file) if _cell_of_line(line) in cells]
+        cells = {_cell(row) for row in self.rows}
+        lines = self._track_lines()
+        owned = [line for line in lines if _cell_of_line(line) in cells]
+        if len(owned) < len(lines) or not lines:
             # Scores whose row was never written belong to a run that died in between: it makes them again.
-            self._track_lines = [tuple(line[name] for name in TRACK_COLUMNS) for line in lines]
+            columns = [[line[name] for name in TRACK_COLUMNS] for line in owned]
+            write_atomically(folder / PER_TRACK, _csv([TRACK_COLUMNS, *columns]))
 
     def has(self, backbone: str, readout: str, seed: int) -> bool:
         """Whether an earlier, interrupted run has finished this part already."""
@@ -47,15 +48,24 @@ class Results:
 
     def add(self, rows: Iterable[Row], track_lines: Iterable[tuple[Any, ...]]) -> None:
         """Append rows and the scores of their tracks."""
-        self._track_lines.extend(track_lines)
         self.rows.extend(rows)
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(TRACK_COLUMNS)
-        writer.writerows(self._track_lines)
-        write_atomically(self.folder / PER_TRACK, text.getvalue())
-        lines = [json.dumps(row, allow_nan=False) + "\n" for row in self.rows]
-        write_atomically(self.folder / RESULTS, "".join(lines))
+        text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in self.rows)
+        with open(self.folder / PER_TRACK, "a", encoding="utf-8", newline="") as file:
+            file.write(_csv(track_lines))
+        write_atomically(self.folder / RESULTS, text)
+
+    def _track_lines(self) -> list[dict[str, str]]:
+        """Lines of ``per_track.csv`` that are whole."""
+        if not (self.folder / PER_TRACK).is_file():
+            return []
+        with open(self.folder / PER_TRACK, newline="", encoding="utf-8") as file:
+            return [line for line in csv.DictReader(file) if None not in line.values()]
+
+
+def _csv(lines: Iterable[Iterable[Any]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(lines)
+    return text.getvalue()
 
 
 def _cell(row: Row) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
-"""``musictf probe``: a backbone, a task and a corpus in; rows with intervals, beside their floors, out.
+"""``musictf probe``: a backbone, a task and a corpus in; rows with intervals, beside floors and ceiling, out.
 
-Everything is chosen on the validation split: weights, learning rate, thresholds, and for each readout the layer. Then
-the test split is read once; every layer is scored in that one reading and the chosen one is marked ``selected``.
+Everything is chosen on the validation split: weights, settings, thresholds, and for each readout and seed the layer.
+Then the test split is read once; every layer is scored in that one reading and the chosen one is marked ``selected``.
+A run that is stopped goes on with the unit it was in: a track's features, a system's heads, a readout's scores.
 """
 
 from __future__ import annotations
@@ -16,21 +17,21 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from musictf.audio.io import audio_info
-from musictf.datasets.base import Dataset
+from musictf.datasets.base import SPLITS, Dataset
 from musictf.errors import InputError
-from musictf.evaluation.corpus import annotated
+from musictf.evaluation.corpus import Corpus, annotated, write_tracks
+from musictf.evaluation.progress import Progress
 from musictf.evaluation.rows import SCHEMA, Results, Row
 from musictf.evaluation.study import Study, write_vocabulary
-from musictf.models.backbone import Backbone, MelBackbone, backbone_file, load_backbone, random_backbone
+from musictf.evaluation.systems import FLOORS, System, systems
+from musictf.evaluation.unprobed import classical, majority, oracle
 from musictf.models.vit1d import ViT1DConfig
 from musictf.probing.features import FeatureConfig, extract
-from musictf.probing.module import ProbeConfig
-from musictf.probing.readouts import READOUTS, split
-from musictf.runs import TrainerConfig, WandbConfig, default_folder, open_run, provenance
+from musictf.probing.heads import load_heads
+from musictf.probing.module import ProbeConfig, fit
+from musictf.probing.readouts import READOUTS, Split, scored_split, trained_split
+from musictf.runs import TrainerConfig, WandbConfig, default_folder, open_run, provenance, rank
 from musictf.tasks.base import Task
-
-FLOORS = ("random", "mel", "majority")
 
 
 @dataclass(kw_only=True)
@@ -38,7 +39,7 @@ class ProbeRun:
     """Everything ``musictf probe`` can be told.
 
     ``backbone`` is a backbone file, a run folder, or a control: ``random`` (in the shape of ``model``, or of the
-    backbone ``like``) or ``mel``. ``floors`` are probed beside it. ``layers`` is ``all`` or a list of numbers.
+    backbone ``like``), ``mel``, ``mfcc`` or ``chroma``. ``floors`` stand beside it. ``layers`` is ``all`` or a list.
     """
 
     backbone: str
@@ -49,7 +50,7 @@ class ProbeRun:
     like: str | None = None
     readouts: list[str] = field(default_factory=lambda: list(READOUTS))
     layers: Any = "all"
-    seeds: list[int] = field(default_factory=lambda: [0])
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     floors: list[str] = field(default_factory=lambda: list(FLOORS))
     probe: ProbeConfig = field(default_factory=ProbeConfig)
     features: FeatureConfig = field(default_factory=FeatureConfig)
@@ -67,8 +68,9 @@ class ProbeRun:
             raise InputError("readouts, seeds and layers: name at least one of each")
         if min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
             raise InputError(f"seeds={self.seeds}: give each once, none negative")
-        if self.backbone == "mel" and set(self.readouts) == {"class"}:
-            raise InputError("backbone=mel has no class token: readouts=[sequence,average]")
+        numbers = isinstance(self.layers, (list, tuple)) and all(isinstance(layer, int) for layer in self.layers)
+        if self.layers != "all" and not numbers:
+            raise InputError(f"layers={self.layers!r}: give 'all' or a list of numbers, layers=[0,4]")
 
 
 def nothing_more(folder: Path) -> None:
@@ -83,21 +85,40 @@ def probe(run: ProbeRun, finish: Callable[[Path], None] = nothing_more) -> Path:
         finish: Called with the run folder when all rows are there; the run is finished only after it.
 
     Returns:
-        The run folder, with ``results.jsonl``, ``per_track.csv``, ``estimates/`` and ``heads/``.
+        The run folder, with ``results.jsonl``, ``per_track.csv``, ``estimates/`` and ``heads/``. Ranks other than the
+        first help with features and leave the rest to it.
 
     Raises:
         InputError: something cannot be used; nothing has been computed.
         FinishedRun: the folder holds a finished run.
     """
-    systems = _systems(run)
-    layers = {backbone.kind: _layers(run, backbone) for backbone in systems}
+    found = systems(run.backbone, run.like, run.model, run.seeds, run.floors)
+    if not any(system.readouts(run.readouts) for system in found[:1]):
+        raise InputError(f"backbone={run.backbone} has no class token: readouts=[sequence,average]")
+    for system in found:
+        system.layers(run.layers)
     corpus = annotated(run.dataset, run.task, run.allow_missing)
     run.task.prepare(corpus.references["train"])
     folder = Path(run.output_dir).expanduser() if run.output_dir else default_folder("probe")
     with open_run(folder, dataclasses.asdict(run), run.overwrite, "probe"):
+        if rank() > 0:
+            _help_extracting(run, found, corpus)
+            return folder
         write_vocabulary(folder, run.task)
-        results = Results(folder)
-        origin = {
+        write_tracks(corpus, folder)
+        _Probing(run, corpus, folder).all(found)
+        finish(folder)
+    return folder
+
+
+class _Probing:
+    """The parts of one run, with what they share."""
+
+    def __init__(self, run: ProbeRun, corpus: Corpus, folder: Path) -> None:
+        self.run, self.corpus, self.folder = run, corpus, folder
+        self.results = Results(folder)
+        self.console = Console(stderr=True, highlight=False)
+        self.origin: Row = {
             "schema": SCHEMA,
             "run": folder.name,
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -106,96 +127,97 @@ def probe(run: ProbeRun, finish: Callable[[Path], None] = nothing_more) -> Path:
             "features": dataclasses.asdict(run.features),
             "probe": dataclasses.asdict(run.probe),
         }
-        for backbone in systems:
-            study = Study(run.task, corpus, folder, origin, _description(backbone, run.backbone))
-            _probe_system(run, backbone, layers[backbone.kind], study, results)
-        if "majority" in run.floors and not results.has("majority", "constant", 0):
-            study = Study(run.task, corpus, folder, origin, {"path": "majority", "digest": None, "kind": "majority"})
-            study.constant([audio_info(track.audio).seconds for track in corpus.tracks["test"]])
-            results.add(study.rows, study.track_lines)
-        finish(folder)
-    return folder
+
+    def all(self, found: list[System]) -> None:
+        """Every system in turn, then what needs no probe."""
+        with Progress(f"probe {self.run.task.title}", 3 * len(found) + len(FLOORS), self.console) as progress:
+            for system in found:
+                self.system(system, progress)
+            self.unprobed(found[0], progress)
+
+    def system(self, system: System, progress: Progress) -> None:
+        """Features, heads and scores of one system, as far as they are not there yet."""
+        study = self._study(system.about)
+        readouts = system.readouts(self.run.readouts)
+        cells = [(readout, seed) for seed in system.seeds for readout in readouts]
+        todo = [cell for cell in cells if not self.results.has(system.kind, *cell)]
+        if not todo:
+            progress.skip(3)
+            return
+        started = time.perf_counter()
+        splits = self._splits(system, readouts, progress)
+        seconds = {"features": time.perf_counter() - started}
+        started = time.perf_counter()
+        self._train(system, study, splits, progress)
+        seconds["fit"] = time.perf_counter() - started
+        stage = progress.stage(f"{system.kind}: scores", len(todo))
+        for readout, seed in todo:
+            best = study.score(readout, seed, splits, seconds)
+            self._keep(study)
+            chosen = f"layer {best['layer']}, {self.run.task.headline} {best['selection']['value']:.3f} on valid"
+            self.console.print(f"{self.run.task.title} · {system.kind} · {readout} · seed {seed}: {chosen}")
+            stage()
+
+    def unprobed(self, first: System, progress: Progress) -> None:
+        """Classical system, majority and ceiling."""
+        floors, task, number = self.run.floors, self.run.task, len(self.corpus.tracks["test"])
+        front_end = first.backbone.front_end.config
+        for name, is_wanted, total, answer in (
+            ("classical", bool(task.classical), number, classical),
+            ("majority", True, number, majority),
+            ("oracle", task.level == "frame", len(task.decoders), lambda *rest: oracle(rest[0], front_end, rest[1])),
+        ):
+            readout = {"classical": "audio", "majority": "constant", "oracle": "targets"}[name]
+            if name in floors and is_wanted and not self.results.has(name, readout, 0):
+                study = self._study({"path": name, "digest": None, "kind": name})
+                answer(study, progress.stage(f"{name}", total))
+                self._keep(study)
+
+    def _study(self, about: Row) -> Study:
+        return Study(self.run.task, self.corpus, self.folder, self.origin, about)
+
+    def _keep(self, study: Study) -> None:
+        self.results.add(study.rows, study.track_lines)
+        study.rows, study.track_lines = [], []
+
+    def _splits(self, system: System, readouts: list[str], progress: Progress) -> dict[str, Split]:
+        layers = system.layers(self.run.layers)
+        number = sum(map(len, self.corpus.tracks.values()))
+        stage = progress.stage(f"{system.kind}: features of {number} tracks", number)
+        splits = {}
+        for name in SPLITS:
+            tracks, references = self.corpus.tracks[name], self.corpus.references[name]
+            device = _device(self.run.trainer)
+            features = extract(system.backbone, tracks, layers, self.run.features, device, stage)
+            if name == "test":
+                splits[name] = scored_split(self.run.task, features, references, readouts)
+            else:
+                limit = self.run.features.memory_gib
+                splits[name] = trained_split(self.run.task, features, references, readouts, limit)
+        return splits
+
+    def _train(self, system: System, study: Study, splits: dict[str, Split], progress: Progress) -> None:
+        """Heads of all readouts and seeds, unless an earlier run has left them."""
+        run, readouts = self.run, system.readouts(self.run.readouts)
+        stage = progress.stage(f"{system.kind}: heads", run.probe.steps)
+        if all(load_heads(study.heads_path(readout, seed)) for readout in readouts for seed in system.seeds):
+            return
+        layers = system.layers(run.layers)
+        heads = fit(
+            run.task, splits["train"], splits["valid"], layers, run.probe, run.trainer, system.seeds, advance=stage
+        )
+        study.keep_heads(heads)
 
 
-def _probe_system(run: ProbeRun, backbone: Backbone, layers: list[int], study: Study, results: Results) -> None:
-    # The spectrogram has no class token: its mean over time stands in ``average`` and, for clips, in ``sequence``.
-    readouts = [name for name in run.readouts if not (backbone.kind == "mel" and name == "class")]
-    todo = {name: [s for s in run.seeds if not results.has(backbone.kind, name, s)] for name in readouts}
-    if not any(todo.values()):
-        return
-    console = Console(stderr=True)
-    started = time.perf_counter()
-    features = {
-        name: list(extract(backbone, tracks, layers, run.features, _device(run.trainer)))
-        for name, tracks in study.corpus.tracks.items()
-    }
-    seconds = {"features": time.perf_counter() - started}
-    for readout, seeds in todo.items():
-        splits = {
-            name: split(run.task, tracks, study.corpus.references[name], readout)
-            for name, tracks in features.items()
-            if seeds
-        }
-        for seed in seeds:
-            with console.status(f"probing {run.task.title}: {backbone.kind}, {readout}, seed {seed}"):
-                best = study.probe(splits, readout, layers, seed, run.probe, run.trainer, seconds)
-            results.add(study.rows, study.track_lines)
-            study.rows, study.track_lines = [], []
-            chosen = f"layer {best['layer']}, {run.task.headline} {best['selection']['value']:.3f} on valid"
-            console.print(f"{run.task.title} · {backbone.kind} · {readout}: {chosen}", highlight=False)
-
-
-def _systems(run: ProbeRun) -> list[Backbone]:
-    """The backbone that was asked for, then the floors that need probing."""
-    if run.backbone == "mel":
-        systems: list[Backbone] = [MelBackbone()]
-    elif run.backbone == "random":
-        like = load_backbone(run.like) if run.like else None
-        shape, front_end = (like.encoder.config, like.front_end.config) if like else (run.model, None)
-        systems = [random_backbone(shape, front_end, run.seeds[0])]
-    else:
-        systems = [load_backbone(run.backbone)]
-    first = systems[0]
-    if "random" in run.floors and first.kind == "pretrained":
-        systems.append(random_backbone(first.encoder.config, first.front_end.config, run.seeds[0]))
-    if "mel" in run.floors and first.kind != "mel":
-        systems.append(MelBackbone(first.front_end.config))
-    return systems
-
-
-def _layers(run: ProbeRun, backbone: Backbone) -> list[int]:
-    if run.layers == "all" or backbone.kind == "mel":
-        return list(range(backbone.depth + 1))
-    if not isinstance(run.layers, (list, tuple)) or not all(isinstance(layer, int) for layer in run.layers):
-        raise InputError(f"layers={run.layers!r}: give 'all' or a list of numbers, layers=[0,4]")
-    unknown = [layer for layer in run.layers if not 0 <= layer <= backbone.depth]
-    if unknown:
-        raise InputError(f"layers={run.layers}: this backbone has layers 0 to {backbone.depth}")
-    return sorted(set(run.layers))
-
-
-def _description(backbone: Backbone, asked: str) -> Row:
-    """The ``backbone`` field of rows."""
-    pretrained = backbone.kind == "pretrained"
-    origin = backbone.provenance
-    return {
-        "path": str(backbone_file(asked)) if pretrained else backbone.kind,
-        "digest": backbone.digest(),
-        "kind": backbone.kind,
-        "preset": backbone.name,
-        "parameters": backbone.num_parameters,
-        "shape": backbone.shape_digest(),
-        "pretrain": {
-            "corpus": origin.get("corpus"),
-            "digest": origin.get("corpus_digest"),
-            "steps": origin.get("steps"),
-            "splits": origin.get("splits"),
-        }
-        if pretrained
-        else None,
-    }
+def _help_extracting(run: ProbeRun, found: list[System], corpus: Corpus) -> None:
+    """What another rank than the first does."""
+    for system in found:
+        for tracks in corpus.tracks.values():
+            extract(system.backbone, tracks, system.layers(run.layers), run.features, _device(run.trainer))
 
 
 def _device(trainer: TrainerConfig) -> str:
-    """Where features are computed: a GPU where the trainer may use one."""
-    return "cuda" if trainer.accelerator in {"auto", "gpu", "cuda"} and torch.cuda.is_available() else "cpu"
+    """Where features are computed: a GPU where the trainer may use one, each rank its own."""
+    if trainer.accelerator not in {"auto", "gpu", "cuda"} or not torch.cuda.is_available():
+        return "cpu"
+    return f"cuda:{rank() % torch.cuda.device_count()}"

@@ -1,52 +1,86 @@
-"""Confidence intervals by bootstrap over tracks, the unit that is drawn independently."""
+"""Confidence intervals by bootstrap over tracks, or over groups of tracks where some belong together.
+
+What is drawn independently is the group (an album, an artist, a song recorded several times); a track without a group
+is one of its own. Seeds of a probe are drawn as well where several are averaged.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
+Groups = Sequence[str] | npt.NDArray[np.str_]
 
 RESAMPLES = 1000
 _LEVEL = (2.5, 97.5)
 
 
-def resample_counts(num_tracks: int, resamples: int = RESAMPLES, seed: int = 0) -> Floats:
-    """How often each track is drawn in each resample, (resamples, num_tracks)."""
-    generator = np.random.default_rng([seed, num_tracks])
-    return generator.multinomial(num_tracks, np.full(num_tracks, 1 / num_tracks), size=resamples).astype(np.float64)
+def resample_counts(groups: Groups, resamples: int = RESAMPLES, seed: int = 0) -> Floats:
+    """How often each track is drawn in each resample, (resamples, num_tracks).
+
+    Args:
+        groups: Group of each track; all tracks of a group are drawn together.
+        resamples: How many.
+        seed: Of the drawing.
+    """
+    names, members = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
+    generator = np.random.default_rng([seed, len(names)])
+    counts = generator.multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
+    return counts[:, members].astype(np.float64)
 
 
-def interval(values: Floats) -> tuple[float, float]:
-    """The middle 95 % of resampled values, NaN left out."""
+def interval(values: Floats, value: float | None = None) -> tuple[float, float]:
+    """The middle 95 % of resampled values, NaN left out.
+
+    Args:
+        values: One a resample, (resamples,).
+        value: The value of the whole split, where the score is no mean over tracks: a resample holds tracks twice,
+            which such scores reward (average precision does), so the resamples are moved by their mean's distance.
+    """
     low, high = np.nanpercentile(values, _LEVEL)
-    return float(low), float(high)
+    shift = 0.0 if value is None else value - float(np.nanmean(values))
+    return float(low) + shift, float(high) + shift
 
 
-def mean_interval(values: Floats, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float, float]:
+def mean_interval(
+    values: Floats, groups: Groups | None = None, resamples: int = RESAMPLES, seed: int = 0
+) -> tuple[float, float, float]:
     """Mean over tracks and its 95 % interval, tracks with NaN left out.
 
     Args:
-        values: One score a track, (num_tracks,).
+        values: One score a track, (num_tracks,), or one a seed and track, (num_seeds, num_tracks): then the mean is
+            over both, and both are drawn.
+        groups: Group of each track; by default each is its own.
         resamples: Bootstrap resamples.
         seed: Of the resampling.
     """
-    defined = values[~np.isnan(values)]
-    if len(defined) < 2:  # one track says nothing about the spread of tracks
-        return (float(defined[0]) if len(defined) else float("nan")), float("nan"), float("nan")
-    means = resample_counts(len(defined), resamples, seed) @ defined / len(defined)
-    return float(defined.mean()), *interval(means)
+    table = np.atleast_2d(np.asarray(values, dtype=np.float64))
+    names = np.asarray(range(table.shape[1]) if groups is None else groups, dtype=np.str_)
+    defined = ~np.isnan(table).any(axis=0)
+    table, names = table[:, defined], names[defined]
+    if not table.size:
+        return float("nan"), float("nan"), float("nan")
+    if len(set(names)) < 2:  # one group says nothing about the spread of groups
+        return float(table.mean()), float("nan"), float("nan")
+    tracks = resample_counts(names, resamples, seed)
+    seeds = np.random.default_rng([seed, 1]).multinomial(len(table), np.full(len(table), 1 / len(table)), resamples)
+    means = np.einsum("rs,st,rt->r", seeds / len(table), table, tracks / tracks.sum(axis=1, keepdims=True))
+    return float(table.mean()), *interval(means)
 
 
 def paired_difference(
-    first: Floats, second: Floats, resamples: int = 2000, seed: int = 0
+    first: Floats, second: Floats, groups: Groups | None = None, resamples: int = 2000, seed: int = 0
 ) -> tuple[float, float, float]:
     """Mean of ``first - second`` over the tracks both define, with its 95 % interval.
 
     Args:
         first: One score a track, (num_tracks,).
         second: Scores of the same tracks in the same order.
+        groups: Group of each track; by default each is its own.
         resamples: Bootstrap resamples.
         seed: Of the resampling.
     """
-    return mean_interval(np.asarray(first, float) - np.asarray(second, float), resamples, seed)
+    return mean_interval(np.asarray(first, float) - np.asarray(second, float), groups, resamples, seed)

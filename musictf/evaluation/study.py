@@ -1,4 +1,4 @@
-"""One study: heads of all layers on one system, readout and seed, chosen on validation, scored on test once."""
+"""One study: heads of all layers on one system, chosen on validation, scored on the test split once."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ from musictf.errors import InputError
 from musictf.evaluation.corpus import Corpus
 from musictf.evaluation.rows import PER_TRACK, Row, finite
 from musictf.evaluation.statistics import interval, mean_interval, resample_counts
-from musictf.probing.heads import Head, save_heads
-from musictf.probing.module import ProbeConfig, fit
+from musictf.probing.heads import Head, load_heads, save_heads
 from musictf.probing.readouts import Split
-from musictf.runs import TrainerConfig, write_atomically
-from musictf.tasks.base import Decoder, Scores, Task
+from musictf.runs import write_atomically
+from musictf.tasks.base import Decoder, Floats, Scores, Task
 
 TrackLine = tuple[Any, ...]
 
@@ -28,7 +27,13 @@ TrackLine = tuple[Any, ...]
 class Study:
     """What a study needs to know, and the rows it has made.
 
-    ``origin`` holds the fields that all rows of the run share: run, git, versions, dataset.
+    Attributes:
+        task: Prepared on the training annotations.
+        corpus: Tracks and references of each split.
+        folder: The run folder.
+        origin: Fields that all rows of the run share: run, git, versions, dataset.
+        backbone: The field ``backbone`` of the rows.
+        heard: Test tracks that the backbone has heard while it was pretrained.
     """
 
     task: Task
@@ -36,123 +41,153 @@ class Study:
     folder: Path
     origin: Row
     backbone: Row
+    heard: frozenset[str] = frozenset()
     rows: list[Row] = field(default_factory=list)
     track_lines: list[TrackLine] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.digest = split_digest(self.corpus.tracks["test"])  # reads every annotation: once, not for each row
 
-    def probe(
-        self,
-        splits: dict[str, Split],
-        readout: str,
-        layers: list[int],
-        seed: int,
-        config: ProbeConfig,
-        trainer: TrainerConfig,
-        seconds: dict[str, float],
-    ) -> Row:
-        """Train, choose, score and write one readout with one seed; returns the chosen row."""
+    def heads_path(self, readout: str, seed: int) -> Path:
+        """Where the heads of all layers of a readout and seed are kept."""
+        name = f"{self.task.title}_{readout}_seed{seed}.safetensors"
+        return self.folder / "heads" / self.backbone["kind"] / name
+
+    def keep_heads(self, trained: dict[tuple[str, int], list[Head]]) -> None:
+        """Write trained heads: a run that is interrupted while it scores need not train again."""
+        for (readout, seed), heads in trained.items():
+            self._write_heads(heads, readout, seed)
+
+    def score(self, readout: str, seed: int, splits: dict[str, Split], seconds: dict[str, float]) -> Row:
+        """Choose on validation, score on test and write one readout with one seed; returns the chosen row."""
         started = time.perf_counter()
-        heads = fit(self.task, splits["train"], splits["valid"], layers, config, trainer, seed)
-        seconds = seconds | {"fit": time.perf_counter() - started}
-        started = time.perf_counter()
+        heads = load_heads(self.heads_path(readout, seed))
         primary, *others = self.task.decoders
-        jobs = [(head, *self._select(head, splits["valid"], primary)) for head in heads]
+        jobs = [(head, *self._select(head, readout, splits["valid"], primary)) for head in heads]
         for head, _, selection in jobs:
             head.selection = selection
         chosen = max(heads, key=lambda head: head.selection["value"])
-        jobs += [(chosen, *self._select(chosen, splits["valid"], name)) for name in others]
+        self._write_heads(heads, readout, seed, selected=chosen.layer)
+        jobs += [(chosen, *self._select(chosen, readout, splits["valid"], name)) for name in others]
         first = len(self.rows)
         for head, decoder, selection in jobs:
-            estimates = decoded(self.task, head, splits["test"], decoder)
+            estimates = decoded(self.task, head, readout, splits["test"], decoder)
             cell = {"readout": readout, "layer": head.layer, "seed": seed, "selected": head is chosen}
-            self._add(cell, decoder, splits["test"].references, estimates, selection)
-        seconds = seconds | {"decode": time.perf_counter() - started}
+            self.add(cell, decoder, estimates, selection)
         for row in self.rows[first:]:
-            row["seconds"] = seconds
-        path = self.folder / "heads" / self.backbone["kind"] / f"{self.task.title}_{readout}_seed{seed}.safetensors"
-        about = {"task": self.task.title, "readout": readout, "selected": chosen.layer}
-        save_heads(heads, path, about | {"labels": list(getattr(self.task, "vocabulary", ()))})
+            row["seconds"] = seconds | {"decode": time.perf_counter() - started}
         return next(row for row in self.rows[first:] if row["selected"])
 
-    def constant(self, seconds: Sequence[float]) -> None:
-        """Score the answer that ignores the audio: the floor under every floor."""
-        training = self.corpus.references["train"]
-        references = self.corpus.references["test"]
-        estimates = [self.task.constant(training, duration) for duration in seconds]
-        cell = {"readout": "constant", "layer": 0, "seed": 0, "selected": True}
-        self._add(cell, {"name": "constant"}, references, estimates, None)
-        self.rows[-1]["seconds"] = {}
+    def add(self, cell: Row, decoder: Decoder, estimates: list[Any], selection: Row | None = None) -> None:
+        """A row for estimates of the test tracks; those of selected rows are written."""
+        references, tracks = self.corpus.references["test"], self.corpus.tracks["test"]
+        scores = self.task.score(references, estimates)
+        resampled = self._resampled(references, estimates)
+        row = self.origin | {
+            "backbone": self.backbone,
+            "task": self.task.title,
+            "split": {
+                "name": "test",
+                "digest": self.digest,
+                "expected": self.corpus.expected["test"],
+                "scored": len(tracks),
+                "groups": len(set(self.corpus.groups)),
+            },
+            **cell,
+            "selection": selection and {key: finite(v) if key == "value" else v for key, v in selection.items()},
+            "scores": with_intervals(scores, resampled, self.corpus.groups),
+            "details": scores.details,
+            "decoder": decoder,
+            "seconds": {},
+            "per_track": PER_TRACK,
+        }
+        if row["selected"]:
+            row["details"] = scores.details | self.task.details(references, estimates)
+            row |= self._without_heard(references, estimates)
+            self._write_estimates(row, estimates)
+            self._write_resamples(row, resampled)
+        self.rows.append(row)
+        self.track_lines += _track_lines(row, tracks, scores)
 
-    def _select(self, head: Head, valid: Split, name: str) -> tuple[Decoder, Row]:
+    def _write_heads(self, heads: list[Head], readout: str, seed: int, **choices: int) -> None:
+        labels = list(getattr(self.task, "vocabulary", ()))
+        about = {"task": self.task.title, "labels": labels, "readout": readout, "seed": seed}
+        save_heads(heads, self.heads_path(readout, seed), about | choices)
+
+    def _select(self, head: Head, readout: str, valid: Split, name: str) -> tuple[Decoder, Row]:
         """Calibrate a decoder for a head, and note what the pair of them scores on validation."""
-        decoder = self._calibrated(head, valid, name)
-        scores = self.task.score(valid.references, decoded(self.task, head, valid, decoder))
-        if self.task.headline not in scores.corpus:
+        logits = [logits_of(head, readout, track) for track in valid.tracks]
+        times = [track.times for track in valid.tracks]
+        decoder = self.task.calibrate(name, logits, times, valid.references)
+        estimates = decoded(self.task, head, readout, valid, decoder)
+        value = self.task.validate(valid.references, estimates)
+        if np.isnan(value):
             raise InputError(
                 f"task={self.task.title}: {self.task.headline} is undefined on every validation track, so nothing can "
                 "be chosen by it; put tracks with more to score into the valid split"
             )
-        return decoder, head.selection | {"metric": self.task.headline, "value": scores.corpus[self.task.headline]}
+        return decoder, head.selection | {"metric": self.task.headline, "value": value}
 
-    def _calibrated(self, head: Head, valid: Split, name: str) -> Decoder:
-        logits = [head.logits(track.rows)[track.index] for track in valid.tracks]
-        return self.task.calibrate(name, logits, [track.times for track in valid.tracks], valid.references)
+    def _resampled(self, references: list[Any], estimates: list[Any]) -> dict[str, Floats]:
+        return self.task.resample(references, estimates, resample_counts(self.corpus.groups))
 
-    def _add(
-        self, cell: Row, decoder: Decoder, references: list[Any], estimates: list[Any], selection: Row | None
-    ) -> None:
-        scores = self.task.score(references, estimates)
+    def _without_heard(self, references: list[Any], estimates: list[Any]) -> Row:
+        """Scores of the test tracks that pretraining has not heard, where it has heard some."""
+        if not self.heard:
+            return {}
         tracks = self.corpus.tracks["test"]
-        row = self.origin | {
-            "backbone": self.backbone,
-            "task": self.task.title,
-            "split": {"name": "test", "digest": self.digest, "expected": self.corpus.expected, "scored": len(tracks)},
-            **cell,
-            "selection": selection and {key: finite(v) if key == "value" else v for key, v in selection.items()},
-            "scores": with_intervals(self.task, scores, references, estimates),
-            "details": scores.details,
-            "decoder": decoder,
-            "per_track": PER_TRACK,
-        }
-        self.rows.append(row)
-        self.track_lines += _track_lines(row, tracks, scores)
-        if row["selected"]:
-            self._write_estimates(row, tracks, estimates)
+        unheard = [index for index, track in enumerate(tracks) if track.track_id not in self.heard]
+        if not unheard:
+            return {"unheard": {"scored": 0, "scores": {}}}
+        references, estimates = ([column[index] for index in unheard] for column in (references, estimates))
+        groups = [self.corpus.groups[index] for index in unheard]
+        resampled = self.task.resample(references, estimates, resample_counts(groups))
+        scores = with_intervals(self.task.score(references, estimates), resampled, groups)
+        return {"unheard": {"scored": len(unheard), "scores": scores}}
 
-    def _write_estimates(self, row: Row, tracks: Sequence[Track], estimates: Sequence[Any]) -> None:
-        cell = f"{row['task']}_{row['readout']}_layer{row['layer']}_seed{row['seed']}"
-        folder = self.folder / "estimates" / self.backbone["kind"] / row["decoder"]["name"] / cell
-        for track, estimate in zip(tracks, estimates, strict=True):
+    def _write_estimates(self, row: Row, estimates: Sequence[Any]) -> None:
+        folder = self.folder / "estimates" / row["backbone"]["kind"] / row["decoder"]["name"] / cell_name(row)
+        for track, estimate in zip(self.corpus.tracks["test"], estimates, strict=True):
             path = folder / f"{track.track_id}{self.task.suffix}"
             path.parent.mkdir(parents=True, exist_ok=True)
             self.task.write(estimate, path)
 
+    def _write_resamples(self, row: Row, resampled: dict[str, Floats]) -> None:
+        """Resampled values of scores that are no means over tracks: two systems' can be compared one by one."""
+        folder = self.folder / "resamples" / row["backbone"]["kind"] / row["decoder"]["name"]
+        for name, values in resampled.items():
+            text = "".join(f"{value:.6f}\n" for value in values)
+            write_atomically(folder / cell_name(row) / f"{name}.txt", text)
 
-def decoded(task: Task, head: Head, split: Split, decoder: Decoder) -> list[Any]:
+
+def cell_name(row: Row) -> str:
+    """What files of a row are called: ``chord_sequence_layer2_seed0``."""
+    return f"{row['task']}_{row['readout']}_layer{row['layer']}_seed{row['seed']}"
+
+
+def logits_of(head: Head, readout: str, track: Any) -> Floats:
+    """Logits of the examples of one track, (N, C)."""
+    found: Floats = head.logits(track.rows[readout])[track.index[readout]]
+    return found
+
+
+def decoded(task: Task, head: Head, readout: str, split: Split, decoder: Decoder) -> list[Any]:
     """Estimates of a split, track by track."""
-    return [
-        task.decode(head.logits(track.rows)[track.index], track.times, track.seconds, decoder) for track in split.tracks
-    ]
+    return [task.decode(logits_of(head, readout, track), track.times, track.seconds, decoder) for track in split.tracks]
 
 
-def with_intervals(task: Task, scores: Scores, references: list[Any], estimates: list[Any]) -> Row:
-    """Each score with its 95 % interval over tracks and the number of tracks that define it."""
-    counts = resample_counts(len(references))
-    resampled = task.resample(references, estimates, counts)
-    intervals: Row = {}
+def with_intervals(scores: Scores, resampled: dict[str, Floats], groups: Sequence[str]) -> Row:
+    """Each score with its 95 % interval over groups of tracks, and the number of tracks that define it."""
+    found: Row = {}
     for name, value in scores.corpus.items():
+        low, high, number = float("nan"), float("nan"), len(groups)
         if name in scores.per_track:
-            _, low, high = mean_interval(scores.per_track[name])
+            _, low, high = mean_interval(scores.per_track[name], groups)
             number = int((~np.isnan(scores.per_track[name])).sum())
-        elif name in resampled:
-            low, high = interval(resampled[name])
-            number = len(references)
-        else:
-            low, high, number = float("nan"), float("nan"), len(references)
-        intervals[name] = {"mean": finite(value), "ci95": [finite(low), finite(high)], "n": number}
-    return intervals
+        elif name in resampled and len(set(groups)) > 1:
+            low, high = interval(resampled[name], value)
+        found[name] = {"mean": finite(value), "ci95": [finite(low), finite(high)], "n": number}
+    return found
 
 
 def write_vocabulary(folder: Path, task: Task) -> None:

@@ -48,7 +48,7 @@ class Backbone(nn.Module):
     """Waveform (B, N) in, class token and sequence tokens of any layer out.
 
     Attributes:
-        kind: ``pretrained``, or the control it is: ``random`` weights, or ``mel``, the spectrogram itself.
+        kind: ``pretrained``, or the control it is (``musictf.models.controls``).
         provenance: Where the weights come from; empty for a control.
     """
 
@@ -84,6 +84,11 @@ class Backbone(nn.Module):
     def depth(self) -> int:
         """Number of the last layer."""
         return self.encoder.config.depth
+
+    @property
+    def embed_dim(self) -> int:
+        """Length of an embedding."""
+        return self.encoder.config.embed_dim
 
     @property
     def num_parameters(self) -> int:
@@ -124,42 +129,6 @@ class Backbone(nn.Module):
             "front_end": dataclasses.asdict(self.front_end.config),
             "encoder": dataclasses.asdict(self.encoder.config),
         }
-
-
-class MelBackbone(Backbone):
-    """The control without an encoder: sequence tokens are the log-mel frames, the class token their mean over time."""
-
-    def __init__(self, front_end: LogMelConfig | None = None) -> None:
-        super().__init__(ViT1DConfig(preset="mel", depth=1, embed_dim=1, num_heads=1), front_end, kind="mel")
-        self.encoder.requires_grad_(False)
-
-    @property
-    def depth(self) -> int:
-        """Only layer 0 exists."""
-        return 0
-
-    @property
-    def num_parameters(self) -> int:
-        """None are trained or used."""
-        return 0
-
-    def forward(self, waveform: Tensor, layers: Iterable[int] | None = None, attention: bool = False) -> Output:
-        if layers is not None and set(layers) != {0} or attention:
-            raise InputError("backbone=mel has only layer 0, and no attention")
-        mel = self.front_end(waveform)
-        times = self.front_end.config.frame_times(mel.shape[-1])
-        return Output({0: mel.mean(dim=-1)}, {0: mel.mT}, times)
-
-    def digest(self) -> str:
-        """Digest of the front end, which is all there is."""
-        return hashlib.sha256(json.dumps(self._config()["front_end"], sort_keys=True).encode()).hexdigest()[:16]
-
-
-def random_backbone(encoder: ViT1DConfig, front_end: LogMelConfig | None = None, seed: int = 0) -> Backbone:
-    """The control with random weights: the same ones for a seed, whatever was drawn before."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return Backbone(encoder, front_end, kind="random", provenance={"seed": seed}).eval()
 
 
 def save_backbone(backbone: Backbone, path: str | Path, provenance: dict[str, Any] | None = None) -> None:

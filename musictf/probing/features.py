@@ -1,44 +1,54 @@
-"""Frozen features: a whole track through a backbone once, stitched, timed, and kept on disk by content.
+"""Frozen features: whole tracks through a backbone once, stitched, timed, and kept on disk by content.
 
-Shapes:  L layers   E excerpts of a track   K tokens of a track   D embedding
+Shapes:  L layers   E excerpts of a track   K tokens of a track   T tokens of an excerpt   D embedding
 
 Excerpts overlap and start on the token grid, so the tokens of neighbouring excerpts fall on the same times and are
-averaged there, those near an excerpt's edge counting less. A cache entry is named by what made it: weights and front
-end, extractor version, audio content, layers, hop and precision.
+averaged there, those near an excerpt's edge counting less. A batch holds excerpts of several tracks and always has the
+same size, so a track's features do not depend on its neighbours. Audio is read ahead by a thread, a stretch of some
+excerpts at a time, and tokens are written as soon as no later excerpt reaches them: memory grows with neither the
+length of a track nor their number.
 """
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-import safetensors
 import torch
-from rich.progress import track as progress
-from safetensors.torch import load_file, save_file
+import torch.nn.functional as F
 from torch import Tensor
 
 from musictf.audio.io import audio_info, read_excerpt
 from musictf.datasets.base import Track
 from musictf.errors import InputError
 from musictf.models.backbone import Backbone
-from musictf.runs import cache_folder, file_digest
+from musictf.probing.store import EntryWriter, Extractor, read_entry
+from musictf.runs import rank
 
-EXTRACTOR_VERSION = 1
+EXTRACTOR_VERSION = 2
+_STRETCH = 8  # excerpts that are read from a file at once
+_READ_AHEAD = 4  # stretches
 
 
 @dataclass(kw_only=True)
 class FeatureConfig:
-    """How tracks are cut; ``excerpt_hop`` in tokens (63 is half an excerpt of 126)."""
+    """How tracks are cut, and what is kept.
+
+    Attributes:
+        excerpt_hop: Tokens between excerpts (63 is half an excerpt of 126).
+        precision: Of stored embeddings, ``float16`` or ``float32``; times are float64.
+        batch_size: Excerpts that go through the backbone at once.
+        memory_gib: Features of a split larger than this are trained on from disk.
+    """
 
     excerpt_hop: int = 63
     precision: str = "float16"
     batch_size: int = 16
+    memory_gib: float = 8.0
 
     def __post_init__(self) -> None:
         if self.precision not in {"float16", "float32"}:
@@ -61,78 +71,44 @@ class TrackFeatures:
 
 
 def extract(
-    backbone: Backbone, tracks: Sequence[Track], layers: Sequence[int], config: FeatureConfig, device: str = "cpu"
-) -> Iterator[TrackFeatures]:
-    """Features of tracks, in order, from the cache where it has them; a progress bar where it does not."""
-    identity = {
-        "backbone": backbone.digest(),
-        "extractor": EXTRACTOR_VERSION,
-        "layers": list(layers),
-        "excerpt_hop": config.excerpt_hop,
-        "precision": config.precision,
-    }
-    paths = [_entry(identity, track.audio) for track in tracks]
-    missing = [(track, path) for track, path in zip(tracks, paths, strict=True) if not path.is_file()]
-    if missing:
-        backbone = backbone.to(device).eval()
-        description = f"features of {len(missing)} tracks ({backbone.kind})"
-        for track, path in progress(missing, description, transient=True):
-            _save(track_features(backbone, track.audio, layers, config, device), path, config.precision)
-    for path in paths:
-        yield _load(path)
+    backbone: Backbone,
+    tracks: Sequence[Track],
+    layers: Sequence[int],
+    config: FeatureConfig,
+    device: str = "cpu",
+    advance: Callable[[], None] = lambda: None,
+) -> list[TrackFeatures]:
+    """Features of tracks, in order, mapped from the store; computed first where it lacks them.
 
+    Several processes may do this at once, ranks of one run included: each starts at another track, and leaves out what
+    a neighbour has finished in the meantime.
 
-@torch.inference_mode()
-def track_features(
-    backbone: Backbone, audio: Path, layers: Sequence[int], config: FeatureConfig, device: str = "cpu"
-) -> TrackFeatures:
-    """Features of one whole track, computed.
-
-    Raises:
-        InputError: the audio cannot be read, or is shorter than one spectrogram window.
+    Args:
+        backbone: What computes them.
+        tracks: Whose features.
+        layers: Which layers.
+        config: How tracks are cut.
+        device: Where the backbone runs.
+        advance: Called once for each track that is done.
     """
-    front_end = backbone.front_end.config
-    if config.excerpt_hop * front_end.hop_length > backbone.num_samples:
-        raise InputError(
-            f"features.excerpt_hop={config.excerpt_hop} tokens leaves gaps between excerpts of "
-            f"{backbone.num_samples // front_end.hop_length}; make it smaller"
-        )
-    num_samples = audio_info(audio).num_samples(backbone.sample_rate)
-    if num_samples < front_end.n_fft:
-        raise InputError(f"{audio}: lasts {num_samples / backbone.sample_rate:.3f} s, too short for one window")
-    starts = excerpt_starts(
-        num_samples, backbone.num_samples, config.excerpt_hop * front_end.hop_length, front_end.hop_length
+    extractor = Extractor.of(
+        {
+            "backbone": backbone.digest(),
+            "kind": backbone.kind,
+            "preset": backbone.name,
+            "version": EXTRACTOR_VERSION,
+            "layers": list(layers),
+            "excerpt_hop": config.excerpt_hop,
+            "precision": config.precision,
+        }
     )
-    num_tokens = front_end.num_frames(num_samples)
-    parts: list[tuple[Tensor, Tensor, Tensor]] = []
-    total, weight = None, torch.zeros(num_tokens, dtype=torch.float32)
-    for group in _batches(starts, config.batch_size):
-        waveforms = _waveforms(backbone, audio, group, num_samples)
-        output = backbone(waveforms.to(device), layers)
-        classes = torch.stack([output.class_token[layer] for layer in layers], dim=1).float().cpu()  # (e, L, D)
-        tokens = torch.stack([output.sequence[layer] for layer in layers], dim=2).float().cpu()  # (e, T, L, D)
-        for start, class_token, sequence in zip(group, classes, tokens, strict=True):
-            first = start // front_end.hop_length
-            sequence = sequence[: num_tokens - first]
-            mean = sequence.mean(dim=0)
-            parts.append((class_token, (class_token + sequence.sum(dim=0)) / (1 + len(sequence)), mean))
-            if total is None:
-                total = torch.zeros(num_tokens, *sequence.shape[1:])
-            taper = edge_taper(len(sequence))
-            total[first : first + len(sequence)] += taper[:, None, None] * sequence
-            weight[first : first + len(sequence)] += taper
-    assert total is not None
-    length = min(backbone.num_samples, num_samples)
-    class_token, average, sequence_mean = (torch.stack(column) for column in zip(*parts, strict=True))
-    return TrackFeatures(
-        class_token,
-        average,
-        sequence_mean,
-        total / weight[:, None, None],
-        torch.from_numpy(front_end.frame_times(num_tokens)),
-        torch.tensor([(start + length / 2) / backbone.sample_rate for start in starts], dtype=torch.float64),
-        torch.tensor(num_samples / backbone.sample_rate, dtype=torch.float64),
-    )
+    paths = [extractor.entry(track.audio) for track in tracks]
+    missing = {path: track.audio for track, path in zip(tracks, paths, strict=True) if read_entry(path) is None}
+    for _ in range(len(paths) - len(missing)):
+        advance()
+    if missing:
+        _compute(backbone.to(device).eval(), _own_start(missing), layers, config, device, advance)
+    return [_load(path) for path in paths]
 
 
 def excerpt_starts(num_samples: int, excerpt: int, hop: int, grid: int) -> list[int]:
@@ -158,46 +134,187 @@ def edge_taper(num_tokens: int) -> Tensor:
     return torch.minimum(ramp, ramp.flip(0))
 
 
-def _waveforms(backbone: Backbone, audio: Path, starts: Sequence[int], num_samples: int) -> Tensor:
-    """Excerpts (e, N); the last may lack a part of one hop, filled with zeros whose tokens are dropped later."""
-    front_end, length = backbone.front_end.config, min(backbone.num_samples, num_samples)
-    waveforms = torch.zeros(len(starts), length)
-    for row, start in zip(waveforms, starts, strict=True):
-        present = min(length, num_samples - start)
-        excerpt = read_excerpt(audio, start, present, front_end.sample_rate, front_end.normalise)
-        row[:present] = torch.from_numpy(excerpt)
-    return waveforms
+@dataclass
+class _Cut:
+    """A track and where its excerpts of ``length`` start, in samples at the backbone's rate."""
+
+    path: Path  # of the entry
+    audio: Path
+    num_samples: int
+    length: int
+    starts: list[int]
 
 
-def _batches(starts: Sequence[int], size: int) -> Iterable[Sequence[int]]:
-    return (starts[first : first + size] for first in range(0, len(starts), size))
+_Excerpt = tuple[_Cut, int, Tensor]  # a track, the start of an excerpt and its waveform (N,)
 
 
-def _entry(identity: dict[str, object], audio: Path) -> Path:
-    content = json.dumps(identity | {"audio": _audio_digest(str(audio), audio.stat().st_mtime_ns)}, sort_keys=True)
-    name = hashlib.sha256(content.encode()).hexdigest()
-    return cache_folder() / "features" / name[:2] / f"{name}.safetensors"
+class _Stitcher:
+    """Joins the excerpts of one track as they come, and writes what no later one can change."""
+
+    def __init__(self, cut: _Cut, backbone: Backbone, num_layers: int, precision: str) -> None:
+        front_end = backbone.front_end.config
+        self.hop_length = front_end.hop_length
+        self.num_tokens = front_end.num_frames(cut.num_samples)
+        self.left = len(cut.starts)
+        self.first = 0  # token that the pending ones begin with
+        self.total = torch.zeros(0, num_layers, backbone.embed_dim)
+        self.weight = torch.zeros(0)
+        each = ((len(cut.starts), num_layers, backbone.embed_dim), precision)
+        self.entry = EntryWriter(
+            cut.path,
+            {
+                "class_token": each,
+                "average": each,
+                "sequence_mean": each,
+                "sequence": ((self.num_tokens, num_layers, backbone.embed_dim), precision),
+                "times": ((self.num_tokens,), "float64"),
+                "excerpt_times": ((len(cut.starts),), "float64"),
+                "seconds": ((), "float64"),
+            },
+        )
+        self.entry.append("times", front_end.frame_times(self.num_tokens))
+        centres = [(start + cut.length / 2) / front_end.sample_rate for start in cut.starts]
+        self.entry.append("excerpt_times", centres)
+        self.entry.append("seconds", cut.num_samples / front_end.sample_rate)
+
+    def add(self, start: int, class_token: Tensor, sequence: Tensor) -> None:
+        """The next excerpt: class token (L, D) and sequence tokens (T, L, D)."""
+        first = start // self.hop_length
+        sequence = sequence[: self.num_tokens - first]
+        total = sequence.sum(dim=0)
+        self.entry.append("class_token", class_token)
+        self.entry.append("average", (class_token + total) / (1 + len(sequence)))
+        self.entry.append("sequence_mean", total / len(sequence))
+        self._flush(first)
+        missing = len(sequence) - len(self.total)
+        self.total = torch.cat([self.total, torch.zeros(missing, *sequence.shape[1:])])
+        self.weight = torch.cat([self.weight, torch.zeros(missing)])
+        taper = edge_taper(len(sequence))
+        self.total += taper[:, None, None] * sequence
+        self.weight += taper
+        self.left -= 1
+        if not self.left:
+            self._flush(self.num_tokens)
+            self.entry.finish()
+
+    def _flush(self, token: int) -> None:
+        """Write the pending tokens before this one."""
+        ready = token - self.first
+        if ready > 0:
+            self.entry.append("sequence", self.total[:ready] / self.weight[:ready, None, None])
+        self.total, self.weight, self.first = self.total[ready:], self.weight[ready:], token
 
 
-@functools.lru_cache(maxsize=65536)
-def _audio_digest(path: str, modified: int) -> str:
-    return file_digest(Path(path))
+@torch.inference_mode()
+def _compute(
+    backbone: Backbone,
+    missing: dict[Path, Path],
+    layers: Sequence[int],
+    config: FeatureConfig,
+    device: str,
+    advance: Callable[[], None],
+) -> None:
+    """Fill the store: entries by path, each with its audio."""
+    open_entries: dict[Path, _Stitcher] = {}
+    try:
+        stretches = _read_ahead(_stretches(backbone, missing, config, advance))
+        for batch in _batches(stretches, config.batch_size, backbone.num_samples):
+            classes, sequences = _embedded(backbone, [waveform for *_, waveform in batch], layers, config, device)
+            for (cut, start, _), class_token, sequence in zip(batch, classes, sequences):
+                if cut.path not in open_entries:
+                    open_entries[cut.path] = _Stitcher(cut, backbone, len(layers), config.precision)
+                open_entries[cut.path].add(start, class_token, sequence)
+                if not open_entries[cut.path].left:
+                    del open_entries[cut.path]
+                    advance()
+    finally:
+        for stitcher in open_entries.values():
+            stitcher.entry.abandon()
 
 
-def _save(features: TrackFeatures, path: Path, precision: str) -> None:
-    """Write atomically; embeddings in the asked precision, times always in float64."""
-    dtype = torch.float16 if precision == "float16" else torch.float32
-    tensors = {field.name: getattr(features, field.name) for field in fields(features)}
-    stored = {name: (t if t.dtype == torch.float64 else t.to(dtype)).contiguous() for name, t in tensors.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    save_file(stored, str(temporary))
-    os.replace(temporary, path)
+def _embedded(
+    backbone: Backbone, waveforms: list[Tensor], layers: Sequence[int], config: FeatureConfig, device: str
+) -> tuple[Tensor, Tensor]:
+    """Class tokens (e, L, D) and sequence tokens (e, T, L, D) of excerpts of one length, on the CPU in float32."""
+    stacked = torch.stack(waveforms)
+    if stacked.shape[1] == backbone.num_samples:
+        # Always the same size: a product of another shape may round in another way.
+        stacked = F.pad(stacked, (0, 0, 0, config.batch_size - len(stacked)))
+    output = backbone(stacked.to(device), layers)
+    classes = torch.stack([output.class_token[layer] for layer in layers], dim=1)
+    tokens = torch.stack([output.sequence[layer] for layer in layers], dim=2)
+    return classes.float().cpu(), tokens.float().cpu()
+
+
+def _batches(stretches: Iterable[list[_Excerpt]], size: int, longest: int) -> Iterator[list[_Excerpt]]:
+    """Whole batches across tracks; a track shorter than an excerpt goes alone, for its length is its own."""
+    waiting: list[_Excerpt] = []
+    for excerpts in stretches:
+        if excerpts[0][0].length < longest:
+            yield excerpts
+            continue
+        waiting += excerpts
+        while len(waiting) >= size:
+            yield waiting[:size]
+            waiting = waiting[size:]
+    if waiting:
+        yield waiting
+
+
+def _stretches(
+    backbone: Backbone, missing: dict[Path, Path], config: FeatureConfig, advance: Callable[[], None]
+) -> Iterator[list[_Excerpt]]:
+    """Excerpts of track after track, some neighbouring ones read at once."""
+    front_end = backbone.front_end.config
+    for path, audio in missing.items():
+        if read_entry(path) is not None:  # somebody else was faster
+            advance()
+            continue
+        cut = _cut(backbone, path, audio, config.excerpt_hop)
+        for first in range(0, len(cut.starts), _STRETCH):
+            starts = cut.starts[first : first + _STRETCH]
+            waveform = torch.zeros(starts[-1] + cut.length - starts[0])
+            present = min(len(waveform), cut.num_samples - starts[0])
+            read = read_excerpt(audio, starts[0], present, front_end.sample_rate, front_end.normalise)
+            # The last excerpt may lack a part of one hop: zeros, whose tokens are dropped later.
+            waveform[:present] = torch.from_numpy(read)
+            yield [(cut, start, waveform[start - starts[0] :][: cut.length]) for start in starts]
+
+
+def _cut(backbone: Backbone, path: Path, audio: Path, excerpt_hop: int) -> _Cut:
+    front_end = backbone.front_end.config
+    num_samples = audio_info(audio).num_samples(backbone.sample_rate)
+    if num_samples < front_end.n_fft:
+        raise InputError(f"{audio}: lasts {num_samples / backbone.sample_rate:.3f} s, too short for one window")
+    hop = excerpt_hop * front_end.hop_length
+    if hop > backbone.num_samples:
+        raise InputError(
+            f"features.excerpt_hop={excerpt_hop} tokens leaves gaps between excerpts of "
+            f"{backbone.num_samples // front_end.hop_length}; make it smaller"
+        )
+    starts = excerpt_starts(num_samples, backbone.num_samples, hop, front_end.hop_length)
+    return _Cut(path, audio, num_samples, min(backbone.num_samples, num_samples), starts)
+
+
+def _read_ahead(items: Iterator[list[_Excerpt]]) -> Iterator[list[_Excerpt]]:
+    """The same items, the next few made by a thread meanwhile."""
+    with ThreadPoolExecutor(1) as reader:
+        ahead = deque(reader.submit(next, items, None) for _ in range(_READ_AHEAD))
+        while (item := ahead.popleft().result()) is not None:
+            ahead.append(reader.submit(next, items, None))
+            yield item
+
+
+def _own_start(missing: dict[Path, Path]) -> dict[Path, Path]:
+    """The same entries from another one on: ranks and processes that work side by side share the work."""
+    ranks = int(os.environ.get("WORLD_SIZE", 1))
+    turn = rank() * len(missing) // ranks if ranks > 1 else os.getpid() % len(missing)
+    entries = list(missing.items())
+    return dict(entries[turn:] + entries[:turn])
 
 
 def _load(path: Path) -> TrackFeatures:
-    try:
-        tensors = load_file(str(path))
-    except safetensors.SafetensorError as error:
-        raise InputError(f"{path}: damaged feature cache entry ({error}); delete it and run again") from None
+    tensors = read_entry(path)
+    if tensors is None:
+        raise InputError(f"{path}: gone from the feature store while it was wanted (pruned?); run again")
     return TrackFeatures(**{field.name: tensors[field.name] for field in fields(TrackFeatures)})

@@ -1,21 +1,27 @@
 """Affine heads: many trained at once, few kept, each with the statistics and labels it needs.
 
-Shapes:  R learning rates   L layers   D embedding   C outputs   N examples
+Shapes:  S seeds   R readouts   L layers   K settings (learning rate, weight decay)   D embedding   C outputs
+         N examples
 """
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from musictf.tasks.base import Floats
+
+_TENSORS = ("weight", "bias", "mean", "scale")
 
 
 @dataclass
@@ -32,39 +38,49 @@ class Head:
 
     def logits(self, rows: Tensor) -> Floats:
         """Logits (n, C) of features (n, L, D), in float32."""
-        standard = (rows[:, self.column].float() - self.mean) / self.scale
-        values: Floats = (standard @ self.weight + self.bias).numpy()
+        centred = rows[:, self.column].float() - self.mean
+        values: Floats = (centred @ (self.weight / self.scale[:, None]) + self.bias).numpy()
         return values
 
 
 class HeadGrid(nn.Module):
-    """Affine heads for every learning rate and layer, fed by the same features.
+    """Affine heads for every seed, readout, layer and setting.
 
-    Heads share no parameter and AdamW is element-wise, so training them together is training each alone.
+    Heads share no parameter and the optimiser is element-wise, so training them together is training each alone.
+    Memory in float32: five numbers (value, gradient, two moments, best so far) for each of S R L K (D + 1) C, and
+    N L K C logits and their gradients at a time.
     """
 
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, num_rates: int, mean: Tensor, scale: Tensor, num_outputs: int, seed: int) -> None:
+    def __init__(self, num_settings: int, mean: Tensor, scale: Tensor, num_outputs: int, seeds: Sequence[int]) -> None:
         super().__init__()
-        num_layers, dim = mean.shape
-        generator = torch.Generator().manual_seed(seed)
-        # All rates start from the same weights: they differ by their learning rate alone.
-        start = torch.randn(num_layers, dim, num_outputs, generator=generator) * 0.01
-        self.weights = nn.ParameterList(nn.Parameter(start.clone()) for _ in range(num_rates))
-        self.biases = nn.ParameterList(nn.Parameter(torch.zeros(num_layers, num_outputs)) for _ in range(num_rates))
+        num_readouts, num_layers, dim = mean.shape
+        self.shape = (len(seeds), num_readouts, num_layers, num_settings)
+        # All heads of a seed start from the same weights: they differ by what they read and how they are trained.
+        starts = [torch.randn(dim, num_outputs, generator=torch.Generator().manual_seed(seed)) * 0.01 for seed in seeds]
+        cells = list(itertools.product(range(len(seeds)), range(num_readouts), range(num_settings)))
+        self._number = {cell: number for number, cell in enumerate(cells)}
+        self.weights = nn.ParameterList(starts[seed].repeat(num_layers, 1, 1) for seed, _, _ in cells)
+        self.biases = nn.ParameterList(torch.zeros(num_layers, num_outputs) for _ in cells)
         self.register_buffer("mean", mean)
         self.register_buffer("scale", scale)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Features (N, L, D) to logits (R * L, N, C)."""
-        standard = ((features.float() - self.mean) / self.scale).transpose(0, 1)  # (L, N, D)
-        joined = torch.cat(list(self.weights), dim=-1)  # (L, D, R * C)
-        logits = standard @ joined + torch.cat(list(self.biases), dim=-1)[:, None]
+    def parts(self, seed: int, readout: int, setting: int) -> tuple[nn.Parameter, nn.Parameter]:
+        """Weights (L, D, C) and biases (L, C) of the heads of a seed, readout and setting, by their numbers."""
+        number = self._number[seed, readout, setting]
+        return self.weights[number], self.biases[number]
+
+    def forward(self, features: Tensor, seed: int, readout: int, settings: Sequence[int]) -> Tensor:
+        """Features (N, L, D) to the logits of all heads of a seed, a readout and K settings: (L * K, N, C)."""
+        weights, biases = zip(*(self.parts(seed, readout, setting) for setting in settings))
+        scale = self.scale[readout][..., None]
+        centred = (features.float() - self.mean[readout]).transpose(0, 1)  # (L, N, D)
+        logits = torch.baddbmm(torch.cat(biases, dim=-1)[:, None], centred, torch.cat(weights, dim=-1) / scale)
         num_layers, num_examples, _ = logits.shape
-        split = logits.reshape(num_layers, num_examples, len(self.weights), -1)
-        return split.permute(2, 0, 1, 3).reshape(len(self.weights) * num_layers, num_examples, -1)
+        split = logits.view(num_layers, num_examples, len(settings), -1)
+        return split.transpose(1, 2).reshape(num_layers * len(settings), num_examples, -1)
 
 
 def statistics(rows: Tensor, block: int = 8192) -> tuple[Tensor, Tensor]:
@@ -82,22 +98,39 @@ def statistics(rows: Tensor, block: int = 8192) -> tuple[Tensor, Tensor]:
     return mean.float(), scale.float()
 
 
-def save_heads(heads: list[Head], path: Path, description: dict[str, Any]) -> None:
-    """Write heads with what is needed to use them: layer, selection, labels, in the metadata."""
+def save_heads(heads: Sequence[Head], path: Path, description: dict[str, Any]) -> None:
+    """Write heads, atomically, with what is needed to use them: layer, selection, labels, in the metadata."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {
-        f"layer{head.layer}.{name}": getattr(head, name).contiguous()
-        for head in heads
-        for name in ("weight", "bias", "mean", "scale")
-    }
+    tensors = {f"layer{head.layer}.{name}": getattr(head, name).contiguous() for head in heads for name in _TENSORS}
     selections = {str(head.layer): head.selection for head in heads}
-    save_file(tensors, str(path), metadata={"musictf": json.dumps(description | {"selections": selections})})
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    save_file(tensors, str(temporary), metadata={"musictf": json.dumps(description | {"selections": selections})})
+    os.replace(temporary, path)
+
+
+def load_heads(path: Path) -> list[Head]:
+    """Heads of a file, layer by layer; none where there is no whole file."""
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            selections = json.loads(file.metadata()["musictf"])["selections"]
+            layers = sorted(map(int, selections))
+            return [
+                Head(
+                    layer,
+                    column,
+                    **{name: file.get_tensor(f"layer{layer}.{name}").clone() for name in _TENSORS},
+                    selection=selections[str(layer)],
+                )
+                for column, layer in enumerate(layers)
+            ]
+    except (FileNotFoundError, SafetensorError):
+        return []
 
 
 def finite_or_raise(losses: Tensor, where: str) -> None:
-    """Stop at once when a layer has no finite validation loss, (R, L), at any rate: its features are broken."""
-    broken = np.flatnonzero(~np.isfinite(losses.numpy()).any(axis=0))
-    if len(broken):
+    """Stop at once when some head has no finite validation loss, (..., K), at any setting: its features are broken."""
+    broken = ~torch.isfinite(losses).any(dim=-1)
+    if broken.any():
         raise FloatingPointError(
-            f"{where}: every validation loss of layers {broken.tolist()} (of {losses.shape[1]}) is NaN or infinite"
+            f"{where}: every validation loss of {int(broken.sum())} of {broken.numel()} heads is NaN or infinite"
         )

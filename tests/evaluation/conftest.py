@@ -9,7 +9,9 @@ import soundfile
 from musictf.annotations import Beats, Chords, write_beats, write_chords
 from musictf.datasets.manifest import Manifest
 from musictf.evaluation.run import ProbeRun, probe
-from musictf.models.backbone import random_backbone, save_backbone
+from musictf.evaluation.systems import FLOORS
+from musictf.models.backbone import save_backbone
+from musictf.models.controls import random_backbone
 from musictf.models.vit1d import ViT1DConfig
 from musictf.probing.module import ProbeConfig
 from musictf.runs import TrainerConfig
@@ -88,6 +90,7 @@ def configured(corpus, backbone_path):
             "model": SHAPE,
             "trainer": TrainerConfig(accelerator="cpu"),
             "readouts": ["sequence"],
+            "seeds": [0],
             "floors": [],
             "probe": ProbeConfig(learning_rates=[3e-3, 3e-2], steps=30, batch_size=256, valid_every=15),
             "output_dir": str(folder),
@@ -101,7 +104,7 @@ def configured(corpus, backbone_path):
 def finished(request, configured, tmp_path_factory):
     """A whole run of each task: all readouts, two seeds, all floors."""
     folder = tmp_path_factory.mktemp("run") / request.param
-    everything = {"readouts": ["class", "sequence", "average"], "floors": ["random", "mel", "majority"]}
+    everything = {"readouts": ["class", "sequence", "average"], "floors": list(FLOORS)}
     probe(configured(request.param, folder, seeds=[0, 1], **everything))
     return folder
 

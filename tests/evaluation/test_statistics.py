@@ -7,7 +7,7 @@ from musictf.evaluation.statistics import interval, mean_interval, paired_differ
 
 
 def test_a_resample_draws_as_many_tracks_as_there_are():
-    counts = resample_counts(17, resamples=50)
+    counts = resample_counts([str(k) for k in range(17)], resamples=50)
     assert counts.shape == (50, 17)
     assert (counts.sum(axis=1) == 17).all()
     assert len({tuple(row) for row in counts}) == 50
@@ -23,7 +23,7 @@ def test_the_same_seed_is_the_same_interval_and_another_is_near():
 @pytest.mark.parametrize("num_tracks", [20, 80])
 def test_intervals_hold_the_true_mean_about_95_times_of_100(num_tracks):
     generator = np.random.default_rng(0)
-    intervals = [mean_interval(generator.normal(0.6, 0.2, num_tracks))[1:] for _ in range(400)]
+    intervals = [mean_interval(generator.normal(0.6, 0.2, num_tracks))[1:] for _ in range(1000)]
     held = np.mean([low <= 0.6 <= high for low, high in intervals])
     assert 0.90 < held < 0.98
 
@@ -71,3 +71,48 @@ def test_nothing_defined_is_nan_and_one_track_has_no_interval():
 
 def test_the_interval_is_the_middle_95_per_cent():
     assert interval(np.append(np.arange(1001.0), np.nan)) == (25.0, 975.0)
+
+
+def test_tracks_of_a_group_are_drawn_together():
+    groups = ["a", "b", "a", "c", "b", "a"]
+    counts = resample_counts(groups, resamples=200)
+    assert (counts[:, 0] == counts[:, 2]).all()
+    assert (counts[:, 0] == counts[:, 5]).all()
+    assert (counts[:, 1] == counts[:, 4]).all()
+    assert (counts[:, [0, 1, 3]].sum(axis=1) == 3).all()
+
+
+def test_intervals_over_groups_hold_the_mean_where_intervals_over_tracks_are_too_narrow():
+    generator = np.random.default_rng(4)
+    groups, held = np.repeat([f"album {k}" for k in range(25)], 8), {"groups": 0, "tracks": 0}
+    for _ in range(300):
+        values = np.repeat(generator.normal(0.6, 0.2, 25), 8) + generator.normal(0, 0.02, 200)
+        for name, given in (("groups", groups), ("tracks", None)):
+            _, low, high = mean_interval(values, given, resamples=400)
+            held[name] += low <= 0.6 <= high
+    assert 0.88 < held["groups"] / 300 < 0.98
+    assert held["tracks"] / 300 < 0.65
+
+
+def test_several_seeds_are_drawn_as_well():
+    generator = np.random.default_rng(5)
+    hardness, seeds = generator.normal(0.5, 0.01, 40), np.array([[0.0], [0.2], [0.4]])
+    table = hardness + seeds
+    mean, low, high = mean_interval(table)
+    assert mean == pytest.approx(table.mean())
+    assert low < mean - 0.1
+    assert high > mean + 0.1
+    assert mean_interval(table[:1]) == mean_interval(table[0])
+
+
+def test_one_group_says_nothing_about_the_spread_of_groups():
+    mean, low, high = mean_interval(np.array([0.2, 0.4, 0.6]), ["a", "a", "a"])
+    assert mean == pytest.approx(0.4)
+    assert np.isnan([low, high]).all()
+
+
+def test_a_score_that_rewards_repeated_tracks_has_its_interval_moved_back():
+    values = np.random.default_rng(6).normal(0.72, 0.03, 1000)
+    low, high = interval(values, value=0.60)
+    assert (low + high) / 2 == pytest.approx(0.60, abs=0.005)
+    assert high - low == pytest.approx(np.ptp(interval(values)))

@@ -9,6 +9,7 @@ from safetensors import safe_open
 from musictf.annotations import Beats, Chords, write_beats, write_chords
 from musictf.evaluation import study as module
 from musictf.evaluation.run import probe
+from musictf.evaluation.statistics import resample_counts
 from musictf.evaluation.study import with_intervals
 from musictf.tasks.tagging import Tagging
 
@@ -62,11 +63,11 @@ def test_the_test_split_is_decoded_after_every_choice_and_once_a_row(configured,
     order, settings = [], []
     original = module.decoded
 
-    def spy(task, head, split, decoder):
+    def spy(task, head, readout, split, decoder):
         name = {2: "valid", 3: "test"}[len(split.references)]
         order.append((name, head.layer, decoder["name"]))
         settings.append((head.layer, decoder))
-        return original(task, head, split, decoder)
+        return original(task, head, readout, split, decoder)
 
     monkeypatch.setattr(module, "decoded", spy)
     probe(configured("beat", tmp_path / "run"))
@@ -113,7 +114,9 @@ def test_intervals_of_scores_over_the_whole_split_come_from_resampled_tracks():
     references = [["a"] if k % 2 else ["b"] for k in range(40)]
     estimates = [np.array([0.3 * (k % 2), 0.3 * (k % 2 == 0)]) + generator.random(2) for k in range(40)]
     scores = task.score(references, estimates)
-    found = with_intervals(task, scores, references, estimates)
+    groups = [str(k) for k in range(40)]
+    resampled = task.resample(references, estimates, resample_counts(groups))
+    found = with_intervals(scores, resampled, groups)
     for name in ("map", "roc_auc"):
         low, high = found[name]["ci95"]
         assert low < found[name]["mean"] == scores.corpus[name] < high

@@ -1,0 +1,83 @@
+"""What stands beside a probe without being one: the majority answer, a classical system, and the ceiling.
+
+The ceiling (``oracle``) decodes the truth as it looks at the token rate: what no probe of these tokens can exceed by
+much, however good its backbone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from musictf.audio.io import audio_info, read_excerpt
+from musictf.audio.spectrogram import LogMelConfig
+from musictf.datasets.base import Track
+from musictf.evaluation.study import Study
+from musictf.tasks.base import Floats
+
+LISTENING_RATE = 22_050  # Hz, librosa's own
+_CERTAIN = 12.0  # logit of what is true: a probability of 1 - 6e-6
+
+
+def majority(study: Study, advance: Callable[[], None]) -> None:
+    """Score the answer that ignores the audio: the floor under every floor."""
+    training = study.corpus.references["train"]
+    estimates = []
+    for track in study.corpus.tracks["test"]:
+        estimates.append(study.task.constant(training, audio_info(track.audio).seconds))
+        advance()
+    study.add(_cell("constant"), {"name": "constant"}, estimates)
+
+
+def classical(study: Study, advance: Callable[[], None]) -> None:
+    """Score the task's system without learning, on whole tracks."""
+    estimates = []
+    for track in study.corpus.tracks["test"]:
+        num_samples = audio_info(track.audio).num_samples(LISTENING_RATE)
+        waveform = read_excerpt(track.audio, 0, num_samples, LISTENING_RATE)
+        estimates.append(study.task.listen(waveform, LISTENING_RATE))
+        advance()
+    study.add(_cell("audio"), {"name": study.task.classical}, estimates)
+
+
+def oracle(study: Study, front_end: LogMelConfig, advance: Callable[[], None]) -> None:
+    """Score the truth at the token rate with every decoder, calibrated on validation as that of a probe is."""
+    task, corpus = study.task, study.corpus
+    truth = {
+        split: [
+            _truth(study, track, reference, front_end)
+            for track, reference in zip(corpus.tracks[split], corpus.references[split], strict=True)
+        ]
+        for split in ("valid", "test")
+    }
+    for name in task.decoders:
+        logits, times, _ = map(list, zip(*truth["valid"], strict=True))
+        decoder = task.calibrate(name, logits, times, corpus.references["valid"])
+        estimates = [task.decode(*track, decoder) for track in truth["test"]]
+        study.add(_cell("targets"), decoder, estimates)
+        advance()
+
+
+def _truth(study: Study, track: Track, reference: Any, front_end: LogMelConfig) -> tuple[Floats, Floats, float]:
+    """Logits (K, C) that say the truth, token times (K,) and the duration in seconds."""
+    info = audio_info(track.audio)
+    times = front_end.frame_times(front_end.num_frames(info.num_samples(front_end.sample_rate)))
+    logits = certain_logits(study.task.encode(reference, times), study.task.num_outputs)
+    return logits, times, info.seconds
+
+
+def certain_logits(targets: Tensor, num_outputs: int) -> Floats:
+    """Logits (K, C) of who knows the targets: classes (K,), or probabilities (K, C); unknown ones say nothing."""
+    if targets.is_floating_point():
+        sure = torch.logit(targets.double().nan_to_num(0.5), eps=1e-6).clamp(-_CERTAIN, _CERTAIN)
+        return np.asarray(sure.numpy())
+    known = torch.nn.functional.one_hot(targets.clamp(min=0), num_outputs) * (targets >= 0)[:, None]
+    return np.asarray((_CERTAIN * known).double().numpy())
+
+
+def _cell(readout: str) -> dict[str, Any]:
+    return {"readout": readout, "layer": 0, "seed": 0, "selected": True}
