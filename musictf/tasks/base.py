@@ -12,17 +12,20 @@ are annotations as distributed, never reduced targets; every score is larger for
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
+import torch.nn.functional as F
 from torch import Tensor
 
 Floats = npt.NDArray[np.float64]
 Decoder = dict[str, Any]
+
+MASKED = -1  # target of an example that has no class: it neither trains nor counts
 
 
 @dataclass
@@ -33,8 +36,8 @@ class Scores:
         corpus: Value of each score over the split.
         per_track: For scores that are means over tracks, the value of each track, (num_tracks,); NaN where a track
             leaves the score undefined.
-        details: What else there is to say: counts (``classes_scored``), tables by class (``by_class``,
-            ``confusion``); plain numbers, texts, lists and dicts.
+        details: Counts that cost nothing (``classes_scored``); plain numbers, texts, lists and dicts. Tables by
+            class come from `Task.details`.
     """
 
     corpus: dict[str, float]
@@ -80,6 +83,10 @@ class Task:
         """Mean loss of one head, (N, C) against the targets of N examples; must work under `torch.vmap`."""
         raise NotImplementedError
 
+    def weight(self, targets: Tensor) -> float:
+        """How many of N examples the mean in ``loss`` is over: masked ones do not count."""
+        return float(len(targets))
+
     def calibrate(self, decoder: str, logits: Sequence[Floats], times: Sequence[Floats], references: Any) -> Decoder:
         """Settings of a decoder, chosen on the validation tracks; at least its ``name``."""
         return {"name": decoder}
@@ -92,10 +99,21 @@ class Task:
         """Scores of a whole split, one reference and one estimate a track."""
         raise NotImplementedError
 
+    def validate(self, references: Sequence[Any], estimates: Sequence[Any]) -> float:
+        """The headline of validation tracks, NaN where it is undefined; a task that can have it sooner says how."""
+        return self.score(references, estimates).corpus.get(self.headline, float("nan"))
+
     def resample(self, references: Sequence[Any], estimates: Sequence[Any], counts: Floats) -> dict[str, Floats]:
         """Corpus values when track i counts ``counts[r, i]`` times, (R, num_tracks) -> (R,) each.
 
         Needed only for scores that are not means over tracks.
+        """
+        return {}
+
+    def details(self, references: Sequence[Any], estimates: Sequence[Any]) -> dict[str, Any]:
+        """What else there is to say about a split, for chosen heads only: tables by class, confusions, counts.
+
+        Plain numbers, texts, lists and dicts; None where a value is undefined, never NaN.
         """
         return {}
 
@@ -112,9 +130,30 @@ class Task:
         raise NotImplementedError
 
 
-def track_means(values: dict[str, list[float]]) -> Scores:
+def track_means(values: Mapping[str, Sequence[float] | Floats]) -> Scores:
     """Scores whose corpus value is the mean over the tracks where it is defined."""
     per_track = {name: np.asarray(column, dtype=np.float64) for name, column in values.items()}
-    defined = {name: column[~np.isnan(column)] for name, column in per_track.items()}
-    corpus = {name: float(column.mean()) for name, column in defined.items() if len(column)}
+    scored = {name: column[~np.isnan(column)] for name, column in per_track.items()}
+    corpus = {name: float(column.mean()) for name, column in scored.items() if len(column)}
     return Scores(corpus, {name: per_track[name] for name in corpus})
+
+
+def masked_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross-entropy of (N, C) over the examples whose class is known, (N,); 0 where all are ``MASKED``.
+
+    Under `torch.vmap` this is as fast as gathering from a log-softmax by hand.
+    """
+    total = F.cross_entropy(logits, targets, ignore_index=MASKED, reduction="sum")
+    return total / (targets != MASKED).sum().clamp(min=1)
+
+
+def mean_softmax(logits: Floats) -> Floats:
+    """Class probabilities of a track, (C,): the mean over its excerpts (E, C), in float64."""
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True), dtype=np.float64)
+    probabilities: Floats = (shifted / shifted.sum(axis=1, keepdims=True)).mean(axis=0)
+    return probabilities
+
+
+def defined(value: float) -> float | None:
+    """A number for `Task.details`: None instead of NaN."""
+    return None if np.isnan(value) else float(value)

@@ -3,25 +3,26 @@
 Conventions: seconds; the reference is the annotation, never frames turned back to times; `mir_eval` leaves out the
 first 5 s of both lists, and so do we, for downbeats as well; a beat counts within +-70 ms. Training targets are
 widened, scoring is not. Tracks are decoded whole, from stitched activations. A track without reference beats after the
-first 5 s leaves every mean; fewer than two estimated beats score 0.
+first 5 s leaves every mean; fewer than two estimated beats score 0. An estimate without bars has no downbeat score.
 
 Scored by `mir_eval.beat`: ``f_measure cemgil goto p_score cmlc cmlt amlc amlt information_gain``, and
 ``downbeat_f_measure`` where bars are annotated. Decoders: ``peaks`` (local maxima over +-70 ms, refined by a parabola,
 threshold from validation) and ``dynamic_programming`` (`librosa.beat.beat_track` on the activation). In both, a beat
-whose downbeat activation exceeds a threshold from validation starts a bar.
+whose downbeat activation exceeds a threshold from validation starts a bar. Classical: `librosa.beat.beat_track`.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import librosa
 import mir_eval
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from scipy.ndimage import maximum_filter1d
@@ -31,6 +32,8 @@ from musictf.annotations import Beats, write_beats
 from musictf.tasks.base import Decoder, Floats, Scores, Task, track_means
 
 _TAIL_SECONDS = 2.0
+_LIBROSA_WINDOW = 2048  # samples
+_LIBROSA_RATE = 22050  # hertz; librosa's default hop of 512 samples is 23 ms only here
 _NAMES = {
     "f_measure": "F-measure",
     "cemgil": "Cemgil",
@@ -54,6 +57,7 @@ class Beat(Task):
     headline: ClassVar[str] = "f_measure"
     suffix: ClassVar[str] = ".beats"
     decoders: ClassVar[tuple[str, ...]] = ("peaks", "dynamic_programming")
+    classical: ClassVar[str] = "librosa_beat_track"
 
     tolerance: float = 0.07  # seconds
     target_width: float = 0.05  # seconds to either side over which a training target falls to 0
@@ -78,37 +82,33 @@ class Beat(Task):
         return torch.from_numpy(np.column_stack(columns)).float()
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        known = ~targets.isnan()
-        losses = F.binary_cross_entropy_with_logits(logits, targets.nan_to_num(), reduction="none")
-        return (losses * known).sum() / known.sum().clamp(min=1)
+        return known_cross_entropy(logits, targets)
 
     def calibrate(
         self, decoder: str, logits: Sequence[Floats], times: Sequence[Floats], references: Sequence[Beats]
     ) -> Decoder:
-        activations = [_sigmoid(track) for track in logits]
+        activations = [sigmoid(track) for track in logits]
         pairs = list(zip(activations, times, strict=True))
         settings: Decoder = {"name": decoder, "threshold": 0.0, "downbeat_threshold": 0.5}
         if decoder == "peaks":
-            settings["threshold"] = _best(
-                _candidates(np.concatenate([track[:, 0] for track in activations])),
+            settings["threshold"], _ = best_threshold(
+                [track[:, 0] for track in activations],
                 [beats.times for beats in references],
                 lambda value: [peak_times(track[:, 0], t, value, self.tolerance) for track, t in pairs],
             )
         bars = {k: beats.downbeats for k, beats in enumerate(references) if beats.downbeats is not None}
-        barred = list(bars)
-        if barred:
-            found = [self._beat_times(*pairs[k], settings) for k in barred]
-            strengths = [np.interp(beats, pairs[k][1], activations[k][:, 1]) for k, beats in zip(barred, found)]
-            if any(len(strength) for strength in strengths):
-                settings["downbeat_threshold"] = _best(
-                    _candidates(np.concatenate(strengths)),
-                    list(bars.values()),
-                    lambda value: [beats[s >= value] for beats, s in zip(found, strengths, strict=True)],
-                )
+        found = [self._beat_times(*pairs[k], settings) for k in bars]
+        strengths = [np.interp(beats, pairs[k][1], activations[k][:, 1]) for k, beats in zip(bars, found, strict=True)]
+        if any(len(strength) for strength in strengths):
+            settings["downbeat_threshold"], _ = best_threshold(
+                strengths,
+                list(bars.values()),
+                lambda value: [beats[s >= value] for beats, s in zip(found, strengths, strict=True)],
+            )
         return settings
 
     def decode(self, logits: Floats, times: Floats, seconds: float, decoder: Decoder) -> Beats:
-        activation = _sigmoid(logits)
+        activation = sigmoid(logits)
         beats = self._beat_times(activation, times, decoder)
         starts_bar = np.interp(beats, times, activation[:, 1]) >= decoder["downbeat_threshold"]
         return Beats(beats, bar_positions(starts_bar))
@@ -116,6 +116,21 @@ class Beat(Task):
     def score(self, references: Sequence[Beats], estimates: Sequence[Beats]) -> Scores:
         rows = [beat_scores(*pair) for pair in zip(references, estimates, strict=True)]
         return track_means({name: [row[name] for row in rows] for name in rows[0]})
+
+    def details(self, references: Sequence[Beats], estimates: Sequence[Beats]) -> dict[str, Any]:
+        """How many tracks have nothing to score, or score 0 for want of beats."""
+        wanted, found = ([len(mir_eval.beat.trim_beats(b.times)) for b in side] for side in (references, estimates))
+        return {
+            "tracks": len(wanted),
+            "fewer_than_2_reference_beats": sum(number < 2 for number in wanted),
+            "fewer_than_2_estimated_beats": sum(number < 2 for number in found),
+            "without_bars": sum(beats.positions is None for beats in references),
+        }
+
+    def listen(self, waveform: npt.NDArray[np.float32], sample_rate: int) -> Beats:
+        waveform, sample_rate = at_librosa_rate(waveform, sample_rate)
+        _, times = librosa.beat.beat_track(y=waveform, sr=sample_rate, units="time")
+        return Beats(np.asarray(times, dtype=np.float64))
 
     def constant(self, annotations: Sequence[Beats], seconds: float) -> Beats:
         times = np.arange(0.0, seconds, self.beat_seconds)
@@ -185,6 +200,15 @@ def dynamic_programming_times(activation: Floats, times: Floats) -> Floats:
     return found
 
 
+def at_librosa_rate(waveform: npt.NDArray[np.float32], sample_rate: int) -> tuple[npt.NDArray[np.float32], int]:
+    """A waveform (N,) at the rate that the defaults of librosa's trackers are meant for, and that rate in hertz.
+
+    What is shorter than the one window they need ends in silence.
+    """
+    resampled = librosa.resample(waveform, orig_sr=sample_rate, target_sr=_LIBROSA_RATE)
+    return np.pad(resampled, (0, max(0, _LIBROSA_WINDOW - len(resampled)))), _LIBROSA_RATE
+
+
 def bar_positions(starts_bar: np.ndarray) -> np.ndarray:
     """Position of each beat in its bar, (n,), from which beats start one; beats before the first count from 2."""
     positions = np.empty(len(starts_bar), dtype=np.int64)
@@ -207,34 +231,59 @@ def beat_scores(reference: Beats, estimate: Beats) -> dict[str, float]:
             warnings.filterwarnings("ignore", module="mir_eval")
             evaluated = mir_eval.beat.evaluate(reference.times, estimate.times)
         scores = {name: float(evaluated[key]) for name, key in _NAMES.items()}
-    bars = reference.downbeats
-    scores["downbeat_f_measure"] = np.nan if bars is None else _f_measure(bars, estimate.downbeats)
+    bars, heard = reference.downbeats, estimate.downbeats
+    scores["downbeat_f_measure"] = np.nan if bars is None or heard is None else trimmed_f_measure(bars, heard)
     return scores
 
 
-def _f_measure(reference: Floats, estimate: Floats | None) -> float:
-    """F-measure after the trim; NaN without reference events, 0 without estimates."""
-    wanted = mir_eval.beat.trim_beats(reference)
-    found = mir_eval.beat.trim_beats(np.empty(0) if estimate is None else estimate)
+def trimmed_f_measure(reference: Floats, estimate: Floats) -> float:
+    """F-measure of events after the first 5 s; NaN without reference events, 0 without estimates."""
+    wanted, found = mir_eval.beat.trim_beats(reference), mir_eval.beat.trim_beats(estimate)
     if len(wanted) == 0:
         return np.nan
     return float(mir_eval.beat.f_measure(wanted, found)) if len(found) else 0.0
 
 
-def _best(candidates: Floats, references: Sequence[Floats], decode: object) -> float:
-    """The candidate threshold with the best mean F-measure over the references that define one."""
+def best_threshold(
+    values: Sequence[Floats],
+    references: Sequence[Floats],
+    decode: Callable[[float], list[Floats]],
+    measure: Callable[[Floats, Floats], float] = trimmed_f_measure,
+) -> tuple[float, float]:
+    """The threshold that scores best over a split, and its score.
+
+    Args:
+        values: What is compared with the threshold, track by track; quantiles of it and even steps are tried.
+        references: Event times in seconds, track by track.
+        decode: Estimated times of every track for a threshold.
+        measure: Score of one track, reference first; NaN where the reference defines none.
+
+    Returns:
+        Threshold, and the mean score over the tracks (0 for those without one).
+    """
+    candidates = _candidates(np.concatenate(values))
     scores = [
-        np.nansum([_f_measure(reference, found) for reference, found in zip(references, decode(value), strict=True)])  # type: ignore[operator]
+        np.nansum(
+            [measure(reference, found) for reference, found in zip(references, decode(float(value)), strict=True)]
+        )
         for value in candidates
     ]
-    return float(candidates[int(np.argmax(scores))])
+    best = int(np.argmax(scores))
+    return float(candidates[best]), float(scores[best] / len(references))
+
+
+def known_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean binary cross-entropy of (N, C) over the targets that are known, that is, not NaN."""
+    known = ~targets.isnan()
+    losses = F.binary_cross_entropy_with_logits(logits, targets.nan_to_num(), reduction="none")
+    return (losses * known).sum() / known.sum().clamp(min=1)
+
+
+def sigmoid(logits: Floats) -> Floats:
+    """Probabilities of logits, in float64."""
+    return 1 / (1 + np.exp(-logits.astype(np.float64)))
 
 
 def _candidates(values: Floats) -> Floats:
-    """Thresholds worth trying: quantiles of what occurs, and even steps between the extremes."""
     steps = np.linspace(values.min(), values.max(), 12)[1:-1]
     return np.unique(np.concatenate([np.quantile(values, np.linspace(0.1, 0.95, 10)), steps]))
-
-
-def _sigmoid(logits: Floats) -> Floats:
-    return 1 / (1 + np.exp(-logits.astype(np.float64)))

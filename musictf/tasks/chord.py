@@ -6,35 +6,40 @@ belongs to the interval its centre lies in; decoded boundaries lie half-way betw
 
 Scored by `mir_eval.chord`: ``root thirds triads majmin sevenths tetrads mirex``, each weighted by duration within the
 track, ``seg``, and ``coverage``, the share of reference time that ``majmin`` compares at all. A score that no part of
-a track defines is NaN there and leaves the mean. Decoders: ``argmax`` of each token, and ``viterbi``
-(`librosa.sequence`) whose chance to stay comes from the mean chord duration of the training split.
+a track defines is NaN there and leaves the mean over tracks. ``wcsr_NAME`` is the weighted chord symbol recall: the
+same comparison with all tracks laid end to end, so that each weighs as much as the time of it that is compared.
+Decoders: ``argmax`` of each token, and ``viterbi`` (`librosa.sequence`) whose chance to stay comes from the mean chord
+duration of the training split. Classical: chroma, 24 triad templates and the same Viterbi search.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import librosa
 import mir_eval
 import numpy as np
+import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from musictf.annotations import Chords, write_chords
-from musictf.tasks.base import Decoder, Floats, Scores, Task, track_means
+from musictf.tasks.agreement import COMPARISONS, MAJMIN, Stretches, compared, durations, segmentation, stretches
+from musictf.tasks.base import MASKED, Decoder, Floats, Scores, Task, masked_cross_entropy, track_means
+from musictf.tasks.chroma import PITCH_CLASSES, track_chroma
 
-_PITCH_CLASSES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
-VOCABULARY = tuple(f"{root}:{quality}" for quality in ("maj", "min") for root in _PITCH_CLASSES) + ("N",)
+VOCABULARY = tuple(f"{root}:{quality}" for quality in ("maj", "min") for root in PITCH_CLASSES) + ("N",)
 NO_CHORD = len(VOCABULARY) - 1
-MASKED = -1
+QUALITIES = ("maj", "min", "7", "maj7", "min7", "dim", "aug", "sus", "N", "other")
 
 _TRIADS = np.array([[1, 0, 0, 0, 1, 0, 0, 1], [1, 0, 0, 1, 0, 0, 0, 1]])  # semitones 0 to 7, as majmin compares
-_COMPARISONS = ("root", "thirds", "triads", "majmin", "sevenths", "tetrads", "mirex")
+_QUALITY_OF = {"dim7": "dim", "hdim7": "dim", "sus2": "sus", "sus4": "sus"}
+_SHARPNESS = 5.0  # logits per unit of cosine between chroma and template; chosen on training tracks of pop909
+_SILENCE_DECIBELS = -50.0  # under the loudest frame: no chord
+_LISTEN_SECONDS = 2.0  # mean chord duration that the classical system expects
 
 
 @dataclass(kw_only=True)
@@ -47,6 +52,7 @@ class Chord(Task):
     headline: ClassVar[str] = "majmin"
     suffix: ClassVar[str] = ".lab"
     decoders: ClassVar[tuple[str, ...]] = ("argmax", "viterbi")
+    classical: ClassVar[str] = "chroma_templates"
 
     mean_seconds: float = 2.0  # of a chord; learnt from the training split
 
@@ -66,8 +72,7 @@ class Chord(Task):
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         # A short batch may be masked altogether: it must weigh nothing, not be NaN.
-        total = F.cross_entropy(logits, targets, ignore_index=MASKED, reduction="sum")
-        return total / (targets != MASKED).sum().clamp(min=1)
+        return masked_cross_entropy(logits, targets)
 
     def decode(self, logits: Floats, times: Floats, seconds: float, decoder: Decoder) -> Chords:
         if decoder["name"] == "argmax":
@@ -78,8 +83,38 @@ class Chord(Task):
         return {"name": decoder} | ({"mean_seconds": round(self.mean_seconds, 6)} if decoder == "viterbi" else {})
 
     def score(self, references: Sequence[Chords], estimates: Sequence[Chords]) -> Scores:
-        rows = [chord_scores(*pair) for pair in zip(references, estimates, strict=True)]
-        return track_means({name: [row[name] for row in rows] for name in rows[0]})
+        split = stretches(references, estimates)
+        agreed, counted = durations(split)
+        seconds = split.sums(split.seconds)
+        shares = np.divide(agreed, counted, out=np.full_like(agreed, np.nan), where=counted > 0)
+        scores = track_means(
+            dict(zip(COMPARISONS, shares.T, strict=True))
+            | {"coverage": counted[:, MAJMIN] / seconds, "seg": segmentation(split)}
+        )
+        recalls = _recalls(agreed, counted, seconds, np.ones((1, len(references))))
+        scores.corpus |= {name: float(value[0]) for name, value in recalls.items() if not np.isnan(value[0])}
+        return scores
+
+    def resample(self, references: Sequence[Chords], estimates: Sequence[Chords], counts: Floats) -> dict[str, Floats]:
+        split = stretches(references, estimates)
+        return _recalls(*durations(split), split.sums(split.seconds), counts)
+
+    def details(self, references: Sequence[Chords], estimates: Sequence[Chords]) -> dict[str, Any]:
+        """Seconds and accuracy by the quality of the reference chord, and what is taken for what.
+
+        ``confusion[q][p][d]`` counts seconds of reference quality q, where majmin compares it, estimated as quality p
+        with a root d semitones above the right one; of ``N`` there is no root, so those cells hold one number.
+        """
+        split = stretches(references, estimates)
+        return {"by_quality": _by_quality(split), "confusion": _confusion(split)}
+
+    def listen(self, waveform: npt.NDArray[np.float32], sample_rate: int) -> Chords:
+        chroma, times, level = track_chroma(waveform, sample_rate)
+        templates = np.array([np.roll(np.pad(triad, (0, 4)), root) for triad in _TRIADS for root in range(12)])
+        cosine = chroma.T @ templates.T / np.sqrt(3)
+        silent = np.where(level < _SILENCE_DECIBELS, 2.0, 0.0)  # no cosine exceeds 1
+        logits = _SHARPNESS * np.column_stack([cosine, silent])
+        return merged_chords(_viterbi(logits, times, _LISTEN_SECONDS), times, len(waveform) / sample_rate)
 
     def constant(self, annotations: Sequence[Chords], seconds: float) -> Chords:
         durations = np.zeros(len(VOCABULARY))
@@ -99,7 +134,7 @@ def chord_classes(labels: Sequence[str]) -> np.ndarray:
     classes = np.full(len(labels), MASKED)
     for quality, triad in enumerate(_TRIADS):
         matches = (roots >= 0) & (bitmaps[:, :8] == triad).all(axis=1)
-        classes[matches] = quality * len(_PITCH_CLASSES) + roots[matches]
+        classes[matches] = quality * len(PITCH_CLASSES) + roots[matches]
     classes[[label == mir_eval.chord.NO_CHORD for label in labels]] = NO_CHORD
     return classes
 
@@ -119,33 +154,55 @@ def merged_chords(classes: np.ndarray, times: Floats, seconds: float) -> Chords:
     return Chords(np.column_stack([boundaries[:-1], boundaries[1:]]), [VOCABULARY[k] for k in classes[firsts]])
 
 
-def chord_scores(reference: Chords, estimate: Chords) -> dict[str, float]:
-    """Scores of one track, as `mir_eval.chord.evaluate` computes them, but NaN where it would call nothing 0."""
-    start, end = reference.intervals.min(), reference.intervals.max()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=UserWarning, module="mir_eval")
-        intervals, labels = mir_eval.util.adjust_intervals(
-            estimate.intervals, estimate.labels, start, end, mir_eval.chord.NO_CHORD, mir_eval.chord.NO_CHORD
-        )
-        # mir_eval leaves an empty interval where an estimate changes exactly at the end of the reference.
-        kept = np.flatnonzero(np.diff(intervals).ravel() > 0)
-        intervals, labels = intervals[kept], [labels[k] for k in kept]
-        merged, wanted, found = mir_eval.util.merge_labeled_intervals(
-            reference.intervals, reference.labels, intervals, labels
-        )
-        durations = mir_eval.util.intervals_to_durations(merged)
-        scores = {}
-        for name in _COMPARISONS:
-            comparisons = getattr(mir_eval.chord, name)(wanted, found)
-            compared = durations[comparisons >= 0].sum()
-            scores[name] = mir_eval.chord.weighted_accuracy(comparisons, durations) if compared > 0 else np.nan
-            if name == "majmin":
-                scores["coverage"] = compared / durations.sum()
-        scores["seg"] = mir_eval.chord.seg(
-            mir_eval.chord.merge_chord_intervals(reference.intervals, reference.labels),
-            mir_eval.chord.merge_chord_intervals(intervals, labels),
-        )
-    return {name: float(value) for name, value in scores.items()}
+def _recalls(agreed: Floats, counted: Floats, seconds: Floats, counts: Floats) -> dict[str, Floats]:
+    """Weighted chord symbol recalls when tracks count several times, (R, num_tracks) -> (R,) each; NaN for 0 / 0."""
+    weighed = counts @ counted
+    shares = np.divide(counts @ agreed, weighed, out=np.full_like(weighed, np.nan), where=weighed > 0)
+    recalls = {f"wcsr_{name}": share for name, share in zip(COMPARISONS, shares.T, strict=True)}
+    return recalls | {"wcsr_coverage": weighed[:, MAJMIN] / (counts @ seconds)}
+
+
+def chord_quality(label: str) -> str:
+    """Which of ``QUALITIES`` a Harte label has; ninths and more count as the seventh chord they extend."""
+    if label in (mir_eval.chord.NO_CHORD, mir_eval.chord.X_CHORD):
+        return "N" if label == mir_eval.chord.NO_CHORD else "other"
+    quality = mir_eval.chord.split(label, reduce_extended_chords=True)[1]
+    if label.split(":")[-1].startswith("minmaj7"):  # mir_eval reduces it to min
+        return "other"
+    quality = _QUALITY_OF.get(quality, quality)
+    return quality if quality in QUALITIES else "other"
+
+
+def _by_quality(split: Stretches) -> dict[str, dict[str, float | None]]:
+    qualities = np.array([chord_quality(label) for label in split.labels])[split.wanted]
+    answers = compared(split)
+    table: dict[str, dict[str, float | None]] = {}
+    for quality in QUALITIES:
+        chosen = qualities == quality
+        if not chosen.any():
+            continue
+        table[quality] = {"seconds": float(split.seconds[chosen].sum())}
+        for name in ("root", "majmin"):
+            column = answers[:, COMPARISONS.index(name)]
+            counted = chosen & (column >= 0)
+            total = split.seconds[counted].sum()
+            table[quality][name] = float((split.seconds * column)[counted].sum() / total) if counted.any() else None
+    return table
+
+
+def _confusion(split: Stretches) -> dict[str, dict[str, list[float] | float]]:
+    classes = chord_classes(split.labels)
+    wanted, found = classes[split.wanted], classes[split.found]
+    names = ("maj", "min", "N")
+    table: dict[str, dict[str, list[float] | float]] = {}
+    for row, reference in enumerate(names):
+        table[reference] = {}
+        for column, estimate in enumerate(names):
+            chosen = (wanted != MASKED) & (wanted // 12 == row) & (found != MASKED) & (found // 12 == column)
+            seconds, rises = split.seconds[chosen], (found - wanted)[chosen] % 12
+            by_root = np.bincount(rises, seconds, 12)
+            table[reference][estimate] = float(seconds.sum()) if "N" in (reference, estimate) else by_root.tolist()
+    return table
 
 
 def _viterbi(logits: Floats, times: Floats, mean_seconds: float) -> np.ndarray:

@@ -2,7 +2,8 @@
 
 Conventions: the vocabulary is every tag of the training split, sorted; probabilities of a track are the mean over its
 excerpts, in float32 or better; scores are macro means over the classes that have tracks with and without the tag
-in the split, and ``classes_scored`` says how many those are (a class without positives is undefined, not 0).
+in the split, and ``classes_scored`` says how many those are (a class without positives is undefined, not 0). A tag that
+training never showed cannot be scored; ``details`` names it.
 
 Scored: ``map``, the mean of average precisions, and ``roc_auc``, both by torchmetrics.
 """
@@ -11,10 +12,11 @@ from __future__ import annotations
 
 import csv
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -23,7 +25,7 @@ from torch import Tensor
 from torchmetrics.functional.classification import multilabel_auroc, multilabel_average_precision
 
 from musictf.errors import InputError
-from musictf.tasks.base import Decoder, Floats, Scores, Task
+from musictf.tasks.base import Decoder, Floats, Scores, Task, defined
 
 
 @dataclass(kw_only=True)
@@ -83,6 +85,18 @@ class Tagging(Task):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Mean of empty slice")
             return {"map": np.nanmean(precision, axis=1), "roc_auc": np.nanmean(area, axis=1)}
+
+    def details(self, references: Sequence[Sequence[str]], estimates: Sequence[Floats]) -> dict[str, Any]:
+        """Average precision, ROC-AUC and tracks of each class, and the tags that training never showed."""
+        truth, probabilities = self._matrices(references, estimates)
+        precision, area = weighted_ranking(truth, probabilities, np.ones((1, len(truth))))
+        positives = truth.sum(axis=0)
+        by_class = {
+            tag: {"positives": int(positives[k]), "map": defined(precision[0, k]), "roc_auc": defined(area[0, k])}
+            for k, tag in enumerate(self.vocabulary)
+        }
+        unseen = Counter(tag for tags in references for tag in set(tags) - set(self.vocabulary))
+        return {"by_class": by_class, "unseen_tags": dict(sorted(unseen.items()))}
 
     def constant(self, annotations: Sequence[Sequence[str]], seconds: float) -> Floats:
         return np.mean([self.encode(tags, np.empty(0)).numpy() for tags in annotations], axis=0, dtype=np.float64)

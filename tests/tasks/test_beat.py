@@ -266,3 +266,33 @@ def test_the_constant_estimate_beats_at_the_median_period_of_training(task):
     estimate = task.constant([], 6.0)
     np.testing.assert_allclose(np.diff(estimate.times), 0.6)
     assert estimate.times.max() < 6.0
+
+
+def test_an_estimate_without_bars_has_no_downbeat_score(task, clicks):
+    beats = clicks(30.0, 120)
+    scores = beat_scores(beats, Beats(beats.times))
+    assert np.isnan(scores["downbeat_f_measure"])
+    assert scores["f_measure"] == 1
+    none = Beats(beats.times, np.full(len(beats.times), 2))
+    assert beat_scores(beats, none)["downbeat_f_measure"] == 0
+
+
+def test_details_count_the_tracks_with_nothing_to_score(task, clicks):
+    beats = clicks(30.0, 120)
+    one, none = Beats(np.array([4.0, 6.0])), Beats(np.empty(0), np.empty(0, dtype=int))
+    assert task.details([beats, one, none, beats], [beats, beats, beats, one]) == {
+        "tracks": 4,
+        "fewer_than_2_reference_beats": 2,
+        "fewer_than_2_estimated_beats": 1,
+        "without_bars": 1,
+    }
+
+
+@pytest.mark.parametrize("rate", [16000, 44100])
+def test_librosa_follows_a_metronome(task, rate):
+    beats = Beats(np.arange(0.5, 19.5, 0.5))
+    waveform = np.zeros(20 * rate)
+    for beat in beats.times:
+        start = int(beat * rate)
+        waveform[start : start + rate // 100] = np.random.default_rng(0).normal(0, 0.5, rate // 100)
+    assert beat_scores(beats, task.listen(waveform.astype(np.float32), rate))["f_measure"] > 0.9

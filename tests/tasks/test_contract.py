@@ -1,17 +1,21 @@
 """What every task must do, for all that stand in ``musictf/tasks``."""
 
 import importlib
+import json
 import math
 import pkgutil
 from pathlib import Path
 
+import mir_eval
 import numpy as np
 import pytest
 import torch
+import yaml
 
 import musictf.tasks
-from musictf.annotations import Beats, Chords, read_beats, read_chords
+from musictf.annotations import Beats, Chords, read_beats, read_chords, read_onsets
 from musictf.tasks.base import Scores, Task
+from musictf.tasks.tempo import Tempi
 
 CONF = Path(musictf.tasks.__file__).resolve().parents[2] / "conf" / "task"
 
@@ -24,10 +28,13 @@ def found_tasks():
 
 
 TASKS = found_tasks()
+SHARED = {"base", "agreement", "chroma"}  # files of the folder that hold what tasks share
 TIMES = np.arange(626) * 512 / 16000
 SECONDS = 20.0
 CHANGES = [0.0, *((np.array([60, 200, 330, 470]) + 0.5) * 512 / 16000), SECONDS]  # half-way between two tokens
 HALVES = np.column_stack([CHANGES[:-1], CHANGES[1:]])
+
+BEATS = [Beats(np.arange(0.3, 19.5, step), np.arange(len(np.arange(0.3, 19.5, step))) % 4 + 1) for step in (0.5, 0.6)]
 
 # One list of annotations a task; a new task needs its own.
 ANNOTATIONS = {
@@ -36,11 +43,28 @@ ANNOTATIONS = {
         Chords(HALVES, ["C:maj", "A:min", "N", "F:maj", "G:maj"]),
         Chords(HALVES, ["D:min", "C:maj", "C:maj", "Bb:maj", "N"]),
     ],
-    "beat": [
-        Beats(np.arange(0.3, 19.5, step), np.arange(len(np.arange(0.3, 19.5, step))) % 4 + 1) for step in (0.5, 0.6)
-    ],
+    "beat": BEATS,
+    "downbeat": BEATS,
+    "tempo": BEATS,
+    "onset": [np.arange(0.2, 19.5, 0.22), np.array([0.5, 0.9, 1.6, 4.0, 12.3])],
+    "key": ["C major", "Db minor", "f# Minor", "C major", "a minor"],
+    "classification": ["rock", "jazz", "rock", "classical"],
 }
-READERS = {"chord": read_chords, "beat": read_beats}
+
+
+def read_tempi(path):
+    (slow, fast), weight = mir_eval.io.load_tempo(str(path))
+    return Tempi(slow, fast, weight)
+
+
+READERS = {
+    "chord": read_chords,
+    "beat": read_beats,
+    "downbeat": read_beats,
+    "onset": read_onsets,
+    "tempo": read_tempi,
+    "key": lambda path: mir_eval.io.load_key(str(path)),
+}
 
 
 @pytest.fixture(params=TASKS, ids=lambda task: task.name)
@@ -61,7 +85,8 @@ def perfect_logits(task, annotation):
     if target.is_floating_point():
         logits = (target - 0.5) * 20
         return (logits.expand(2, -1) if task.level == "track" else logits).numpy()
-    return (torch.nn.functional.one_hot(target.clamp(min=0), task.num_outputs) * 20.0).numpy()
+    logits = torch.nn.functional.one_hot(target.clamp(min=0), task.num_outputs) * 20.0
+    return (logits.expand(2, -1) if task.level == "track" else logits).numpy()
 
 
 def perfect_estimates(task, annotations, decoder):
@@ -78,9 +103,16 @@ def a_batch(task, annotations):
 
 
 def test_every_file_of_the_folder_holds_a_task_and_has_a_choice_in_conf():
-    files = {module.name for module in pkgutil.iter_modules(musictf.tasks.__path__)} - {"base"}
+    files = {module.name for module in pkgutil.iter_modules(musictf.tasks.__path__)} - SHARED
     assert {task.__module__.rsplit(".", 1)[1] for task in TASKS} == files
-    assert {path.stem for path in CONF.glob("*.yaml")} == files
+    choices = {path.stem: yaml.safe_load(path.read_text()) for path in CONF.glob("*.yaml")}
+    assert files <= set(choices)
+    classes = {task.__name__: task for task in TASKS}
+    for name, choice in choices.items():
+        task = classes[choice.pop("defaults")[0]]
+        # A choice of another name than its task's says by its keys what makes it another.
+        assert name == task.name or choice, name
+        assert name == task(**choice).title or name == task.name
     assert len({task.name for task in TASKS}) == len(TASKS)
 
 
@@ -96,7 +128,10 @@ def test_every_task_says_what_it_is(task, annotations):
 
 def test_a_target_has_one_entry_a_token_or_one_for_the_track(task, annotations):
     target = task.encode(annotations[0], TIMES)
-    assert len(target) == (task.num_outputs if task.level == "track" else len(TIMES))
+    if task.level == "track":
+        assert target.shape in {(), (task.num_outputs,)}
+    else:
+        assert len(target) == len(TIMES)
 
 
 def test_loss_of_many_heads_at_once_is_the_loss_of_each(task, annotations):
@@ -146,6 +181,38 @@ def test_the_constant_estimate_decodes_nothing_and_can_be_scored(task, annotatio
     estimates = [task.constant(annotations, SECONDS) for _ in annotations]
     value = task.score(annotations, estimates).corpus[task.headline]
     assert 0 <= value < 1
+
+
+def test_a_track_of_one_token_or_one_excerpt_has_an_estimate_that_can_be_scored(task, annotations):
+    for decoder in task.decoders:
+        logits = [np.zeros((1, task.num_outputs))] * len(annotations)
+        settings = task.calibrate(decoder, logits, [np.zeros(1)] * len(annotations), annotations)
+        estimates = [task.decode(track, np.zeros(1), 0.02, settings) for track in logits]
+        assert 0 <= task.score(annotations, estimates).corpus[task.headline] <= 1
+
+
+def test_details_are_plain_and_never_nan(task, annotations):
+    for estimates in (
+        perfect_estimates(task, annotations, task.decoders[0]),
+        [task.constant(annotations, SECONDS)] * len(annotations),
+    ):
+        tables, counts = task.details(annotations, estimates), task.score(annotations, estimates).details
+        assert not set(tables) & set(counts)  # rows hold both in one place
+        for details in (tables, counts):
+            assert json.loads(json.dumps(details, allow_nan=False)) == details
+
+
+def test_a_classical_system_answers_from_the_waveform_alone_whatever_its_length(task, annotations):
+    if not task.classical:
+        with pytest.raises(NotImplementedError):
+            task.listen(np.zeros(16000, np.float32), 16000)
+        return
+    noise = np.random.default_rng(0).normal(0, 0.1, 48000).astype(np.float32)
+    for waveform in (noise, np.zeros(48000, np.float32), noise[:100], noise[:1]):
+        for rate in (16000, 44100):
+            estimate = task.listen(waveform, rate)
+            scores = task.score(annotations, [estimate] * len(annotations))
+            assert 0 <= scores.corpus[task.headline] < 1
 
 
 def test_written_estimates_read_back_as_they_were(task, annotations, tmp_path):

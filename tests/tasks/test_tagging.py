@@ -147,3 +147,26 @@ def test_tags_with_commas_and_quotes_survive_the_file(tmp_path):
     with open(tmp_path / "t.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["tag"], float(row["probability"])) for row in rows] == [("rock, hard", 0.25), ('the "blues"', 0.5)]
+
+
+def test_details_are_those_of_scikit_learn_and_name_what_could_not_be_scored(task):
+    truth, probabilities = random_split(7)
+    truth[:, 2] = 0
+    references = tags_of(truth)
+    references[0] = [*references[0], "never trained"]
+    references[3] = [*references[3], "never trained", "never trained"]
+    details = task.details(references, list(probabilities))
+    assert details["unseen_tags"] == {"never trained": 2}
+    assert details["by_class"]["c"] == {"positives": 0, "map": None, "roc_auc": None}
+    for column, tag in ((0, "a"), (1, "b"), (3, "d")):
+        row = details["by_class"][tag]
+        assert row["positives"] == truth[:, column].sum()
+        assert row["map"] == pytest.approx(average_precision_score(truth[:, column], probabilities[:, column]))
+        assert row["roc_auc"] == pytest.approx(roc_auc_score(truth[:, column], probabilities[:, column]))
+
+
+def test_tracks_with_the_same_answer_are_ranked_together(task):
+    truth, _ = random_split(8)
+    scores = task.score(tags_of(truth), [np.full(4, 0.3)] * len(truth)).corpus
+    assert scores["roc_auc"] == pytest.approx(0.5)
+    assert scores["map"] == pytest.approx(truth.mean(axis=0).mean())
