@@ -23,9 +23,10 @@ def composed(*overrides):
 
 
 @pytest.fixture
-def tracks(corpus):
+def tracks(tmp_path, corpus_maker):
+    folder = corpus_maker(tmp_path / "tones", num_tracks=2)
     beats = {"beats": Beats(np.array([0.5, 1.0]))}
-    return [Track(track_id=path.stem, audio=path, labels=beats) for path in sorted(corpus.glob("*.wav"))[:2]]
+    return [Track(track_id=path.stem, audio=path, labels=beats) for path in sorted(folder.glob("*.wav"))]
 
 
 def test_it_is_off_by_default(tracks):

@@ -1,0 +1,71 @@
+"""How a score holds up when recordings are perturbed: off unless ``robustness.perturbations`` names some.
+
+Heads, layers, thresholds and vocabularies are those of the clean recordings: nothing is trained or chosen again.
+Rows carry ``perturbation {name, amount, unit}``; those of the untouched recordings, scored alongside, say ``clean``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from musictf.audio.perturb import PERTURBATIONS, perturbation
+from musictf.datasets.base import Track
+from musictf.datasets.perturbed import perturbed_tracks
+from musictf.errors import InputError
+from musictf.evaluation.rows import Row
+
+ROBUSTNESS = "robustness.jsonl"
+
+
+def _default_amounts() -> dict[str, list[float]]:
+    return {name: [float(amount) for amount in change.amounts] for name, change in PERTURBATIONS.items()}
+
+
+@dataclass(kw_only=True)
+class RobustnessConfig:
+    """Which perturbations to score under.
+
+    Attributes:
+        perturbations: Any of ``gain noise mp3 ogg pitch stretch``; none means off.
+        amounts: Amounts of each, in its unit; a perturbation that is left out keeps its own.
+    """
+
+    perturbations: list[str] = field(default_factory=list)
+    amounts: dict[str, list[float]] = field(default_factory=_default_amounts)
+
+    def __post_init__(self) -> None:
+        if len(set(self.perturbations)) < len(self.perturbations):
+            raise InputError(f"robustness.perturbations={self.perturbations}: give each once")
+        for name in self.perturbations:
+            perturbation(name, "robustness.perturbations")
+        for name, amounts in self.amounts.items():
+            where = f"robustness.amounts.{name}"
+            change = perturbation(name, "robustness.amounts")
+            if not amounts or len(set(amounts)) < len(amounts):
+                raise InputError(f"{where}={amounts}: give at least one amount, each once")
+            for amount in amounts:
+                change.check(amount, where)
+        self.amounts = _default_amounts() | self.amounts
+
+    def amounts_of(self, name: str) -> list[float]:
+        """Amounts to score, ascending, without the neutral one: that is the clean recording, which is always scored."""
+        return sorted(amount for amount in self.amounts[name] if amount != PERTURBATIONS[name].neutral)
+
+
+def curves(tracks: Sequence[Track], config: RobustnessConfig, score: Callable[[list[Track]], list[Row]]) -> list[Row]:
+    """Rows of the clean tracks and of every perturbation and amount; none where robustness is off.
+
+    Args:
+        tracks: Tracks of the test split, clean.
+        config: What to do to them.
+        score: Rows of tracks: the same systems each time.
+    """
+    if not config.perturbations:
+        return []
+    rows = [row | {"perturbation": {"name": "clean", "amount": None, "unit": ""}} for row in score(list(tracks))]
+    for name in config.perturbations:
+        for amount in config.amounts_of(name):
+            what = {"name": name, "amount": amount, "unit": PERTURBATIONS[name].unit}
+            rows += [row | {"perturbation": what} for row in score(perturbed_tracks(tracks, name, amount))]
+    return rows
