@@ -17,6 +17,7 @@ from typing import Any
 from musictf.errors import InputError
 from musictf.help import OVERVIEW, verb_help
 from musictf.runs import FinishedRun, rank
+from musictf.sweep import FailedJobs
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -37,14 +38,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(_complain(verb, str(error), 2))
     except FinishedRun as done:
         print(done)
-    except KeyboardInterrupt:
-        sys.exit(_complain(verb, "interrupted", 1))
+    except FailedJobs as error:
+        sys.exit(_complain(verb, str(error), 1))
     except Interruption as stop:
         sys.exit(_complain(verb, str(stop), 1))
+    except KeyboardInterrupt:
+        sys.exit(_complain(verb, "interrupted", 1))
 
 
-class Interruption(Exception):
-    """A run stopped on request, with a way to go on."""
+class Interruption(KeyboardInterrupt):
+    """A run stopped on request, with a way to go on. No launcher of a sweep may take it for a job that failed."""
 
 
 def _verb(name: str) -> Callable[[list[str]], None]:
@@ -103,12 +106,72 @@ def _report(arguments: list[str]) -> None:
 def _data(arguments: list[str]) -> None:
     if _asks_help("data", arguments):
         return
-    if not arguments or arguments[0] != "check":
-        raise InputError("data check [dataset=...] is what there is; see musictf data --help")
+    # What `musictf data` does, by name.
+    acts: dict[str, Callable[[list[str]], None]] = {
+        "check": _data_check,
+        "prepare": _data_prepare,
+        "features": _data_features,
+    }
+    if not arguments or arguments[0] not in acts:
+        near = difflib.get_close_matches(arguments[0], acts, n=1) if arguments else []
+        hint = f"did you mean data {near[0]}?" if near else f"data {' or data '.join(acts)} (musictf data --help)"
+        raise InputError(f"{'data ' + arguments[0] + ' is unknown: ' if arguments else ''}{hint}")
+    acts[arguments[0]](arguments[1:])
+
+
+def _data_check(arguments: list[str]) -> None:
     from musictf.config import compose
     from musictf.datasets.check import check
 
-    check(compose("pretrain", arguments[1:]).dataset)
+    own, keys = _set_apart(arguments, {"output"})
+    if not any(key.partition("=")[0].split(".")[0] == "task" for key in keys):
+        check(compose("pretrain", keys).dataset, output=own.get("output"))
+        return
+    run = compose("probe", ["backbone=mel", *keys])
+    check(run.dataset, run.task, own.get("output"))
+
+
+def _data_features(arguments: list[str]) -> None:
+    from musictf.probing.inventory import features
+
+    features(arguments)
+
+
+def _data_prepare(arguments: list[str]) -> None:
+    import musictf.datasets
+    import musictf.tasks
+    from musictf.config import compose, subclasses
+    from musictf.datasets.base import Dataset
+    from musictf.datasets.prepare import describe, list_corpora, prepare
+    from musictf.report.cells import quoted
+    from musictf.tasks.base import Task
+
+    known = {cls.name: cls for cls in subclasses(musictf.datasets, Dataset) if issubclass(cls, Dataset)}
+    tasks = [cls() for cls in subclasses(musictf.tasks, Task)]
+    own, rest = _set_apart(arguments, {"full"})
+    if not rest:
+        list_corpora(known, tasks)
+        return
+    corpus, *rest = rest
+    if corpus not in known:
+        near = difflib.get_close_matches(corpus, known, n=1, cutoff=0.5)
+        raise InputError(
+            f"corpus {corpus!r} is unknown{f', did you mean {near[0]!r}?' if near else ''}: one of "
+            f"{', '.join(sorted(known))}"
+        )
+    root = [f"dataset.root={quoted(str(Path(rest.pop(0)).expanduser()))}"] if rest and "=" not in rest[0] else []
+    rest = [key if key.startswith("dataset.") else f"dataset.{key}" for key in rest]
+    if own.get("full", "false") not in {"true", "false"}:
+        raise InputError(f"full={own['full']}: true or false")
+    describe(known[corpus])
+    keys = [f"dataset={corpus}", *root, *rest]
+    prepare(compose("pretrain", keys).dataset, keys, tasks, own.get("full") == "true")
+
+
+def _set_apart(arguments: list[str], names: set[str]) -> tuple[dict[str, str], list[str]]:
+    """Keys that are not of a run, with their values; and all other arguments."""
+    own = [argument.partition("=") for argument in arguments if argument.partition("=")[0] in names]
+    return {name: value for name, _, value in own}, [a for a in arguments if a.partition("=")[0] not in names]
 
 
 def pretrain(run: Any) -> None:

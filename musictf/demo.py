@@ -33,6 +33,7 @@ class DemoRun:
     max_steps: int = 160
     batch_size: int = 128
     seed: int = 0
+    seeds: list[int] = field(default_factory=lambda: [0])  # of the probes; musictf probe takes three
     tasks: list[str] = field(default_factory=lambda: ["tagging", "chord", "beat"])
     wandb: WandbConfig = field(default_factory=WandbConfig)
     overwrite: bool = False
@@ -73,7 +74,8 @@ def demo(run: DemoRun, pretrain: Callable[[Any], None], probe: Callable[[Any], N
     }
     for task in run.tasks:
         keys = [f"backbone='{backbone}'", f"task={task}", "dataset=synthetic", *corpus]
-        runs[task] = compose("probe", [*keys, *shared, f"output_dir='{folder / 'probe' / task}'"])
+        keys += [f"seeds={run.seeds}", *shared]
+        runs[task] = compose("probe", [*keys, f"output_dir='{folder / 'probe' / task}'"])
 
     console.rule(f"1 of {len(runs)} · pretrain on {run.pretrain_tracks} synthetic songs, each played in several ways")
     _unless_finished(pretrain, runs["pretrain"], console)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Sequence
+
 from musictf.config import groups
 
 OVERVIEW = """\
@@ -12,8 +15,8 @@ usage: musictf VERB [key=value ...]
   demo       the whole loop on built-in synthetic music: pretrain, probe three tasks, tables and pictures
   pretrain   raw audio -> backbone.safetensors
   probe      backbone + task + corpus -> scores beside their floors
-  report     rows of many runs -> one comparison
-  data       check: decode every file of a corpus and list what is bad
+  report     rows of many runs -> one comparison; of a sweep, which cells are missing
+  data       check, prepare: is a corpus whole; features: what the feature store holds
 
 examples:
   musictf demo
@@ -23,6 +26,19 @@ examples:
 
 musictf VERB --help says more about each. Keys are Hydra overrides; -m before them sweeps over comma lists; a value
 with commas, blanks or = needs quotes of its own: "dataset.root='/my music, old'".
+"""
+
+_SWEEP = """\
+sweeps (-m):
+  a job of every combination of the comma lists, each in a folder of its own below output_dir (default
+  runs/{verb}/sweep-TIME); sweep.json there lists them. The same command with the same output_dir goes on: finished
+  jobs are left alone, unfinished ones continue, what longer lists add is new. musictf report FOLDER says which jobs
+  are missing, and --missing how to fill them.
+  dry_run=true                 only print the jobs and, for SLURM, the script that sbatch would get
+  hydra/launcher=slurm         send them to SLURM (pip install musictf[slurm]), start it where sbatch is; devices and
+                               nodes follow trainer.*; hydra.launcher.timeout_min=60 (minutes)
+                               hydra.launcher.partition=  hydra.launcher.cpus_per_task=  hydra.launcher.mem_gb=
+  Here the jobs run one after another and are single processes.
 """
 
 _DEMO = """\
@@ -56,58 +72,92 @@ keys (default):
   objective.temperature=0.1   objective.projection=none|mlp   optim.learning_rate=1e-3   optim.warmup=0.05
   pairs.min_distance=5   pairs.max_distance=90   front_end.normalise=none|peak
   checkpoint.every=100   valid_every=100   log_every=10   resume=auto|never|PATH   overwrite=false
+  identities=full|files|none (the list of what was heard, for the leakage report)
   trainer.accelerator  trainer.devices  trainer.strategy  trainer.precision  trainer.num_nodes   (Lightning's)
   wandb.mode=auto|online|offline|disabled   wandb.project=musictf
 
+{sweeps}
 examples:
   musictf pretrain dataset=folder dataset.root=~/music max_steps=2000 output_dir=runs/mine
   musictf pretrain dataset=manifest 'dataset.root=[corpora/a,corpora/b]' model=vit1d_tiny trainer=gpu
   musictf pretrain trainer=ddp trainer.accelerator=cpu trainer.devices=2 max_steps=20
-  musictf pretrain -m seed=0,1,2
+  musictf pretrain -m seed=0,1,2 output_dir=runs/three dry_run=true
+  musictf pretrain -m seed=0,1,2 output_dir=runs/three
+  musictf pretrain -m model=vit1d_tiny,vit1d_small trainer=gpu hydra/launcher=slurm hydra.launcher.timeout_min=720
 """
 
 _PROBE = """\
 usage: musictf probe backbone=PATH [-m] [key=value ...]
 
-Affine heads on frozen features of every layer and readout; learning rate, thresholds and layer are chosen on
-validation, the test split is read once; floors stand beside it. Writes results.jsonl, per_track.csv, estimates/,
-figures/ and heads/ to output_dir.
+A whole study of one task: affine heads on frozen features of every layer, readout, learning rate and seed, trained in
+one pass; weights, learning rate, thresholds and layer are chosen on validation, the test split is read once; floors
+and ceiling stand beside it. Writes results.jsonl, per_track.csv, estimates/, figures/ and heads/ to output_dir. A run
+that is killed goes on where it was: the same command with the same output_dir.
 
 choices:
 {choices}
 
 keys (default):
-  backbone=FILE|RUN|random|mel   like=PATH (the shape of backbone=random)
-  readouts=[class,sequence,average]   layers=all or [0,4]   seeds=[0]   floors=[random,mel,majority]
-  probe.learning_rates=[0.001,0.003,0.01]   probe.steps=600   probe.batch_size=1024   probe.weight_decay=0.01
-  features.excerpt_hop=63 (tokens)   features.precision=float16|float32
-  allow_missing=false   overwrite=false   output_dir=runs/probe/TIME   wandb.mode=auto
+  backbone=FILE|RUN|random|mel|mfcc|chroma   like=PATH (the shape of backbone=random)
+  readouts=[class,sequence,average]   layers=all or [0,4]   seeds=[0,1,2]
+  floors=[random,mel,mfcc,chroma,classical,majority,oracle]
+  probe.learning_rates=[3e-4,1e-3,3e-3,1e-2,3e-2]   probe.weight_decays=[1e-4] (an L2 penalty)   probe.steps=600
+  probe.batch_size=1024   probe.valid_every=60   probe.patience=3
+  features.excerpt_hop=63 (tokens)   features.precision=float16|float32   features.memory_gib=8 (then from disk)
+  leakage=fail|warn|off   robustness.perturbations=[] (any of gain,noise,mp3,ogg,pitch,stretch)
+  robustness.amounts.pitch=[-2,-1,1,2]   allow_missing=false   overwrite=false   output_dir=runs/probe/TIME
+  wandb.mode=auto
 
+{sweeps}
 examples:
   musictf probe backbone=runs/demo/pretrain task=chord
   musictf probe backbone=runs/mine task=beat dataset=manifest dataset.root=corpora/a
-  musictf probe backbone=runs/mine task=tagging 'layers=[0,4]' 'readouts=[sequence,average]' 'seeds=[0,1,2]'
-  musictf probe -m backbone=runs/mine task=tagging,chord,beat
+  musictf probe backbone=runs/mine task=tagging 'layers=[0,4]' 'readouts=[sequence,average]' 'seeds=[0]'
+  musictf probe backbone=runs/mine task=key dataset=giantsteps_key dataset.root=~/data/giantsteps
+  musictf probe backbone=runs/mine task=chord 'robustness.perturbations=[noise,pitch]'
+  musictf probe -m backbone=runs/mine,random task=tagging,chord,beat output_dir=runs/table dry_run=true
+  musictf probe -m backbone=runs/mine,random task=tagging,chord,beat output_dir=runs/table
+  musictf probe -m backbone=runs/a,runs/b 'seeds=[0,1],[2,3]' trainer=gpu hydra/launcher=slurm
 """
 
 _DATA = """\
 usage: musictf data check [key=value ...]
+       musictf data prepare [CORPUS [ROOT]] [key=value ...]
+       musictf data features list|verify|prune
 
-Decodes every file of a corpus, reads every annotation, and lists what is bad and why. Exit status 2 if anything is.
+check decodes every file of a corpus and reads every annotation. It counts tracks and annotations split by split, lists
+what is bad and why, and remarks on recordings that stand there twice, groups in several splits, near silence and very
+short files. Exit status 2 if anything is bad, 0 if a list of it was written.
+  output=FILE     write the bad tracks, with the reasons, as dataset.exclusions=FILE reads them
+  task=NAME       also say how many tracks of each split this task can use
+
+prepare holds a local copy of a published corpus against what its authors publish: counts, what is missing, what does
+not open, and which commands come next. It never downloads. Without ROOT it says where the corpus is obtained and which
+layout is expected; without CORPUS it lists all corpora. Exit status 2 if the copy is not there or not whole.
+  full=true       decode every file instead of reading its header
+  KEY=VALUE       keys of dataset.*: variant=..., split=...
+
+features shows what the feature store holds; verify reads it all and checks its sums; prune makes room, after which one
+of NAME (as list shows it), unused_days=N, stale, broken, all. What is wanted again is computed again.
 
 choices:
 {choices}
 
 examples:
   musictf data check dataset=folder dataset.root=~/music
-  musictf data check dataset=manifest dataset.root=corpora/a
+  musictf data check dataset=manifest dataset.root=corpora/a task=chord output=bad.txt
+  musictf probe backbone=runs/mine task=chord dataset=manifest dataset.root=corpora/a dataset.exclusions=bad.txt
+  musictf data prepare
+  musictf data prepare gtzan
+  musictf data prepare gtzan ~/data/gtzan full=true
+  musictf data features prune unused_days=30
 """
 
 _TEXTS = {
     "demo": (_DEMO, ()),
     "pretrain": (_PRETRAIN, ("dataset", "model", "objective", "trainer", "experiment")),
     "probe": (_PROBE, ("task", "dataset", "model", "trainer")),
-    "data": (_DATA, ("dataset",)),
+    "data": (_DATA, ("dataset", "task")),
 }
 
 
@@ -115,5 +165,13 @@ def verb_help(verb: str) -> str:
     """The help of one verb, with the choices that ``conf/`` offers now."""
     text, shown = _TEXTS[verb]
     known = groups()
-    choices = "\n".join(f"  {group}={'|'.join(known[group])}" for group in shown if group in known)
-    return text.replace("{choices}", choices)
+    choices = "\n".join(_wrapped(group, known[group]) for group in shown if group in known)
+    return text.replace("{choices}", choices).replace("{sweeps}\n", _SWEEP.replace("{verb}", verb) + "\n")
+
+
+def _wrapped(group: str, names: Sequence[str]) -> str:
+    """``  group=a|b|c`` on as many lines as it takes."""
+    text = " ".join(f"{name}|" for name in names).rstrip("|")
+    indent = " " * (len(group) + 3)
+    lines = textwrap.wrap(text, 100, initial_indent=f"  {group}=", subsequent_indent=indent)
+    return "\n".join(line[: len(indent)] + line[len(indent) :].replace(" ", "") for line in lines)

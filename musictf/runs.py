@@ -191,7 +191,7 @@ def _claim(folder: Path, config: Mapping[str, Any], overwrite: bool, verb: str) 
             raise InputError(f"output_dir: {folder} holds a run of {status['verb']}; choose another folder")
         if overwrite:
             shutil.rmtree(folder)
-        elif (folder / "checkpoints").is_dir() or (folder / "results.jsonl").is_file():
+        elif any((folder / name).exists() for name in ("checkpoints", "heads", "results.jsonl")):
             _refuse_other_config(folder, config)
     folder.mkdir(parents=True, exist_ok=True)
 

@@ -35,7 +35,9 @@ def pretrained(tmp_path_factory):
     return folder / "run"
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["pretrain", "--help"], ["probe", "-h"], ["report", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], *([verb, "--help"] for verb in ("demo", "pretrain", "probe", "report", "data"))]
+)
 def test_help_answers_without_importing_torch(arguments):
     code = (
         "import sys; from musictf.cli import main\n"

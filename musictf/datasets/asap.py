@@ -20,9 +20,8 @@ from typing import Any, ClassVar
 from musictf.annotations import Beats, assemble_beats, parse_number
 from musictf.datasets.bars import positions_of
 from musictf.datasets.base import AnnotationFile, Dataset, Track, derived_split, single_root
-from musictf.datasets.collection import audio_root
-from musictf.datasets.documents import columns
-from musictf.datasets.index import index_file, table_rows
+from musictf.datasets.documents import columns, table_rows
+from musictf.datasets.layout import audio_root, index_file
 from musictf.errors import InputError
 
 COLUMNS = ("composer", "title", "midi_performance", "performance_annotations", "audio_performance")

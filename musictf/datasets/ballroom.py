@@ -19,8 +19,8 @@ from typing import Any, ClassVar
 
 from musictf.annotations import read_beats, read_tempo
 from musictf.datasets.base import AnnotationFile, Dataset, Track, derived_split, single_root
-from musictf.datasets.index import audio_folder, read_text
-from musictf.datasets.layout import annotation_files, annotation_folder
+from musictf.datasets.documents import read_text
+from musictf.datasets.layout import annotation_files, annotation_folder, audio_folder
 
 # Sturm 2014, as listed by the README of github.com/CPJKU/BallroomAnnotations: four exact and nine recording replicas.
 REPLICAS = {

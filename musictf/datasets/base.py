@@ -71,6 +71,7 @@ class Dataset:
         license: Of audio and annotations.
         homepage: Where it is obtained today, in a sentence a person can follow.
         published: Counts that its authors state, by name: ``tracks``, a split, or an annotation.
+        annotations: Names of the labels its tracks have.
         known_bad: Tracks that are left out because every copy of them is broken, with the reason.
         exclusions: A file that names more tracks to leave out, one ``track_id<tab>reason`` a line, as
             ``musictf data check output=FILE`` writes it.
@@ -81,6 +82,7 @@ class Dataset:
     license: ClassVar[str] = ""
     homepage: ClassVar[str] = ""
     published: ClassVar[dict[str, int]] = {}
+    annotations: ClassVar[tuple[str, ...]] = ()
     known_bad: ClassVar[dict[str, str]] = {}
 
     exclusions: str | None = None
@@ -149,6 +151,20 @@ def read_exclusions(path: str | None) -> dict[str, str]:
     return {track_id.strip(): reason.strip() for track_id, _, reason in pairs}
 
 
+def require_audio(tracks: Sequence[Track], corpus: str) -> None:
+    """Stop before a long run finds out that audio is missing.
+
+    Raises:
+        InputError: some of the tracks have no audio file, or lack one of their versions.
+    """
+    lacking = [path for track in tracks for path in (track.audio, *track.versions) if not path.is_file()]
+    if lacking:
+        raise InputError(
+            f"{corpus}: {len(lacking)} audio files of {len(tracks)} tracks do not exist, {lacking[0]} for one; "
+            "musictf data check dataset=... output=FILE lists them, dataset.exclusions=FILE leaves them out"
+        )
+
+
 def derived_split(identity: str) -> str:
     """Split of a track that names none: 80 / 10 / 10 by a hash, the same on every machine."""
     share = int.from_bytes(hashlib.sha256(identity.encode()).digest()[:8], "big") / 2**64
@@ -171,7 +187,14 @@ def split_digest(tracks: Sequence[Track]) -> str:
     for track in sorted(tracks, key=lambda track: track.track_id):
         for name, value in sorted(track.labels.items()):
             if isinstance(value, AnnotationFile):
-                state.update(name.encode() + value.path.read_bytes())
+                state.update(name.encode() + _content(value.path))
             else:
                 state.update(name.encode() + json.dumps(value, sort_keys=True).encode())
     return state.hexdigest()[:16]
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: annotation cannot be read ({error.strerror})") from None

@@ -20,10 +20,8 @@ from typing import Any, ClassVar
 
 from musictf.annotations import Beats, read_beats
 from musictf.datasets.base import AnnotationFile, Dataset, Track, single_root
-from musictf.datasets.collection import Collection, audio_root
 from musictf.datasets.documents import columns, read_object
-from musictf.datasets.index import index_file
-from musictf.datasets.layout import annotation_files, annotation_folder
+from musictf.datasets.layout import Collection, annotation_files, annotation_folder, audio_root, index_file
 from musictf.errors import InputError
 
 CORPORA = (

@@ -18,8 +18,8 @@ from typing import Any, ClassVar
 
 from musictf.annotations import read_chords
 from musictf.datasets.base import AnnotationFile, Dataset, Track, derived_split, single_root
-from musictf.datasets.index import index_file, table_rows
-from musictf.datasets.layout import annotation_folder, audio_file
+from musictf.datasets.documents import table_rows
+from musictf.datasets.layout import annotation_folder, audio_file, index_file
 from musictf.errors import InputError
 
 

@@ -14,8 +14,7 @@ from typing import Any, ClassVar
 
 from musictf.annotations import read_beats
 from musictf.datasets.base import AnnotationFile, Dataset, Track, derived_split, single_root
-from musictf.datasets.collection import Collection
-from musictf.datasets.layout import annotation_files, annotation_folder
+from musictf.datasets.layout import Collection, annotation_files, annotation_folder
 
 
 @dataclass(kw_only=True)

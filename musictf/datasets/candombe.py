@@ -17,9 +17,8 @@ from typing import Any, ClassVar
 
 from musictf.annotations import BeatRow, Beats, assemble_beats, parse_number
 from musictf.datasets.base import AnnotationFile, Dataset, Track, derived_split, single_root
-from musictf.datasets.collection import Collection
 from musictf.datasets.documents import columns
-from musictf.datasets.layout import annotation_files, annotation_folder
+from musictf.datasets.layout import Collection, annotation_files, annotation_folder
 from musictf.errors import InputError
 
 

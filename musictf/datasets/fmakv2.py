@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from musictf.datasets.base import Dataset, Track, derived_split, single_root
-from musictf.datasets.index import audio_folder, index_file, read_text, table_rows
+from musictf.datasets.documents import read_text, table_rows
+from musictf.datasets.layout import audio_folder, index_file
 from musictf.errors import InputError
 
 KEY = re.compile(r"([A-G][b#]?) (major|minor)", re.IGNORECASE)

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from musictf.datasets.base import AnnotationFile, Dataset, Track, derived_split, single_root
-from musictf.datasets.index import index_file, read_text, table_rows
+from musictf.datasets.documents import read_text, table_rows
+from musictf.datasets.layout import index_file
 from musictf.datasets.splits import joined
 from musictf.errors import InputError
 

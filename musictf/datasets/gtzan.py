@@ -21,7 +21,8 @@ import numpy as np
 
 from musictf.annotations import Beats, read_beats
 from musictf.datasets.base import AnnotationFile, Dataset, Track, derived_split, single_root
-from musictf.datasets.index import audio_folder, read_text
+from musictf.datasets.documents import read_text
+from musictf.datasets.layout import audio_folder
 from musictf.errors import InputError
 
 GENRES = ("blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock")

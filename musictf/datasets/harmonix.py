@@ -16,9 +16,8 @@ from typing import Any, ClassVar
 
 from musictf.annotations import parse_number, read_beats
 from musictf.datasets.base import AnnotationFile, Dataset, Track, derived_split, single_root
-from musictf.datasets.collection import Collection, audio_root
-from musictf.datasets.index import index_file, table_rows
-from musictf.datasets.layout import annotation_files, annotation_folder
+from musictf.datasets.documents import table_rows
+from musictf.datasets.layout import Collection, annotation_files, annotation_folder, audio_root, index_file
 
 
 @dataclass(kw_only=True)

@@ -31,7 +31,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from musictf.datasets.base import SPLITS, Dataset, Track, single_root
-from musictf.datasets.index import audio_folder, index_file, read_text, table_rows
+from musictf.datasets.documents import read_text, table_rows
+from musictf.datasets.layout import audio_folder, index_file
 from musictf.errors import InputError
 
 # The 50 tags that everyone uses, by frequency over all clips; ranks 48 and 49 tie.

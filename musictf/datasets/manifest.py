@@ -94,8 +94,8 @@ def _track(root: Path, line: str, where: str) -> Track:
         value = fields.get(name, [])
         if not (isinstance(value, list) and all(isinstance(entry, str) for entry in value)):
             raise InputError(f"{where}: {name!r} must be a list of texts, found {value!r}")
-    audio = _file(root, fields.pop("audio"), "audio", where)
-    versions = tuple(_file(root, name, "versions", where) for name in fields.pop("versions", ()))
+    audio = root / fields.pop("audio")
+    versions = tuple(root / name for name in fields.pop("versions", ()))
     labels = {
         key: AnnotationFile(_file(root, value, key, where), READERS[key]) if key in READERS else value
         for key, value in fields.items()

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from musictf.datasets.base import Dataset, Track, single_root
-from musictf.datasets.index import index_file, table_rows
+from musictf.datasets.documents import table_rows
+from musictf.datasets.layout import index_file
 from musictf.errors import InputError
 
 SUBSETS = {"training": "train", "validation": "valid", "test": "test"}

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from musictf.datasets.base import Dataset, Track, single_root
-from musictf.datasets.index import audio_folder, index_file, read_text
+from musictf.datasets.documents import read_text
+from musictf.datasets.layout import audio_folder, index_file
 from musictf.errors import InputError
 
 SUBSETS = ("top50tags", "genre", "instrument", "moodtheme")

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from musictf.datasets.base import SPLITS, Dataset, Track, single_root
 from musictf.datasets.documents import read_object
-from musictf.datasets.index import index_file
+from musictf.datasets.layout import index_file
 from musictf.errors import InputError
 
 

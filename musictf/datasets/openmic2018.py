@@ -20,8 +20,8 @@ from typing import Any, ClassVar
 
 from musictf.annotations import parse_number
 from musictf.datasets.base import Dataset, Track, derived_split, single_root
-from musictf.datasets.documents import columns, read_object
-from musictf.datasets.index import index_file, table_rows
+from musictf.datasets.documents import columns, read_object, table_rows
+from musictf.datasets.layout import index_file
 from musictf.errors import InputError
 
 PRESENT = 0.5

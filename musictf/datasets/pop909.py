@@ -19,10 +19,8 @@ from typing import Any, ClassVar
 from musictf.annotations import Beats, assemble_beats, longest_key, parse_number, read_beats, read_chords
 from musictf.datasets.bars import positions_of
 from musictf.datasets.base import AnnotationFile, Dataset, Track, derived_split, single_root
-from musictf.datasets.collection import Collection, audio_root
 from musictf.datasets.documents import columns
-from musictf.datasets.index import audio_folder
-from musictf.datasets.layout import lacking
+from musictf.datasets.layout import Collection, audio_folder, audio_root, lacking
 from musictf.errors import InputError
 
 

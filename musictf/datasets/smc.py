@@ -17,8 +17,7 @@ from typing import Any, ClassVar
 
 from musictf.annotations import read_beats
 from musictf.datasets.base import AnnotationFile, Dataset, Track, derived_split, single_root
-from musictf.datasets.index import audio_folder
-from musictf.datasets.layout import annotation_files, annotation_folder
+from musictf.datasets.layout import annotation_files, annotation_folder, audio_folder
 from musictf.errors import InputError
 
 FOLDER = "SMC_MIREX_Annotations_05_08_2014"

@@ -15,7 +15,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
 from musictf.datasets.base import Dataset, Track, single_root
-from musictf.datasets.index import audio_folder, index_file, table_rows
+from musictf.datasets.documents import table_rows
+from musictf.datasets.layout import audio_folder, index_file
 from musictf.errors import InputError
 
 FOLDS = 5

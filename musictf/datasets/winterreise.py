@@ -22,8 +22,8 @@ import mir_eval
 
 from musictf.annotations import ChordRow, Chords, assemble_chords, key_name, parse_number
 from musictf.datasets.base import AnnotationFile, Dataset, Track, derived_split, single_root
-from musictf.datasets.index import index_file, table_rows
-from musictf.datasets.layout import annotation_files, annotation_folder, lacking
+from musictf.datasets.documents import table_rows
+from musictf.datasets.layout import annotation_files, annotation_folder, index_file, lacking
 from musictf.errors import InputError
 
 # Harte's name of each interval above the root, in semitones; which of two names is meant, a note's name cannot say.

@@ -8,6 +8,7 @@ A run that is stopped goes on with the unit it was in: a track's features, a sys
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,12 +18,15 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from musictf.datasets.base import SPLITS, Dataset
+from musictf.datasets.base import SPLITS, Dataset, Track
 from musictf.errors import InputError
 from musictf.evaluation.corpus import Corpus, annotated, write_tracks
+from musictf.evaluation.leakage import POLICIES, Leakage, check_leakage
 from musictf.evaluation.progress import Progress
+from musictf.evaluation.robustness import ROBUSTNESS, RobustnessConfig, curves
 from musictf.evaluation.rows import SCHEMA, Results, Row
-from musictf.evaluation.study import Study, write_vocabulary
+from musictf.evaluation.statistics import resample_counts
+from musictf.evaluation.study import Study, decoded, with_intervals, write_vocabulary
 from musictf.evaluation.systems import FLOORS, System, systems
 from musictf.evaluation.unprobed import classical, majority, oracle
 from musictf.models.vit1d import ViT1DConfig
@@ -30,7 +34,7 @@ from musictf.probing.features import FeatureConfig, extract
 from musictf.probing.heads import load_heads
 from musictf.probing.module import ProbeConfig, fit
 from musictf.probing.readouts import READOUTS, Split, scored_split, trained_split
-from musictf.runs import TrainerConfig, WandbConfig, default_folder, open_run, provenance, rank
+from musictf.runs import TrainerConfig, WandbConfig, default_folder, open_run, provenance, rank, write_atomically
 from musictf.tasks.base import Task
 
 
@@ -40,6 +44,7 @@ class ProbeRun:
 
     ``backbone`` is a backbone file, a run folder, or a control: ``random`` (in the shape of ``model``, or of the
     backbone ``like``), ``mel``, ``mfcc`` or ``chroma``. ``floors`` stand beside it. ``layers`` is ``all`` or a list.
+    ``leakage`` says what to do where pretraining has heard test tracks: ``fail``, ``warn`` or ``off``.
     """
 
     backbone: str
@@ -54,6 +59,8 @@ class ProbeRun:
     floors: list[str] = field(default_factory=lambda: list(FLOORS))
     probe: ProbeConfig = field(default_factory=ProbeConfig)
     features: FeatureConfig = field(default_factory=FeatureConfig)
+    robustness: RobustnessConfig = field(default_factory=RobustnessConfig)
+    leakage: str = "warn"
     wandb: WandbConfig = field(default_factory=WandbConfig)
     allow_missing: bool = False
     overwrite: bool = False
@@ -68,6 +75,8 @@ class ProbeRun:
             raise InputError("readouts, seeds and layers: name at least one of each")
         if min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
             raise InputError(f"seeds={self.seeds}: give each once, none negative")
+        if self.leakage not in POLICIES:
+            raise InputError(f"leakage={self.leakage!r} is unknown: one of {', '.join(POLICIES)}")
         numbers = isinstance(self.layers, (list, tuple)) and all(isinstance(layer, int) for layer in self.layers)
         if self.layers != "all" and not numbers:
             raise InputError(f"layers={self.layers!r}: give 'all' or a list of numbers, layers=[0,4]")
@@ -99,6 +108,9 @@ def probe(run: ProbeRun, finish: Callable[[Path], None] = nothing_more) -> Path:
         system.layers(run.layers)
     corpus = annotated(run.dataset, run.task, run.allow_missing)
     run.task.prepare(corpus.references["train"])
+    leakage = None
+    if found[0].kind == "pretrained" and rank() == 0:
+        leakage = check_leakage(Path(run.backbone), corpus.tracks, run.leakage)
     folder = Path(run.output_dir).expanduser() if run.output_dir else default_folder("probe")
     with open_run(folder, dataclasses.asdict(run), run.overwrite, "probe"):
         if rank() > 0:
@@ -106,7 +118,9 @@ def probe(run: ProbeRun, finish: Callable[[Path], None] = nothing_more) -> Path:
             return folder
         write_vocabulary(folder, run.task)
         write_tracks(corpus, folder)
-        _Probing(run, corpus, folder).all(found)
+        if leakage is not None:
+            leakage.write_csv(folder)
+        _Probing(run, corpus, folder, leakage).all(found)
         finish(folder)
     return folder
 
@@ -114,8 +128,9 @@ def probe(run: ProbeRun, finish: Callable[[Path], None] = nothing_more) -> Path:
 class _Probing:
     """The parts of one run, with what they share."""
 
-    def __init__(self, run: ProbeRun, corpus: Corpus, folder: Path) -> None:
+    def __init__(self, run: ProbeRun, corpus: Corpus, folder: Path, leakage: Leakage | None) -> None:
         self.run, self.corpus, self.folder = run, corpus, folder
+        self.heard = frozenset(overlap.track_id for overlap in leakage.hard("test")) if leakage else frozenset()
         self.results = Results(folder)
         self.console = Console(stderr=True, highlight=False)
         self.origin: Row = {
@@ -126,14 +141,19 @@ class _Probing:
             "dataset": run.dataset.label,
             "features": dataclasses.asdict(run.features),
             "probe": dataclasses.asdict(run.probe),
+            "leakage": leakage and leakage.to_json(),
         }
 
     def all(self, found: list[System]) -> None:
         """Every system in turn, then what needs no probe."""
-        with Progress(f"probe {self.run.task.title}", 3 * len(found) + len(FLOORS), self.console) as progress:
+        with Progress(f"probe {self.run.task.title}", 3 * len(found) + 3, self.console) as progress:
             for system in found:
                 self.system(system, progress)
             self.unprobed(found[0], progress)
+        tracks = self.corpus.tracks["test"]
+        if rows := curves(tracks, self.run.robustness, lambda changed: self.perturbed(found, changed)):
+            text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
+            write_atomically(self.folder / ROBUSTNESS, text)
 
     def system(self, system: System, progress: Progress) -> None:
         """Features, heads and scores of one system, as far as they are not there yet."""
@@ -173,8 +193,36 @@ class _Probing:
                 answer(study, progress.stage(f"{name}", total))
                 self._keep(study)
 
+    def perturbed(self, found: list[System], tracks: list[Track]) -> list[Row]:
+        """Scores of what validation has chosen, on perturbed test tracks; nothing is chosen again."""
+        task, rows = self.run.task, []
+        references = [track.annotation(task.wants) for track in tracks]
+        for system in found:
+            layers = system.layers(self.run.layers)
+            features = extract(system.backbone, tracks, layers, self.run.features, _device(self.run.trainer))
+            split = scored_split(task, features, references, system.readouts(self.run.readouts))
+            study = self._study(system.about)
+            for row in self._chosen(system):
+                heads = {head.layer: head for head in load_heads(study.heads_path(row["readout"], row["seed"]))}
+                estimates = decoded(task, heads[row["layer"]], row["readout"], split, row["decoder"])
+                resampled = task.resample(references, estimates, resample_counts(self.corpus.groups))
+                scores = with_intervals(task.score(references, estimates), resampled, self.corpus.groups)
+                kept = {name: value for name, value in row.items() if name not in {"unheard", "seconds", "per_track"}}
+                rows.append(kept | {"scores": scores, "details": {}})
+        return rows
+
+    def _chosen(self, system: System) -> list[Row]:
+        """Selected rows of a system, of the decoder that chose."""
+        return [
+            row
+            for row in self.results.rows
+            if row["selected"]
+            and (row["backbone"]["digest"], row["decoder"]["name"])
+            == (system.about["digest"], self.run.task.decoders[0])
+        ]
+
     def _study(self, about: Row) -> Study:
-        return Study(self.run.task, self.corpus, self.folder, self.origin, about)
+        return Study(self.run.task, self.corpus, self.folder, self.origin, about, self.heard)
 
     def _keep(self, study: Study) -> None:
         self.results.add(study.rows, study.track_lines)

@@ -15,7 +15,9 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import TQDMProgressBar
 
 from musictf.audio.spectrogram import LogMelConfig
-from musictf.datasets.base import SPLITS, Dataset, Track, corpus_digest
+from musictf.datasets.base import SPLITS, Dataset, Track, corpus_digest, require_audio
+from musictf.datasets.identity import FILE_NAME as IDENTITIES
+from musictf.datasets.identity import LEVELS, identities, write_identities
 from musictf.errors import InputError
 from musictf.models.backbone import FILE_NAME, Backbone, save_backbone
 from musictf.models.vit1d import ViT1DConfig
@@ -23,7 +25,7 @@ from musictf.pretraining.callbacks import MetricsFile, Sink, StopCleanly, checkp
 from musictf.pretraining.excerpts import PairConfig, PairModule, Pairs
 from musictf.pretraining.module import ContrastivePretraining, NTXent
 from musictf.pretraining.optim import OptimConfig
-from musictf.runs import TrainerConfig, WandbConfig, default_folder, open_run, provenance
+from musictf.runs import TrainerConfig, WandbConfig, default_folder, open_run, provenance, rank
 
 _LAST = "last.ckpt"
 
@@ -41,6 +43,8 @@ class PretrainRun:
 
     ``batch_size`` counts the pairs of one optimisation step over all ranks, ``max_steps`` such steps, ``valid_every``
     and ``log_every`` steps. ``resume`` is ``auto`` (the run's own last checkpoint, if any), ``never`` or a checkpoint.
+    ``identities`` is what the run keeps of its corpus for later checks of leakage: ``full``, ``files`` (nothing is
+    decoded: for corpora too large to decode once more) or ``none``.
     """
 
     dataset: Dataset
@@ -59,6 +63,7 @@ class PretrainRun:
     num_workers: int = 1
     log_every: int = 10
     valid_every: int = 100
+    identities: str = "full"
     resume: str = "auto"
     overwrite: bool = False
     output_dir: str | None = None
@@ -73,6 +78,8 @@ class PretrainRun:
                 raise InputError(f"{name}={getattr(self, name)} must be at least 1")
         if self.seed < 0 or self.num_workers < 0:
             raise InputError(f"seed={self.seed} and num_workers={self.num_workers} must not be negative")
+        if self.identities not in {*LEVELS, "none"}:
+            raise InputError(f"identities={self.identities!r} is unknown: one of {', '.join(LEVELS)}, none")
         if unknown := set(self.splits) - set(SPLITS):
             raise InputError(f"splits: {', '.join(sorted(unknown))} unknown: any of {', '.join(SPLITS)}")
 
@@ -93,7 +100,7 @@ def pretrain(run: PretrainRun, observe: Observer = no_observer) -> Path:
         observe: Called with the run folder once it is claimed; answers with receivers of every logged value.
 
     Returns:
-        The run folder, with ``backbone.safetensors``, ``metrics.csv`` and ``checkpoints/``.
+        The run folder, with ``backbone.safetensors``, ``identities.jsonl.gz``, ``metrics.csv`` and ``checkpoints/``.
 
     Raises:
         InputError: something in the configuration or the corpus cannot be used; nothing has been trained.
@@ -106,12 +113,13 @@ def pretrain(run: PretrainRun, observe: Observer = no_observer) -> Path:
     data = _pairs(run, backbone, train_tracks, valid_tracks)
     folder = Path(run.output_dir).expanduser() if run.output_dir else default_folder("pretrain")
     with open_run(folder, dataclasses.asdict(run), run.overwrite, "pretrain"):
+        seen = _write_identities(run, train_tracks, folder)
         module = ContrastivePretraining(
             backbone, run.objective, run.optim, run.max_steps, run.batch_size, run.log_every
         )
         trainer = _fit(run, module, data, folder, observe(folder))
         if trainer.is_global_zero:
-            origin = _provenance(run, train_tracks, trainer.global_step)
+            origin = _provenance(run, train_tracks, trainer.global_step) | {"identities": seen}
             save_backbone(backbone, folder / FILE_NAME, origin)
         trainer.strategy.barrier()
     return folder
@@ -177,7 +185,16 @@ def _tracks(run: PretrainRun) -> tuple[list[Track], list[Track]]:
         valid = []  # one track has nothing to be told from
     if len(train) < 2:
         raise InputError(f"{run.dataset.label}: one track in {'+'.join(run.splits)}; a contrast needs at least two")
+    require_audio([*train, *valid], run.dataset.label)
     return train, valid
+
+
+def _write_identities(run: PretrainRun, tracks: list[Track], folder: Path) -> dict[str, str] | None:
+    """Leave beside the backbone what it is about to be trained on; returns the note of it for the provenance."""
+    if run.identities == "none" or rank() > 0:
+        return None
+    digest = write_identities(folder / IDENTITIES, identities(tracks, run.identities))
+    return {"file": IDENTITIES, "digest": digest, "level": run.identities}
 
 
 def _pairs(run: PretrainRun, backbone: Backbone, train: list[Track], valid: list[Track]) -> PairModule:

@@ -18,7 +18,6 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
@@ -26,9 +25,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator
 
 from musictf.errors import InputError
-from musictf.report.tables import PRETRAINED, Row, decimal, system_names, system_of
-
-Floats = npt.NDArray[np.float64]
+from musictf.report.lines import decimal
+from musictf.report.rows import KINDS, Floats, Row, system_names, system_of
 
 BLACK, ORANGE, SKY, GREEN, BLUE, VERMILLION = "#000000", "#e69f00", "#56b4e9", "#009e73", "#0072b2", "#d55e00"
 COLUMN_INCHES = 3.4
@@ -100,9 +98,10 @@ def training_curves(metrics_csv: Path, out: Path) -> list[Path]:
 
 
 def layer_heatmap(rows: Sequence[Row], task: str, out: Path, decoder: str | None = None) -> list[Path]:
-    """Validation value of every layer and readout, a panel a system; the chosen cell shows its test score.
+    """Validation value of every layer and readout, a panel a system; the chosen cells show their test score.
 
-    Only the chosen cells meet the test split, so only they show a test score.
+    Several seeds: means over seeds, and a dashed frame where only the fewer of them chose a layer. Only the chosen
+    cells meet the test split, so only they show a test score.
 
     Args:
         rows: Rows of one task on one split, those included that validation did not choose.
@@ -199,10 +198,7 @@ def _draw_series(axes: Axes, steps: Floats, values: Floats, colour: str, part: s
 
 def _heatmap(rows: Sequence[Row]) -> Figure:
     names = system_names(rows)
-    order = ("random", "mel")
-    systems = sorted(
-        names, key=lambda system: (-1 if system[0] == PRETRAINED else order.index(system[0]), names[system])
-    )
+    systems = sorted(names, key=lambda system: (KINDS.index(system[0]), names[system]))
     panels = [[row for row in rows if system_of(row) == system] for system in systems]
     readouts = [_sorted_readouts(panel) for panel in panels]
     depth = 1 + max(int(row["layer"]) for row in rows)
@@ -228,6 +224,8 @@ def _heatmap(rows: Sequence[Row]) -> Figure:
     first = rows[0]
     figure.suptitle(f"{first['task']} on {first['dataset']}: layer × readout", x=0.01, ha="left", size=8)
     note = f"framed: chosen on validation, with its test {metric} (decoder {first['decoder']['name']})"
+    if (seeds := len({row["seed"] for row in rows})) > 1:
+        note += f"\nmeans of {seeds} seeds, of a chosen layer those that chose it; dashed: by fewer than another"
     figure.supxlabel(note, size=6.5)
     return figure
 
@@ -263,20 +261,23 @@ def _draw_cells(
 
 
 def _mark_chosen(axes: Axes, rows: Sequence[Row], readouts: Sequence[str], scale: Normalize) -> None:
-    """Frame the layer of each readout that validation chose most often over the seeds."""
+    """Frame the layers that validation chose for each readout: those of fewer seeds dashed."""
     for column, readout in enumerate(readouts):
         chosen = [row for row in rows if row["selected"] and row["readout"] == readout]
-        if not chosen:
-            continue
-        layer = Counter(int(row["layer"]) for row in chosen).most_common(1)[0][0]
-        there = [row for row in chosen if row["layer"] == layer]
-        frame = Rectangle((column - 0.47, layer - 0.45), 0.94, 0.9, fill=False, edgecolor=VERMILLION, linewidth=1.4)
-        frame.set_gid(f"chosen-{rows[0]['backbone']['kind']}-{readout}-{layer}")
-        axes.add_patch(frame)
-        metric = there[0]["selection"]["metric"]
-        found = [((row["scores"] or {}).get(metric) or {}).get("mean") for row in there]
-        tests = [value for value in found if value is not None]
-        valid = float(np.mean([row["selection"]["value"] for row in there]))
-        ink = BLACK if scale(valid) > 0.5 else "white"
-        if tests:
-            axes.text(column, layer, decimal(float(np.mean(tests))), ha="center", va="center", color=ink, weight="bold")
+        counts = Counter(int(row["layer"]) for row in chosen)
+        for layer, count in counts.items():
+            frame = Rectangle((column - 0.47, layer - 0.45), 0.94, 0.9, fill=False, edgecolor=VERMILLION, linewidth=1.4)
+            frame.set_linestyle("-" if count == max(counts.values()) else (0, (2, 1)))
+            frame.set_gid(f"chosen-{rows[0]['backbone']['kind']}-{readout}-{layer}")
+            axes.add_patch(frame)
+            ink = BLACK if scale(_mean_by_cell(rows)[readout, layer]) > 0.5 else "white"
+            tests = _test_scores([row for row in chosen if row["layer"] == layer])
+            if tests:
+                text = decimal(float(np.mean(tests)))
+                axes.text(column, layer, text, ha="center", va="center", color=ink, weight="bold")
+
+
+def _test_scores(rows: Sequence[Row]) -> list[float]:
+    """Test scores that are defined, in the metric that validation chose by."""
+    found = [((row["scores"] or {}).get(row["selection"]["metric"]) or {}).get("mean") for row in rows]
+    return [value for value in found if value is not None]

@@ -1,44 +1,55 @@
-"""Paired differences between lines of a table: the same tracks, one difference a track, an interval over tracks."""
+"""Paired differences between lines of a table: the same tracks and seeds, and an interval over both.
+
+Conventions: where both lines have a seed, its rows are compared with each other; what was not probed (a classical
+system, the majority answer, the ceiling) has no seeds and is compared with each. Lines without a seed in common are
+compared by their means over seeds, and then the interval is over tracks alone. Scores that are no means over tracks
+are compared resample by resample, which takes two runs on the same tracks in the same groups.
+
+Shapes:  P pairs of seeds   T tracks   R resamples
+"""
 
 from __future__ import annotations
 
-import csv
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
-from functools import lru_cache
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from musictf.errors import InputError
-from musictf.evaluation.statistics import paired_difference
-from musictf.report.tables import (
-    FOLDER,
+from musictf.evaluation.statistics import interval, paired_difference
+from musictf.report.lines import Line, Score, by_system, representative, same_settings, seeds_drawn
+from musictf.report.rows import (
     PRETRAINED,
-    Block,
-    Gain,
-    Line,
+    Floats,
     Row,
-    Score,
-    by_system,
-    representative,
-    summary_table,
+    groups_of,
+    have_same_groups,
+    resampled_values,
+    system_of,
+    track_values,
 )
+from musictf.report.tables import Block, Gain, summary_table
 
-FLOORS = ("random", "mel")
-_COLUMNS = frozenset({"track_id", "task", "readout", "layer", "seed", "decoder", "backbone", "metric", "value"})
+FLOORS = ("random", "mel", "mfcc", "chroma")
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """Rows whose difference is one value of a track or a resample; several rows of a side count by their mean."""
+
+    first: tuple[Row, ...]
+    second: tuple[Row, ...]
 
 
 def with_floor_gains(block: Block) -> Block:
-    """The block with what each pretrained system gains over random weights and over the log-mel."""
+    """The block with what each pretrained system gains over the floors that were probed alike, in the headline."""
     groups = by_system(block.lines)
     gains = []
     for (decoder, _), lines in groups.items():
         floors = [group for (other, _), group in groups.items() if other == decoder and group[0].kind in FLOORS]
         for floor in floors if lines[0].kind == PRETRAINED else ():
-            gains.append(gain(representative(lines), representative(floor), block.headline))
+            if same_settings(lines[0], floor[0]):
+                gains.append(gain(representative(lines), representative(floor), block.headline))
     return replace(block, gains=gains)
 
 
@@ -46,7 +57,7 @@ def with_baseline_gains(blocks: Sequence[Block], baseline: Sequence[Row]) -> lis
     """The blocks with differences against a baseline's lines, readout by readout.
 
     A line is compared with the baseline's line of the same readout, and where the baseline has no such readout
-    with the one that validation prefers.
+    with the one that validation prefers. Floors are compared only where there is no pretrained system.
 
     Raises:
         InputError: nothing of the baseline has the task, dataset, split digest and decoder of any line.
@@ -55,8 +66,8 @@ def with_baseline_gains(blocks: Sequence[Block], baseline: Sequence[Row]) -> lis
     result = []
     for block in blocks:
         reference = references.get((block.task, block.dataset, block.digest))
-        lines = [] if reference is None else reference.lines
-        pairs = [pair for line in block.lines if line.selected for pair in _pairs(line, lines)]
+        lines = [] if reference is None else _asked(reference.lines)
+        pairs = [pair for line in _asked(block.lines) for pair in _counterparts(line, lines)]
         result.append(replace(block, gains=[gain(line, against, block.headline) for line, against in pairs]))
     if not any(block.gains for block in result):
         raise InputError(
@@ -67,26 +78,97 @@ def with_baseline_gains(blocks: Sequence[Block], baseline: Sequence[Row]) -> lis
 
 
 def gain(line: Line, against: Line, score: str) -> Gain:
-    """Mean difference of a score per track between two lines, with its 95 % interval where it can be had."""
-    first, second = (_track_values(side, score) for side in (line, against))
-    shared = sorted(first.keys() & second.keys())
-    if not first or not second:
-        return Gain(line, against, score, None, 0, f"no {score} per track")
+    """Mean difference of a score between two lines, with its 95 % interval where it can be had."""
+    pairs, remark = _pairs(line, against)
+    if not same_settings(line, against):
+        remark = "; ".join(filter(None, [remark, "settings of the probes differ or are not recorded"]))
+    first, second = (
+        [_mean_by_track(rows, score) for rows in side]
+        for side in ([pair.first for pair in pairs], [pair.second for pair in pairs])
+    )
+    if all(first) and all(second):
+        found = _over_tracks(line, against, score, first, second)
+    else:
+        found = _over_resamples(line, against, score, pairs)
+    return replace(found, seeds=len(pairs), remark=found.remark or remark)
+
+
+def _over_tracks(
+    line: Line, against: Line, score: str, first: Sequence[dict[str, float]], second: Sequence[dict[str, float]]
+) -> Gain:
+    """From scores of each track, one table a pair of seeds."""
+    shared = [track for track in first[0] if all(track in column for column in (*first, *second))]
     if len(shared) < 2:
-        return Gain(line, against, score, None, len(shared), "fewer than two tracks in common")
-    values = [np.array([side[track] for track in shared]) for side in (first, second)]
-    return Gain(line, against, score, Score(*paired_difference(values[0], values[1])), len(shared))
+        return Gain(line, against, score, None, len(shared), remark="fewer than two tracks in common")
+    known = groups_of([*line.rows, *against.rows])
+    groups = [known.get(track, track) for track in shared]
+    tables = [np.array([[column[track] for track in shared] for column in side]) for side in (first, second)]
+    difference = Score(*paired_difference(tables[0], tables[1], groups))
+    return Gain(line, against, score, difference, len(shared), len(set(groups)))
 
 
-def _pairs(line: Line, candidates: Sequence[Line]) -> list[tuple[Line, Line]]:
+def _over_resamples(line: Line, against: Line, score: str, pairs: Sequence[_Pair]) -> Gain:
+    """From values in the same resamples of the tracks, moved as the interval of one value is."""
+    nothing = Gain(line, against, score, None, 0)
+    tables = [(_mean_by_resample(pair.first, score), _mean_by_resample(pair.second, score)) for pair in pairs]
+    kept = [(one, other) for one, other in tables if one is not None and other is not None]
+    if len(kept) < len(pairs):
+        return replace(nothing, remark=f"no {score} per track and no resamples of it")
+    rows = [*line.rows, *against.rows]
+    if not have_same_groups(rows) or len({len(column) for table in kept for column in table}) > 1:
+        return replace(nothing, remark="resampled over other tracks or groups")
+    mean = float(np.mean([_mean(pair.first, score) - _mean(pair.second, score) for pair in pairs]))
+    low, high = interval(seeds_drawn(np.stack([one - other for one, other in kept])), mean)
+    return Gain(line, against, score, Score(mean, low, high), line.tracks, len(set(groups_of(rows).values())))
+
+
+def _pairs(line: Line, against: Line) -> tuple[list[_Pair], str]:
+    """Which rows are compared with which, and what a reader must know of it."""
+    first, second = ({row["seed"]: row for row in side.rows} for side in (line, against))
+    if not line.is_probed or not against.is_probed:
+        return [_Pair((one,), (other,)) for one in first.values() for other in second.values()], ""
+    common = sorted(first.keys() & second.keys())
+    if not common:
+        return [_Pair(line.rows, against.rows)], "no seed in common: means over seeds, interval over tracks alone"
+    is_partial = len(common) < max(len(first), len(second))
+    remark = f"only the seeds both have: {', '.join(map(str, common))}" if is_partial else ""
+    return [_Pair((first[seed],), (second[seed],)) for seed in common], remark
+
+
+def _mean_by_track(rows: Sequence[Row], score: str) -> dict[str, float]:
+    """Score of each track, the mean over rows; a track that some row lacks would compare means over different seeds."""
+    columns = [track_values(row, score) for row in rows]
+    shared = [track for track in columns[0] if all(track in column for column in columns)]
+    return {track: float(np.mean([column[track] for column in columns])) for track in shared}
+
+
+def _mean_by_resample(rows: Sequence[Row], score: str) -> Floats | None:
+    """Score in each resample, (R,), the mean over rows; None where some row has none."""
+    columns = [resampled_values(row, score) for row in rows]
+    kept = [column for column in columns if column is not None]
+    if len(kept) < len(rows) or len({len(column) for column in kept}) > 1:
+        return None
+    mean: Floats = np.mean(kept, axis=0)
+    return mean
+
+
+def _mean(rows: Sequence[Row], score: str) -> float:
+    return float(np.mean([row["scores"][score]["mean"] for row in rows]))
+
+
+def _asked(lines: Sequence[Line]) -> list[Line]:
+    """The lines a run is about: those of its pretrained system, where it has none those of everything it probed."""
+    probed = [line for line in lines if line.selected and line.is_probed]
+    return [line for line in probed if line.kind == PRETRAINED] or probed
+
+
+def _counterparts(line: Line, candidates: Sequence[Line]) -> list[tuple[Line, Line]]:
     """The line with its counterpart in each system of the baseline, itself excepted."""
-    digests = {row["backbone"].get("digest") for row in line.rows}
     pairs = []
     for (decoder, _), group in by_system(candidates).items():
         same = [other for other in group if other.readout == line.readout]
         against = same[0] if same else representative(group)
-        itself = against.kind == line.kind and digests == {row["backbone"].get("digest") for row in against.rows}
-        if decoder == line.decoder and not itself:
+        if decoder == line.decoder and system_of(line.rows[0]) != system_of(against.rows[0]):
             pairs.append((line, against))
     return pairs
 
@@ -94,53 +176,3 @@ def _pairs(line: Line, candidates: Sequence[Line]) -> list[tuple[Line, Line]]:
 def _described(blocks: Iterable[Block]) -> str:
     parts = ((block, "+".join(sorted({line.decoder for line in block.lines}))) for block in blocks)
     return ", ".join(f"{block.task}/{block.dataset}/{block.digest[:8]}/{decoders}" for block, decoders in parts)
-
-
-def _track_values(line: Line, score: str) -> dict[str, float]:
-    """Score of each track, the mean over the line's seeds; tracks without a value (nan) are absent."""
-    values: dict[str, list[float]] = defaultdict(list)
-    for row in line.rows:
-        for track_id, value in _values_of_row(row, score).items():
-            values[track_id].append(value)
-    # A track that some seed lacks would compare means over different seeds.
-    return {track_id: float(np.mean(found)) for track_id, found in values.items() if len(found) == len(line.rows)}
-
-
-def _values_of_row(row: Row, score: str) -> dict[str, float]:
-    if not row.get("per_track") or FOLDER not in row:
-        return {}
-    path = Path(row[FOLDER]) / row["per_track"]
-    if not path.is_file():
-        return {}
-    table = _read_per_track(path, path.stat().st_mtime_ns)
-    key = (row["task"], row["readout"], str(row["layer"]), str(row["seed"]), row["decoder"]["name"], score)
-    found = table.get(key, [])
-    return {track: value for name, track, value in found if _names(name, row["backbone"]) and not np.isnan(value)}
-
-
-def _names(name: str, backbone: dict[str, Any]) -> bool:
-    """Whether a cell of the column ``backbone`` means this backbone: its digest (or the start of it), path or kind."""
-    digest = str(backbone.get("digest"))
-    return name in {digest, backbone.get("path"), backbone["kind"]} or (len(name) >= 8 and digest.startswith(name))
-
-
-@lru_cache(maxsize=256)
-def _read_per_track(path: Path, modified: int) -> dict[tuple[str, ...], list[tuple[str, str, float]]]:
-    """(task, readout, layer, seed, decoder, metric) -> (backbone, track, value), read once a version of the file."""
-    table: dict[tuple[str, ...], list[tuple[str, str, float]]] = defaultdict(list)
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        missing = _COLUMNS - set(reader.fieldnames or ())
-        if missing:
-            raise InputError(f"{path}: no column {', '.join(sorted(missing))}")
-        for line in reader:
-            key = tuple(line[name] for name in ("task", "readout", "layer", "seed", "decoder", "metric"))
-            table[key].append((line["backbone"], line["track_id"], _number(line["value"], path, reader.line_num)))
-    return dict(table)
-
-
-def _number(text: str | None, path: Path, line: int) -> float:
-    try:
-        return float(text or "nan")
-    except ValueError:
-        raise InputError(f"{path}:{line}: value {text!r} is not a number") from None

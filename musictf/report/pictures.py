@@ -1,4 +1,4 @@
-"""The pictures of a run, made from its files alone: layer maps of each task, and one track with its estimates."""
+"""The pictures of a run, made from its files alone: layer maps, confusions, and one track with its estimates."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import numpy as np
 
 from musictf.annotations import Beats, Chords, read_beats, read_chords
 from musictf.evaluation.rows import RESULTS, Row, read_rows
+from musictf.report.detail_figures import details_figures
 from musictf.report.figures import layer_heatmap, training_curves
+from musictf.report.rows import KINDS, MAJORITY, ORACLE, cell_name
 from musictf.report.tracks import TrackView, track_figure
 
 SECONDS = 16.0  # of the track that is shown
@@ -23,12 +25,21 @@ def pretraining_pictures(folder: Path) -> list[Path]:
 
 
 def probe_pictures(folder: Path, out: Path | None = None) -> list[Path]:
-    """Layer × readout maps of every task of a probe run, in ``out`` or its ``figures/``."""
+    """Layer × readout maps, confusions and scores by class of every task of a probe run.
+
+    Args:
+        folder: The run folder.
+        out: Where to write; its ``figures/`` by default.
+
+    Returns:
+        The files written, PNG and SVG of each figure.
+    """
     rows = read_rows(folder / RESULTS)
     probed = [row for row in rows if row["selection"]]
     target = out or folder / "figures"
     tasks = dict.fromkeys(row["task"] for row in probed)
-    return [path for task in tasks for path in layer_heatmap(probed, task, target / f"layers_{task}")]
+    maps = [path for task in tasks for path in layer_heatmap(probed, task, target / f"layers_{task}")]
+    return maps + [path for _, paths in details_figures(rows, target) for path in paths]
 
 
 def track_picture(
@@ -47,35 +58,42 @@ def track_picture(
     waveform, rate = librosa.load(audio, sr=16_000, offset=first, duration=SECONDS)
     power = librosa.feature.melspectrogram(y=waveform, sr=rate, n_fft=1024, hop_length=512, n_mels=96, fmax=8000)
     times = first + librosa.frames_to_time(np.arange(power.shape[1]), sr=rate, hop_length=512)
-    chords = {name: read_chords(path) for name, path in _estimates(folders, track_id, ".lab").items()}
-    beats = [read_beats(path) for path in _estimates(folders, track_id, ".beats").values()]
+    chords = {name: read_chords(path) for name, path in _estimates(folders, "chord", f"{track_id}.lab").items()}
+    task, beats = _beats_shown(folders, track_id, reference[1])
+    estimates = [read_beats(path) for path in _estimates(folders, task, f"{track_id}.beats").values()]
     view = TrackView(
         log_mel=librosa.power_to_db(power, ref=np.max),
         times=times,
         mel_hz=librosa.mel_frequencies(n_mels=96, fmin=0, fmax=8000),
         chords=reference[0],
         chord_estimates=chords,
-        beats=reference[1],
-        beat_estimate=beats[0].times if beats else None,
+        beats=beats,
+        beat_estimate=estimates[0].times if estimates else None,
     )
     return track_figure(view, out)
 
 
-def _estimates(folders: Sequence[Path], track_id: str, suffix: str) -> dict[str, Path]:
+def _beats_shown(folders: Sequence[Path], track_id: str, beats: Beats | None) -> tuple[str, Beats | None]:
+    """The task whose estimates are drawn, and what they are held against: downbeats where only those are estimated."""
+    downbeats, name = beats.downbeats if beats else None, f"{track_id}.beats"
+    if downbeats is None or _estimates(folders, "beat", name) or not _estimates(folders, "downbeat", name):
+        return "beat", beats
+    return "downbeat", Beats(downbeats, np.ones(len(downbeats), dtype=np.int64))
+
+
+def _estimates(folders: Sequence[Path], task: str, name: str) -> dict[str, Path]:
     """Estimate files of a track by decoder: the probed system's own, from sequence tokens where they were probed."""
     found: dict[str, Path] = {}
     for folder in folders:
-        for row in sorted((row for row in read_rows(folder / RESULTS) if row["selected"]), key=_preference):
-            path = folder / "estimates" / row["backbone"]["kind"] / row["decoder"]["name"]
-            path = (
-                path / f"{row['task']}_{row['readout']}_layer{row['layer']}_seed{row['seed']}" / f"{track_id}{suffix}"
-            )
-            if path.is_file():
-                found.setdefault(row["decoder"]["name"], path)
-    found.pop("constant", None)
+        rows = [row for row in read_rows(folder / RESULTS) if row["selected"] and row["task"] == task]
+        for row in sorted(rows, key=_preference):
+            kind, decoder = row["backbone"]["kind"], row["decoder"]["name"]
+            path = folder / "estimates" / kind / decoder / cell_name(row) / name
+            if kind not in {MAJORITY, ORACLE} and path.is_file():
+                found.setdefault(decoder, path)
     return found
 
 
 def _preference(row: Row) -> tuple[int, int, int]:
-    kinds, readouts = ("pretrained", "random", "mel", "majority"), ("sequence", "average", "class", "constant")
-    return kinds.index(row["backbone"]["kind"]), readouts.index(row["readout"]), row["seed"]
+    readouts = ("sequence", "average", "class", "audio", "constant", "targets")
+    return KINDS.index(row["backbone"]["kind"]), readouts.index(row["readout"]), row["seed"]

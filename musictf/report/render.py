@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from musictf.report.tables import Block, Gain, Line, Score, decimal, interval
+from musictf.report.lines import Line, Score, decimal, interval
+from musictf.report.tables import Block, Gain
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 LEGEND = (
-    "Mean over tracks with a 95 % bootstrap interval; bold: best of its decoder. Layers and readouts are chosen on "
-    "validation. Several seeds: means of their values and bounds."
+    "Mean over tracks with a 95 % bootstrap interval, whole groups of tracks drawn where some belong together; several "
+    "seeds: their mean. Bold: best of its decoder, the ceiling aside. Layers and readouts are chosen on validation."
 )
 CSV_COLUMNS = (
     *("task", "dataset", "split", "split_digest", "system", "readout", "layer", "decoder", "selected", "seeds"),
@@ -54,15 +55,18 @@ def grid(block: Block) -> tuple[list[str], list[list[Cell]]]:
 
 
 def sentence(gain: Gain) -> str:
-    """A gain in words: who, against whom, by how much, over how many tracks."""
+    """A gain in words: who, against whom, by how much, over how many tracks and seeds."""
     against = gain.against.system
     if gain.against.readout != gain.line.readout:
         against = f"{against} ({gain.against.readout})"
     who = f"{gain.line.system} ({gain.line.readout}) − {against}, {gain.score}, decoder {gain.line.decoder}"
     if gain.difference is None:
-        return f"{who}: n/a ({gain.reason})"
-    sure = "" if gain.difference.low > 0 or gain.difference.high < 0 else "; the interval holds zero"
-    return f"{who}: {_joined(_score_cell(gain.difference, sign=True))} over {gain.tracks} tracks{sure}"
+        return f"{who}: n/a ({gain.remark})"
+    over = f"over {gain.tracks} tracks"
+    over += f" in {gain.groups} groups" if gain.groups < gain.tracks else ""
+    over += f" and {gain.seeds} seeds" if gain.seeds > 1 else ""
+    remarks = [over, _doubt(gain.difference), gain.remark]
+    return f"{who}: {_joined(_score_cell(gain.difference, sign=True))} {'; '.join(filter(None, remarks))}"
 
 
 def markdown(blocks: Sequence[Block], gains_title: str) -> str:
@@ -72,7 +76,7 @@ def markdown(blocks: Sequence[Block], gains_title: str) -> str:
         columns, rows = grid(block)
         numeric = columns.index("seeds")
         rule = "|" + "|".join("---" if i < numeric else "---:" for i in range(len(columns))) + "|"
-        lines = ["| " + " | ".join(_bar_free(name) for name in columns) + " |", rule]
+        lines = ["| " + " | ".join(bar_free(name) for name in columns) + " |", rule]
         lines += ["| " + " | ".join(_markdown_cell(cell) for cell in row) + " |" for row in rows]
         below = [f"- **Note:** {note}" for note in block.notes]
         gains = [f"- {sentence(gain)}" for gain in block.gains]
@@ -114,9 +118,9 @@ def latex(blocks: Sequence[Block], gains_title: str) -> str:
         caption = ". ".join([block.heading, *below]) + "."
         parts.append(
             "\\begin{table}\n  \\centering\n"
-            f"  \\caption{{{_tex(caption)}}}\n"
+            f"  \\caption{{{tex(caption)}}}\n"
             f"  \\begin{{tabular}}{{{'l' * numeric}{'r' * (len(columns) - numeric)}}}\n    \\toprule\n"
-            f"    {' & '.join(map(_tex, columns))} \\\\\n    \\midrule\n"
+            f"    {' & '.join(map(tex, columns))} \\\\\n    \\midrule\n"
             + "".join(f"    {' & '.join(map(_tex_cell, row))} \\\\\n" for row in rows)
             + "    \\bottomrule\n  \\end{tabular}\n\\end{table}"
         )
@@ -171,10 +175,18 @@ RENDERERS: dict[str, Callable[[Sequence[Block], str], str]] = {
 }
 
 
+def _doubt(difference: Score) -> str:
+    """What keeps a difference from being one."""
+    if difference.low != difference.low:
+        return "all of one group: no interval"
+    return "" if difference.low > 0 or difference.high < 0 else "the interval holds zero"
+
+
 def _cells(line: Line, block: Block, partial: bool) -> list[Cell]:
     layers = ", ".join(map(str, line.layers)) + ("*" if partial and line.selected else "")
     tracks = str(line.tracks) if line.tracks == line.expected else f"{line.tracks}/{line.expected}"
-    texts = [line.system, line.readout, layers, line.decoder, str(len(line.rows)), tracks]
+    layers, seeds = (layers, str(len(line.rows))) if line.is_probed else ("–", "–")
+    texts = [line.system, line.readout, layers, line.decoder, seeds, tracks]
     texts += ["–" if line.valid is None else decimal(line.valid)] if partial else []
     scores = [_score_cell(line.scores.get(name), strong=name in line.best) for name in block.shown]
     return [Cell(text) for text in texts] + scores
@@ -188,13 +200,14 @@ def _joined(cell: Cell) -> str:
     return f"{cell.text} {cell.detail}".strip()
 
 
-def _bar_free(text: str) -> str:
+def bar_free(text: str) -> str:
+    """Text for a cell of a Markdown table."""
     return text.replace("|", "\\|")
 
 
 def _markdown_cell(cell: Cell) -> str:
     strong = "**" if cell.strong else ""
-    return _bar_free(f"{strong}{cell.text}{strong} {cell.detail}".strip())
+    return bar_free(f"{strong}{cell.text}{strong} {cell.detail}".strip())
 
 
 def _rich_table(block: Block, shown: Sequence[str]) -> Table:
@@ -211,7 +224,7 @@ def _rich_table(block: Block, shown: Sequence[str]) -> Table:
         table.add_column(name if len(name) <= 11 else name.replace("_", "_\n", 1), justify="right")
     for line in block.lines:
         system, readout, layers, decoder, seeds, tracks, *scores = _cells(line, block, partial)
-        what = Cell(system.text, f"{readout.text}, {layers.text}")
+        what = Cell(system.text, f"{readout.text}, {layers.text}" if line.is_probed else readout.text)
         kept = scores[: len(shown) + partial]
         table.add_row(*map(_rich_cell, (what, decoder, Cell(tracks.text, seeds.text), *kept)))
     return table
@@ -224,15 +237,16 @@ def _rich_cell(cell: Cell) -> Text:
     return text.append(f"\n{cell.detail}", style="dim not bold") if cell.detail else text
 
 
-def _tex(text: str) -> str:
+def tex(text: str) -> str:
+    """Text for LaTeX."""
     escapes = {"\\": r"\textbackslash{}", "−": "$-$", "–": "--"} | {sign: f"\\{sign}" for sign in "&%$#_{}"}
     escapes |= {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", ">": "$>$", "<": "$<$"}
     return "".join(escapes.get(character, character) for character in text)
 
 
 def _tex_cell(cell: Cell) -> str:
-    text = f"\\textbf{{{_tex(cell.text)}}}" if cell.strong else _tex(cell.text)
-    return f"{text} {{\\footnotesize {_tex(cell.detail)}}}" if cell.detail else text
+    text = f"\\textbf{{{tex(cell.text)}}}" if cell.strong else tex(cell.text)
+    return f"{text} {{\\footnotesize {tex(cell.detail)}}}" if cell.detail else text
 
 
 def _csv_row(block: Block, line: Line, name: str, score: Score, best: str, against: str = "") -> list[object]:

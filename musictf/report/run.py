@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from musictf.errors import InputError
 
 if TYPE_CHECKING:
+    from musictf.report.cells import Cell
     from musictf.report.tables import Block
 
 FORMATS = ("md", "csv", "latex", "html")
@@ -20,6 +22,7 @@ examples:
   musictf report runs/probe/a runs/probe/b --format md     two runs as Markdown
   musictf report runs --baseline runs/probe/old            differences against an earlier run, track by track
   musictf report runs --output report.html                 a page that needs nothing but itself
+  musictf report runs/probe/sweep-a --missing              commands for the jobs of a sweep that are not finished
 """
 
 
@@ -37,8 +40,27 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--baseline", metavar="DIR", help="show differences against this run instead of the floors")
     parser.add_argument("--output", metavar="FILE", help="write here instead of printing")
     parser.add_argument("--all-layers", action="store_true", help="also show layers that validation did not choose")
+    parser.add_argument("--missing", action="store_true", help="only print commands that fill a sweep's missing cells")
     given = parser.parse_args(argv)
+    if given.missing:
+        print_missing(given.directories)
+        return
     report(given.directories, given.format, given.baseline, given.output, given.all_layers)
+
+
+def print_missing(directories: Sequence[str | Path]) -> None:
+    """Print the commands that fill the missing cells of every sweep below the directories, and nothing else.
+
+    Raises:
+        InputError: there is no sweep.
+    """
+    from musictf.report.cells import PLAN, counted, missing_commands, read_cells
+
+    cells = read_cells(directories)
+    if not cells:
+        raise InputError(f"no {PLAN} below {', '.join(map(str, directories))}: nothing there was started with -m")
+    print(missing_commands(cells), end="")
+    print(counted(cells), file=sys.stderr)
 
 
 def report(
@@ -48,7 +70,7 @@ def report(
     output: str | Path | None = None,
     all_layers: bool = False,
 ) -> None:
-    """Write one report of all rows below the directories.
+    """Write one report of all rows below the directories, and of the sweeps there: which cells are not finished.
 
     Args:
         directories: Run folders, or folders that hold some.
@@ -59,11 +81,18 @@ def report(
         all_layers: Also show the layers that validation did not choose.
     """
     # Imported here so that --help answers at once.
+    from musictf.report.cells import read_cells
     from musictf.report.gains import with_baseline_gains, with_floor_gains
-    from musictf.report.tables import read_rows, summary_table
+    from musictf.report.tables import RESULTS, read_rows, summary_table
 
     chosen = _format(format, output)
-    rows = read_rows(directories)
+    cells = read_cells(directories)
+    # A sweep none of whose jobs is done has cells and no rows yet.
+    with_rows = [folder for folder in directories if any(Path(folder).rglob(RESULTS)) or not read_cells([folder])]
+    if not with_rows:
+        _write_cells(cells, chosen, output)
+        return
+    rows = read_rows(with_rows)
     blocks = summary_table(rows, all_layers)
     if not blocks:
         raise InputError("no row was selected by validation; --all-layers shows the others")
@@ -76,10 +105,50 @@ def report(
         )
     if chosen is None:
         _print(blocks, title)
+        _write_cells(cells, None, None)
         return
     from musictf.report.render import RENDERERS
 
     text = _page(blocks, title, rows) if chosen == "html" else RENDERERS[chosen](blocks, title)
+    _print_or_write(_with_cells(text, cells, chosen, output), output)
+
+
+def _with_cells(text: str, cells: Sequence[Cell], chosen: str, output: str | Path | None) -> str:
+    """A report with its cells; tidy CSV holds scores only, so there they go to a file beside it."""
+    from musictf.report.cells import RENDERERS, counted
+
+    if not cells:
+        return text
+    cells_text = RENDERERS[chosen](cells)
+    if chosen == "html":
+        before, end, after = text.rpartition("</body>")
+        return before + cells_text + end + after
+    if chosen != "csv":
+        return text + cells_text
+    print(f"cells: {counted(cells)}", file=sys.stderr)
+    if output is not None:
+        _write(Path(output).with_suffix(".cells.csv"), cells_text)
+    return text
+
+
+def _write_cells(cells: Sequence[Cell], chosen: str | None, output: str | Path | None) -> None:
+    """The cells alone."""
+    from rich.console import Console
+
+    from musictf.report.cells import RENDERERS, print_cells
+    from musictf.report.render import html_page
+
+    if chosen is None:
+        console = Console(highlight=False)
+        if cells:
+            print_cells(cells, console if console.is_terminal else Console(highlight=False, width=200))
+    elif chosen == "html":
+        _print_or_write(_with_cells(html_page([], ""), cells, chosen, output), output)
+    else:
+        _print_or_write(RENDERERS[chosen](cells).lstrip("\n"), output)
+
+
+def _print_or_write(text: str, output: str | Path | None) -> None:
     if output is None:
         print(text, end="")
     else:

@@ -2,95 +2,115 @@
 
 Two rows are comparable only if task, dataset, split digest and decoder agree. So there is one block for each task,
 dataset and split, and inside a block a best value and every difference is taken among rows of one decoder. A decoder
-is known by its name, for its settings are calibrated on validation, head by head. The majority answer decodes nothing
-and stands beside every decoder.
+is known by its name, for its settings are calibrated on validation, head by head. The majority answer and a classical
+system decode by themselves and stand beside every decoder. The ceiling (``oracle``) comes last and competes with
+nothing. Systems that were probed with other settings are named by them and never merged.
 
-Conventions: scores lie in [0, 1] and larger is better. An interval is a 95 % bootstrap over tracks; where a line
-averages several seeds it shows the mean of the seeds' means and of their bounds. What stands for a system in a
-comparison (its readout) is chosen by its validation value, never by its test score.
+How lines come about is in `musictf.report.lines`, how rows are read in `musictf.report.rows`.
 """
 
 from __future__ import annotations
 
-import json
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from musictf.errors import InputError
+from musictf.report.lines import (
+    BOUNDS,
+    Line,
+    Score,
+    by_system,
+    comparable,
+    decimal,
+    interval,
+    latest,
+    line_of,
+    mean_of,
+    order,
+    representative,
+    same_settings,
+    with_best,
+)
+from musictf.report.rows import (
+    FOLDER,
+    MAJORITY,
+    ORACLE,
+    PRETRAINED,
+    RESULTS,
+    SCHEMA,
+    Row,
+    differing_settings,
+    read_rows,
+    system_names,
+    system_of,
+)
 
-Row = dict[str, Any]
+__all__ = [
+    "FOLDER",
+    "MAJORITY",
+    "ORACLE",
+    "PRETRAINED",
+    "RESULTS",
+    "SCHEMA",
+    "SHOWN",
+    "Block",
+    "Gain",
+    "Line",
+    "Row",
+    "Score",
+    "by_system",
+    "comparable",
+    "decimal",
+    "interval",
+    "read_rows",
+    "representative",
+    "summary_table",
+    "system_names",
+    "system_of",
+]
 
-SCHEMA = 1
-RESULTS = "results.jsonl"
-FOLDER = "folder"  # key under which a row read from disk remembers where its per_track.csv lies
-PRETRAINED = "pretrained"
-MAJORITY = "majority"
+_CLASSES = ("accuracy", "macro_f1")
 # Task -> the scores that are shown, the headline first. A task that is not listed (a plug-in) shows all it has.
 SHOWN = {
     "tagging": ("map", "roc_auc"),
-    "chord": ("majmin", "root", "thirds", "mirex", "seg", "coverage"),
+    "chord": ("majmin", "wcsr_majmin", "root", "mirex", "seg", "coverage"),
     "beat": ("f_measure", "cemgil", "cmlt", "amlt", "downbeat_f_measure"),
+    "downbeat": ("f_measure", "cmlt", "amlt"),
+    "tempo": ("accuracy1", "accuracy2", "p_score"),
+    "onset": ("f_measure", "precision", "recall"),
+    "key": ("weighted", "accuracy"),
+    "classification": _CLASSES,
+    "genre": _CLASSES,
+    "instrument": _CLASSES,
 }
 # Scores that describe the comparison and have no better or worse.
-DESCRIPTIVE = frozenset({"coverage", "classes_scored"})
-_REQUIRED = ("backbone", "task", "dataset", "split", "readout", "layer", "seed", "selected", "scores", "decoder")
-
-
-@dataclass(frozen=True)
-class Score:
-    """A mean and its 95 % interval."""
-
-    mean: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Line:
-    """One line of a table: all seeds of one system, readout, decoder (and layer, where all layers are shown)."""
-
-    system: str
-    kind: str
-    readout: str
-    layers: tuple[int, ...]
-    decoder: str
-    selected: bool
-    scores: dict[str, Score]
-    rows: tuple[Row, ...] = field(repr=False)
-    best: frozenset[str] = frozenset()
-
-    @property
-    def tracks(self) -> int:
-        """Number of tracks scored, the smallest over the seeds."""
-        return min(int(row["split"]["scored"]) for row in self.rows)
-
-    @property
-    def expected(self) -> int:
-        """Number of tracks the split holds."""
-        return max(int(row["split"]["expected"]) for row in self.rows)
-
-    @property
-    def valid(self) -> float | None:
-        """Validation value that chose this line, mean over seeds; None where nothing was chosen (majority)."""
-        found = [row["selection"]["value"] for row in self.rows if row.get("selection")]
-        values = [value for value in found if value is not None]
-        return sum(values) / len(values) if values else None
+DESCRIPTIVE = frozenset({"coverage", "wcsr_coverage", "classes_scored"})
 
 
 @dataclass(frozen=True)
 class Gain:
-    """A paired difference between two lines over the same tracks; ``reason`` says why where there is none."""
+    """A paired difference between two lines over the same tracks.
+
+    Attributes:
+        line: What is compared.
+        against: With what.
+        score: In which score.
+        difference: ``line`` minus ``against``; None where it cannot be had.
+        tracks: How many it is over.
+        groups: How many groups these are in.
+        seeds: Over how many pairs of seeds the difference is the mean.
+        remark: What else a reader must know of it; where there is no difference, why.
+    """
 
     line: Line
     against: Line
     score: str
     difference: Score | None
     tracks: int
-    reason: str = ""
+    groups: int = 0
+    seeds: int = 1
+    remark: str = ""
 
 
 @dataclass(frozen=True)
@@ -123,23 +143,6 @@ class Block:
         return (row["task"], row["dataset"], row["split"]["digest"]) == (self.task, self.dataset, self.digest)
 
 
-def read_rows(directories: Iterable[str | Path]) -> list[Row]:
-    """Rows of every ``results.jsonl`` below the directories, each file once.
-
-    Raises:
-        InputError: a directory is missing or holds no rows, or a line is not a row of this schema.
-    """
-    rows: dict[Path, list[Row]] = {}
-    for directory in map(Path, directories):
-        if not directory.is_dir():
-            raise InputError(f"{directory}: no such folder; give run folders, or a folder that holds some")
-        files = sorted(path.resolve() for path in directory.rglob(RESULTS))
-        rows |= {path: _rows_of(path) for path in files if path not in rows}
-        if not any(rows[path] for path in files):
-            raise InputError(f"{directory}: no rows in any {RESULTS} below it; run 'musictf probe' first")
-    return [row for of_file in rows.values() for row in of_file]
-
-
 def summary_table(rows: Sequence[Row], all_layers: bool = False) -> list[Block]:
     """One block for each task, dataset and split, its lines ordered by decoder and system.
 
@@ -155,114 +158,28 @@ def summary_table(rows: Sequence[Row], all_layers: bool = False) -> list[Block]:
     return [_block(blocks[key], tasks.count(key[0]) == 1, all_layers) for key in sorted(blocks)]
 
 
-def representative(lines: Sequence[Line]) -> Line:
-    """The line that stands for a system: the best on validation, the first where nothing was validated."""
-    return max(lines, key=lambda line: -math.inf if line.valid is None else line.valid)
-
-
-def by_system(lines: Iterable[Line]) -> dict[tuple[str, str], list[Line]]:
-    """Selected lines by decoder and system."""
-    groups: dict[tuple[str, str], list[Line]] = defaultdict(list)
-    for line in lines:
-        if line.selected:
-            groups[line.decoder, line.system].append(line)
-    return groups
-
-
-def decimal(value: float, sign: bool = False) -> str:
-    """Three decimals without the leading zero: ``.712``, ``1.000``, ``+.052``; a dash for what is not a number.
-
-    Example:
-        >>> decimal(0.7123), decimal(-0.05), decimal(0.052, sign=True)
-        ('.712', '-.050', '+.052')
-    """
-    if math.isnan(value):
-        return "–"
-    text = f"{value:+.3f}" if sign else f"{value:.3f}"
-    return text.replace("0.", ".", 1) if text.lstrip("+-").startswith("0.") else text
-
-
-def interval(score: Score, sign: bool = False) -> str:
-    """``[.690 .733]``, or nothing where the bounds are unknown."""
-    if math.isnan(score.low) or math.isnan(score.high):
-        return ""
-    return f"[{decimal(score.low, sign)} {decimal(score.high, sign)}]"
-
-
-def _rows_of(path: Path) -> list[Row]:
-    lines = path.read_text(encoding="utf-8").splitlines()
-    numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
-    return [{**_row(line, path, number), FOLDER: str(path.parent)} for number, line in numbered]
-
-
-def _row(line: str, path: Path, number: int) -> Row:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise InputError(
-            f"{path}:{number}: half-written or broken line ({error.msg}); remove it or probe again"
-        ) from None
-    if not isinstance(row, dict) or row.get("schema") != SCHEMA:
-        raise InputError(f"{path}:{number}: not a results row of schema {SCHEMA}")
-    missing = [name for name in _REQUIRED if name not in row]
-    inner = {"backbone": ("kind",), "split": ("name", "digest", "expected", "scored"), "decoder": ("name",)}
-    missing += [
-        f"{outer}.{name}" for outer, names in inner.items() for name in names if name not in row.get(outer, name)
-    ]
-    if missing:
-        raise InputError(f"{path}:{number}: the row has no {', '.join(missing)}; probe again")
-    return row
-
-
 def _block(rows: list[Row], alone: bool, all_layers: bool) -> Block:
-    latest, repeated = _latest(rows)
-    names = system_names(latest)
+    kept, repeated = latest(rows)
+    names = system_names(kept)
     cells: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
-    for row in latest:
+    for row in kept:
         layer = (row["layer"], row["selected"]) if all_layers else ()
         cells[row["decoder"]["name"], system_of(row), row["readout"], layer].append(row)
-    shown = _shown_scores(latest)
-    lines = [_line(cell, names[system_of(cell[0])], shown) for cell in cells.values()]
-    lines = _with_best(sorted(lines, key=_order), shown)
-    first = latest[0]
-    notes = [*_floors_that_win(lines, shown), *_protocol_notes(lines)]
+    shown = _shown_scores(kept)
+    lines = [line_of(cell, names[system_of(cell[0])], shown) for cell in cells.values()]
+    lines = with_best(sorted(lines, key=order), [name for name in shown if name not in DESCRIPTIVE])
+    first = kept[0]
+    notes = [
+        *_floors_that_win(lines, shown),
+        *_seeds_notes(lines, shown),
+        *_settings_notes(kept),
+        *_protocol_notes(lines),
+        *_leakage_notes(lines, shown[0]),
+    ]
     if repeated:
-        notes.append(f"{repeated} older rows of the same system, readout, layer, seed and decoder are left out")
+        notes.append(f"{repeated} older rows of the same system, readout, seed and decoder are left out")
     split = first["split"]
     return Block(first["task"], first["dataset"], split["name"], split["digest"], alone, shown, lines, notes)
-
-
-def _latest(rows: list[Row]) -> tuple[list[Row], int]:
-    """The last row of everything that was scored more than once, and how many that said otherwise were left out."""
-    last: dict[tuple[Any, ...], Row] = {}
-    differing = 0
-    for row in sorted(rows, key=lambda row: str(row.get("time", ""))):
-        what = (system_of(row), row["backbone"].get("digest"), row["readout"], row["layer"], row["seed"])
-        key = (*what, row["decoder"]["name"])
-        differing += key in last and last[key]["scores"] != row["scores"]
-        last[key] = row
-    return list(last.values()), differing
-
-
-def system_of(row: Row) -> tuple[str, str, str]:
-    """What is compared. Each pretrained file is a system; random weights of one shape are one, whatever their seed."""
-    backbone = row["backbone"]
-    kind, preset = backbone["kind"], backbone.get("preset") or ""
-    if kind == PRETRAINED:
-        return kind, preset, str(backbone.get("digest"))
-    if kind == "random":
-        return kind, preset, str(backbone.get("shape") or backbone.get("parameters"))
-    return kind, "", str(backbone.get("digest")) if kind == "mel" else ""
-
-
-def system_names(rows: Iterable[Row]) -> dict[tuple[str, str, str], str]:
-    """A name for each system, with a piece of the digest where two would read alike."""
-    systems = {system_of(row) for row in rows}
-    kinds = [(kind, preset) for kind, preset, _ in systems]
-    plain = {system: f"{system[0]} {system[1]}".strip() for system in systems}
-    return {
-        system: f"{name} {system[2][:8]}" if kinds.count(system[:2]) > 1 else name for system, name in plain.items()
-    }
 
 
 def _shown_scores(rows: Sequence[Row]) -> tuple[str, ...]:
@@ -274,82 +191,29 @@ def _shown_scores(rows: Sequence[Row]) -> tuple[str, ...]:
     return tuple(name for name in known if name in present or name == known[0])
 
 
-def _line(rows: list[Row], system: str, shown: Iterable[str]) -> Line:
-    scores = {name: _mean_score([(row["scores"] or {}).get(name) for row in rows]) for name in shown}
-    first = rows[0]
-    return Line(
-        system=system,
-        kind=first["backbone"]["kind"],
-        readout=first["readout"],
-        layers=tuple(sorted({row["layer"] for row in rows})),
-        decoder=first["decoder"]["name"],
-        selected=bool(first["selected"]),
-        scores={name: score for name, score in scores.items() if score is not None},
-        rows=tuple(rows),
-    )
-
-
-def _mean_score(values: Sequence[dict[str, Any] | None]) -> Score | None:
-    given = [value for value in values if value is not None and value["mean"] is not None]
-    if not given:
-        return None
-    bounds = [value.get("ci95") or (None, None) for value in given]
-    columns = zip(*((value["mean"], low, high) for value, (low, high) in zip(given, bounds, strict=True)), strict=True)
-    return Score(*(sum(math.nan if x is None else x for x in column) / len(given) for column in columns))
-
-
-def _order(line: Line) -> tuple[Any, ...]:
-    kinds = (PRETRAINED, "random", "mel", "majority")
-    kind = kinds.index(line.kind) if line.kind in kinds else len(kinds)
-    readouts = ("class", "sequence", "average", "constant")
-    readout = readouts.index(line.readout) if line.readout in readouts else len(readouts)
-    return line.kind == MAJORITY, line.decoder, kind, line.system, readout, line.layers
-
-
-def comparable(line: Line, decoder: str) -> bool:
-    """Whether a line may stand beside the lines of a decoder."""
-    return line.decoder == decoder or line.kind == MAJORITY
-
-
-def _with_best(lines: list[Line], shown: Iterable[str]) -> list[Line]:
-    """Mark the best value of each score among the selected lines of each decoder, ties included."""
-    compared = [name for name in shown if name not in DESCRIPTIVE]
-    chosen = [line for line in lines if line.selected]
-    tops: dict[tuple[str, str], float] = defaultdict(lambda: -math.inf)
-    for line in chosen:
-        # What the majority answer wins, it must win against every decoder.
-        rivals = chosen if line.kind == MAJORITY else [other for other in chosen if comparable(other, line.decoder)]
-        for name in compared:
-            values = [round(rival.scores[name].mean, 3) for rival in rivals if name in rival.scores]
-            tops[line.decoder, name] = max(values, default=-math.inf)
-    return [_marked(line, compared, tops) for line in lines]
-
-
-def _marked(line: Line, compared: Iterable[str], tops: dict[tuple[str, str], float]) -> Line:
-    best = {
-        name
-        for name in compared
-        if line.selected and name in line.scores and round(line.scores[name].mean, 3) == tops[line.decoder, name]
-    }
-    return Line(**{**vars(line), "best": frozenset(best)})
-
-
 def _floors_that_win(lines: Sequence[Line], shown: Iterable[str]) -> list[str]:
     """One sentence for each pretrained system that a floor beats, each by the line that validation prefers."""
     groups = by_system(lines)
+    compared = [name for name in shown if name not in DESCRIPTIVE]
     notes = []
     for (decoder, system), mine in groups.items():
-        floors = [
-            group
-            for (other, _), group in groups.items()
-            if comparable(group[0], decoder) and group[0].kind != PRETRAINED
-        ]
-        for floor in floors if mine[0].kind == PRETRAINED else ():
-            wins = [_win(name, floor, mine) for name in shown if name not in DESCRIPTIVE]
+        for floor in _floors(mine[0], groups.values()) if mine[0].kind == PRETRAINED else ():
+            wins = [_win(name, floor, mine) for name in compared]
             if any(wins):
                 listed = ", ".join(win for win in wins if win)
                 notes.append(f"the floor {floor[0].system} beats {system} (decoder {decoder}): {listed}")
     return notes
+
+
+def _floors(mine: Line, groups: Iterable[list[Line]]) -> list[list[Line]]:
+    """The systems that a pretrained one must beat under its decoder."""
+    return [
+        group
+        for group in groups
+        if group[0].kind not in {PRETRAINED, ORACLE}
+        and comparable(group[0], mine.decoder)
+        and same_settings(group[0], mine)
+    ]
 
 
 def _win(name: str, floor: Sequence[Line], mine: Sequence[Line]) -> str:
@@ -357,6 +221,27 @@ def _win(name: str, floor: Sequence[Line], mine: Sequence[Line]) -> str:
     if theirs is None or own is None or theirs.mean <= own.mean:
         return ""
     return f"{name} {decimal(theirs.mean)} > {decimal(own.mean)}"
+
+
+def _seeds_notes(lines: Sequence[Line], shown: Iterable[str]) -> list[str]:
+    """What the intervals of lines that average several seeds rest on."""
+    scores: dict[str, list[str]] = defaultdict(list)
+    for name in shown:
+        for basis in dict.fromkeys(line.scores[name].basis for line in lines if name in line.scores):
+            scores[basis].append(name)
+    scores.pop("", None)
+    if not scores:
+        return []
+    parts = [f"{basis} ({', '.join(names)})" if len(scores) > 1 else basis for basis, names in scores.items()]
+    return [f"intervals of several seeds: {'; '.join(parts)}"]
+
+
+def _settings_notes(rows: Sequence[Row]) -> list[str]:
+    differing = differing_settings(rows)
+    if differing == []:
+        return []
+    what = "not recorded by every run" if differing is None else f"not the same ({', '.join(differing)})"
+    return [f"settings of features and heads are {what}: systems are named by them, floors and gains are of equal ones"]
 
 
 def _protocol_notes(lines: Sequence[Line]) -> list[str]:
@@ -367,3 +252,50 @@ def _protocol_notes(lines: Sequence[Line]) -> list[str]:
         if line.tracks < line.expected
     ]
     return list(dict.fromkeys(notes))  # the layers of one readout would all say the same
+
+
+def _leakage_notes(lines: Sequence[Line], headline: str) -> list[str]:
+    """What is known of test tracks that pretraining has heard, and scores without them."""
+    notes = []
+    groups = by_system(lines)
+    for (decoder, system), mine in groups.items():
+        if mine[0].kind != PRETRAINED:
+            continue
+        line = representative(mine)
+        if any("leakage" in row and not (row["leakage"] or {}).get("known") for row in line.rows):
+            notes.append(_unknown(line))
+        elif any(row.get("unheard") for row in line.rows):
+            rivals = [representative(group) for group in groups.values() if comparable(group[0], decoder)]
+            floors = [rival for rival in rivals if rival.kind not in {PRETRAINED, ORACLE}]
+            notes.append(f"{system}, {line.readout}, decoder {decoder}: {_without_heard(line, floors, headline)}")
+    return list(dict.fromkeys(notes))
+
+
+def _unknown(line: Line) -> str:
+    if any("leakage" in row and row["leakage"] is None for row in line.rows):
+        return f"{line.system}: whether pretraining has heard these tracks was not checked (leakage=off)"
+    return f"{line.system}: whether pretraining has heard these tracks is unknown: the backbone carries no list"
+
+
+def _without_heard(line: Line, floors: Sequence[Line], headline: str) -> str:
+    """Headline score of a line and of its floors on the tracks that pretraining has not heard."""
+    scored = min(row["unheard"]["scored"] for row in line.rows if row.get("unheard"))
+    if scored == 0:
+        return f"pretraining has heard all {line.tracks} test tracks; no score is without them"
+    heard = f"without the {line.tracks - scored} test tracks that pretraining has heard"
+    own = _unheard_score(line, headline)
+    text = f"{heard}: {headline} {decimal(own.mean)} {interval(own)}".rstrip() if own else f"{heard}: no {headline}"
+    others = {floor.system: _unheard_score(floor, headline) for floor in floors if _heard_of(floor) == _heard_of(line)}
+    listed = ", ".join(f"{name} {decimal(score.mean)}" for name, score in others.items() if score)
+    text += f"; on the same tracks {listed}" if listed else ""
+    return f"{text} ({BOUNDS})" if own and own.basis else text
+
+
+def _heard_of(line: Line) -> set[tuple[object, int | None]]:
+    """Which run's pretraining a line's tracks were compared with, and how many were left."""
+    return {(row.get(FOLDER), (row.get("unheard") or {}).get("scored")) for row in line.rows}
+
+
+def _unheard_score(line: Line, name: str) -> Score | None:
+    """A score of the tracks that were not heard; nothing is kept of each track, so seeds bring their own bounds."""
+    return mean_of([((row.get("unheard") or {}).get("scores") or {}).get(name) for row in line.rows])

@@ -23,7 +23,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from musictf.errors import InputError
-from musictf.report.figures import BLACK, BLUE, STYLE, VERMILLION, Floats, save
+from musictf.report.figures import BLACK, BLUE, STYLE, VERMILLION, save
+from musictf.report.rows import Floats
 
 if TYPE_CHECKING:
     from musictf.annotations import Beats, Chords

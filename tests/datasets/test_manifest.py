@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 
-from musictf.datasets.base import corpus_digest, derived_split, split_digest
+from musictf.datasets.base import corpus_digest, derived_split, require_audio, split_digest
 from musictf.datasets.manifest import Manifest
 from musictf.errors import InputError
 
@@ -107,9 +107,7 @@ GOOD = {"track_id": "a", "audio": "a.wav"}
         ({"audio": "a.wav"}, "'track_id' is missing"),
         ({"track_id": "b"}, "'audio' is missing"),
         ({"track_id": 3, "audio": "a.wav"}, "'track_id' is missing or not a text"),
-        ({"track_id": "b", "audio": "c.wav"}, "c.wav does not exist"),
         ({"track_id": "b", "audio": "b.wav", "chords": "c.lab"}, "chords file .*c.lab does not exist"),
-        ({"track_id": "b", "audio": "b.wav", "versions": ["c.wav"]}, "versions file .*c.wav does not exist"),
         ({"track_id": "b", "audio": "b.wav", "split": "dev"}, "'dev' is unknown: one of train, valid, test"),
         ({"track_id": "b", "audio": "b.wav", "tags": "piano"}, "'tags' must be a list"),
         ({"track_id": "../b", "audio": "b.wav"}, "file name"),
@@ -122,6 +120,15 @@ def test_a_mistake_is_named_by_its_line(tmp_path, line, reason):
         write(tmp_path, GOOD, line).all_tracks()
     assert "manifest.jsonl:2:" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_missing_audio_is_listed_and_refused_before_it_is_needed(tmp_path):
+    lines = [GOOD, {"track_id": "b", "audio": "c.wav"}, {"track_id": "d", "audio": "a.wav", "versions": ["e.wav"]}]
+    tracks = write(tmp_path, *lines).all_tracks()
+    assert [track.track_id for track in tracks] == ["a", "b", "d"]
+    require_audio(tracks[:1], "mine")
+    with pytest.raises(InputError, match=r"mine: 2 audio files of 3 tracks do not exist, .*c.wav for one"):
+        require_audio(tracks, "mine")
 
 
 @pytest.mark.parametrize(

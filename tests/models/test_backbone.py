@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from musictf.audio.spectrogram import LogMelConfig
 from musictf.errors import InputError
-from musictf.models.backbone import Backbone, MelBackbone, load_backbone, random_backbone, save_backbone
+from musictf.models.backbone import Backbone, load_backbone, save_backbone
 from musictf.models.vit1d import ViT1DConfig
 
 CONFIG = ViT1DConfig(depth=2, embed_dim=16, num_heads=2, max_frames=32)
@@ -181,23 +181,3 @@ def test_files_of_other_kinds_are_refused(path, tmp_path):
         with pytest.raises(InputError, match=reason) as caught:
             load_backbone(tmp_path / name)
         assert name in str(caught.value)
-
-
-def test_random_weights_depend_on_the_seed_alone():
-    first = random_backbone(CONFIG, seed=3)
-    torch.randn(5)
-    state = torch.get_rng_state()
-    again = random_backbone(CONFIG, seed=3)
-    assert first.digest() == again.digest()
-    assert torch.equal(torch.get_rng_state(), state)  # and drawing them disturbs nobody else
-    assert first.digest() != random_backbone(CONFIG, seed=4).digest()
-    assert first.kind == "random"
-
-
-def test_the_mel_control_is_the_spectrogram(waveform):
-    mel = MelBackbone()
-    output = mel(waveform, [0])
-    assert torch.equal(output.sequence[0], mel.front_end(waveform).transpose(1, 2))
-    torch.testing.assert_close(output.class_token[0], output.sequence[0].mean(dim=1))
-    with pytest.raises(InputError, match="layer 0"):
-        mel(waveform, [1])

@@ -15,6 +15,7 @@ import torch
 import yaml
 
 from musictf.datasets.folder import Folder
+from musictf.datasets.identity import read_identities
 from musictf.datasets.manifest import Manifest
 from musictf.errors import InputError
 from musictf.models.backbone import load_backbone
@@ -23,8 +24,8 @@ from musictf.pretraining.callbacks import Interrupted, MetricsFile
 from musictf.pretraining.excerpts import PairConfig
 from musictf.pretraining.module import NTXent
 from musictf.pretraining.optim import cosine, learning_rate
-from musictf.pretraining.run import CheckpointConfig, PretrainRun, pretrain
-from musictf.runs import FinishedRun, TrainerConfig, read_status
+from musictf.pretraining.run import CheckpointConfig, PretrainRun, _write_identities, pretrain
+from musictf.runs import FinishedRun, TrainerConfig, file_digest, read_status
 
 NUM_STEPS = 6
 
@@ -91,7 +92,7 @@ def assert_same_end(one, other):
 def test_a_run_leaves_its_folder_complete(run):
     folder = pretrain(run)
     assert read_status(folder)["status"] == "finished"
-    files = ["backbone.safetensors", "checkpoints", "config.yaml", "metrics.csv", "status.json"]
+    files = ["backbone.safetensors", "checkpoints", "config.yaml", "identities.jsonl.gz", "metrics.csv", "status.json"]
     assert sorted(os.listdir(folder)) == files
     assert sorted(os.listdir(folder / "checkpoints")) == ["best.ckpt", "last.ckpt"]
     config = yaml.safe_load((folder / "config.yaml").read_text())
@@ -111,6 +112,53 @@ def test_the_metrics_are_under_their_names_for_good(run):
     for step, row in enumerate(rows):
         assert all(row[f"train/{name}"] for name in names)
         assert float(row["train/learning_rate"]) == pytest.approx(learning_rate(step, NUM_STEPS, run.optim), rel=1e-6)
+
+
+def test_a_run_leaves_the_list_of_what_it_trained_on_before_it_trains(run, corpus):
+    seen = []
+    splits = ("train", "valid", "train", "valid")
+    lines = [{"track_id": f"t{n}", "audio": f"track{n}.wav", "split": split} for n, split in enumerate(splits)]
+    (corpus / "manifest.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    run = dataclasses.replace(run, dataset=Manifest(root=str(corpus)), splits=["train"])
+
+    def look(folder):
+        seen.append(read_identities(folder / "identities.jsonl.gz"))
+        return ()
+
+    folder = pretrain(run, look)
+    trained = [track for track in run.dataset.all_tracks() if track.split == "train"]
+    assert len(trained) == 2
+    recordings = seen[0].recordings
+    assert [identity.track_id for identity in recordings] == [track.track_id for track in trained]
+    assert [identity.file for identity in recordings] == [file_digest(track.audio) for track in trained]
+    assert all(len(identity.fingerprint) for identity in recordings)
+    note = load_backbone(folder).provenance["identities"]
+    assert note == {
+        "file": "identities.jsonl.gz",
+        "digest": file_digest(folder / "identities.jsonl.gz"),
+        "level": "full",
+    }
+
+
+def test_the_list_may_be_of_files_only_or_none(run):
+    folder = pretrain(dataclasses.replace(run, identities="files"))
+    listed = read_identities(folder / "identities.jsonl.gz")
+    assert listed.level == "files"
+    assert {identity.audio for identity in listed.recordings} == {""}
+    folder = pretrain(dataclasses.replace(run, identities="none", overwrite=True))
+    assert not (folder / "identities.jsonl.gz").exists()
+    assert load_backbone(folder).provenance["identities"] is None
+
+
+def test_only_the_first_rank_lists_the_corpus(run, monkeypatch, tmp_path):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert _write_identities(run, run.dataset.all_tracks(), tmp_path) is None
+    assert not (tmp_path / "identities.jsonl.gz").exists()
+
+
+def test_an_unknown_way_to_list_the_corpus_is_refused(run):
+    with pytest.raises(InputError, match="identities='all' is unknown: one of full, files, none"):
+        dataclasses.replace(run, identities="all")
 
 
 def test_checkpoints_hold_plain_values_only(run):

@@ -6,7 +6,7 @@ import soundfile
 import torch
 
 from musictf.datasets.base import Track
-from musictf.models.backbone import random_backbone
+from musictf.models.controls import random_backbone
 from musictf.models.vit1d import ViT1DConfig
 from musictf.probing.readouts import Split
 
@@ -29,11 +29,11 @@ def backbone():
 def wav(tmp_path):
     """Writes a waveform as a track: of noise for so many seconds, or the one given."""
 
-    def write(name="a", seconds=9.0, waveform=None, seed=0):
+    def write(name="a", seconds=9.0, waveform=None, seed=0, sample_rate=SAMPLE_RATE):
         if waveform is None:
-            waveform = 0.1 * np.random.default_rng(seed).normal(size=round(seconds * SAMPLE_RATE))
+            waveform = 0.1 * np.random.default_rng(seed).normal(size=round(seconds * sample_rate))
         path = tmp_path / f"{name}.wav"
-        soundfile.write(path, waveform, SAMPLE_RATE, subtype="FLOAT")
+        soundfile.write(path, waveform, sample_rate, subtype="FLOAT")
         return Track(track_id=name, audio=path)
 
     return write
@@ -41,10 +41,12 @@ def wav(tmp_path):
 
 @pytest.fixture
 def make_split():
-    """A split from features (n, L, D) and targets (n, ...), one example a row."""
+    """A split from features (n, L, D), those of ``sequence`` or by readout, and targets (n, ...), one example a row."""
 
     def make(rows, targets):
-        rows, targets = torch.as_tensor(rows), torch.as_tensor(targets)
-        return Split(rows, torch.arange(len(rows)), targets, [], [])
+        rows = rows if isinstance(rows, dict) else {"sequence": rows}
+        rows = {readout: torch.as_tensor(values) for readout, values in rows.items()}
+        index = {readout: torch.arange(len(values)) for readout, values in rows.items()}
+        return Split([], [], rows, index, torch.as_tensor(targets))
 
     return make

@@ -1,7 +1,9 @@
 """Features: every token once, at its time, the same whatever the batch, and never from a stale or broken entry."""
 
 import os
+import shutil
 from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,21 +11,17 @@ import soundfile
 import torch
 from safetensors.torch import load_file
 
+from musictf.audio.io import read_excerpt
+from musictf.datasets.base import Track
 from musictf.errors import InputError
-from musictf.models.backbone import MelBackbone, random_backbone
+from musictf.models.controls import CONTROLS, MelBackbone, random_backbone
 from musictf.models.vit1d import ViT1DConfig
 from musictf.probing import features as module
-from musictf.probing.features import (
-    FeatureConfig,
-    TrackFeatures,
-    edge_taper,
-    excerpt_starts,
-    extract,
-    track_features,
-)
+from musictf.probing.features import FeatureConfig, TrackFeatures, edge_taper, excerpt_starts, extract
+from musictf.probing.store import is_intact
 
 LAYERS = [0, 1, 2]
-EXCERPT, HOP = 64000, 512
+EXCERPT, HOP, SOURCE_RATE = 64000, 512, 22050
 
 
 @pytest.fixture
@@ -35,9 +33,51 @@ def passes(backbone):
     handle.remove()
 
 
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """Turns to a store of its own, empty, and says where it is."""
+
+    def turn(name):
+        monkeypatch.setenv("MUSICTF_CACHE", str(tmp_path / name))
+        return tmp_path / name
+
+    return turn
+
+
+@pytest.fixture
+def few(wav):
+    """Tracks from half an excerpt to six; no number of excerpts divides a batch."""
+    return [wav(f"t{k}", seconds=seconds, seed=k) for k, seconds in enumerate([9.0, 2.0, 14.7, 4.0, 6.3, 2.0, 11.1])]
+
+
 def extracted(backbone, track, layers=LAYERS, **config):
-    (found,) = extract(backbone, [track], layers, FeatureConfig(**config))
+    """Features of one track, in float32 unless told otherwise."""
+    (found,) = extract(backbone, [track], layers, FeatureConfig(**{"precision": "float32"} | config))
     return found
+
+
+def copied(track):
+    """The same bytes under another name; writing them again gives other bytes, for a float wav holds the time."""
+    return Track(track_id="copy", audio=Path(shutil.copyfile(track.audio, track.audio.with_name("copy.wav"))))
+
+
+def tensors(features):
+    """By name, read: what is mapped may be deleted."""
+    return {field.name: getattr(features, field.name).clone() for field in fields(TrackFeatures)}
+
+
+def assert_same(first, second):
+    for field in fields(TrackFeatures):
+        assert torch.equal(getattr(first, field.name), getattr(second, field.name)), field.name
+
+
+def entries(cache):
+    """What is stored, bit by bit, by name."""
+    return {path.name: path.read_bytes() for path in cache.rglob("*.safetensors")}
+
+
+def leftovers(cache):
+    return [path for path in cache.rglob(".*") if path.is_file()]
 
 
 @pytest.mark.parametrize("num_samples", [600, 24000, 63999, 64000, 64001, 64511, 64512, 96256, 100000, 500123])
@@ -61,7 +101,7 @@ def test_an_edge_counts_less_than_the_middle_and_never_nothing():
 @pytest.mark.parametrize(("seconds", "hop"), [(9.3, 63), (12.0, 40), (4.01, 63)])
 def test_the_stitched_sequence_is_the_weighted_mean_of_all_excerpts_that_see_a_token(backbone, wav, seconds, hop):
     track = wav(seconds=seconds)
-    found = track_features(backbone, track.audio, LAYERS, FeatureConfig(excerpt_hop=hop))
+    found = extracted(backbone, track, excerpt_hop=hop)
     waveform, _ = soundfile.read(track.audio, dtype="float32")
     num_tokens = len(waveform) // HOP + 1
     collected = [[] for _ in range(num_tokens)]
@@ -89,7 +129,7 @@ def test_the_stitched_sequence_is_the_weighted_mean_of_all_excerpts_that_see_a_t
 @pytest.mark.parametrize(("seconds", "num_excerpts"), [(1.5, 1), (4.0, 1), (4.04, 2)])
 def test_short_tracks_and_tracks_of_exactly_one_excerpt(backbone, wav, seconds, num_excerpts):
     track = wav(seconds=seconds)
-    found = track_features(backbone, track.audio, LAYERS, FeatureConfig())
+    found = extracted(backbone, track)
     assert found.class_token.shape == (num_excerpts, 3, 16)
     assert found.sequence.shape == (int(seconds * 16000) // HOP + 1, 3, 16)
     assert float(found.seconds) == pytest.approx(seconds)
@@ -104,12 +144,12 @@ def test_short_tracks_and_tracks_of_exactly_one_excerpt(backbone, wav, seconds, 
 
 def test_a_track_shorter_than_a_window_is_an_error(backbone, wav):
     with pytest.raises(InputError, match="too short for one window"):
-        track_features(backbone, wav(seconds=0.05).audio, LAYERS, FeatureConfig())
+        extracted(backbone, wav(seconds=0.05))
 
 
 def test_average_is_the_mean_of_class_and_sequence_tokens_together(backbone, wav):
     track = wav(seconds=4.0)
-    found = track_features(backbone, track.audio, LAYERS, FeatureConfig())
+    found = extracted(backbone, track)
     together = torch.cat([found.class_token, found.sequence])  # one excerpt: 1 + 126 tokens
     assert together.shape[0] == 127
     torch.testing.assert_close(found.average[0], together.mean(dim=0), rtol=1e-4, atol=1e-5)
@@ -118,7 +158,7 @@ def test_average_is_the_mean_of_class_and_sequence_tokens_together(backbone, wav
 
 def test_the_spectrogram_stitched_over_a_track_is_the_spectrogram_of_the_track(wav):
     mel, track = MelBackbone(), wav(seconds=31.744)  # a whole number of tokens
-    found = track_features(mel, track.audio, [0], FeatureConfig())
+    found = extracted(mel, track, [0])
     waveform, _ = soundfile.read(track.audio, dtype="float32")
     whole = mel.front_end(torch.from_numpy(waveform)[None])[0].mT
     stitched = found.sequence[:, 0]
@@ -137,7 +177,7 @@ def test_a_click_deep_in_a_track_is_found_at_its_time(wav):
     token = 2101  # at 67.232 s
     waveform = 1e-4 * np.random.default_rng(0).normal(size=72 * 16000)
     waveform[token * HOP] += 1.0
-    found = track_features(MelBackbone(), wav(waveform=waveform).audio, [0], FeatureConfig())
+    found = extracted(MelBackbone(), wav(waveform=waveform), [0])
     level = found.sequence[:, 0].mean(dim=1)
     assert int(level.argmax()) == token
     assert float(found.times[token]) == token * HOP / 16000 == 67.232
@@ -145,17 +185,80 @@ def test_a_click_deep_in_a_track_is_found_at_its_time(wav):
 
 
 def test_excerpt_times_are_the_centres_of_excerpts(backbone, wav):
-    found = track_features(backbone, wav(seconds=12.0).audio, [0], FeatureConfig(excerpt_hop=63))
+    found = extracted(backbone, wav(seconds=12.0), [0], excerpt_hop=63)
     starts = excerpt_starts(192000, EXCERPT, 63 * HOP, HOP)
     np.testing.assert_allclose(found.excerpt_times, [start / 16000 + 2.0 for start in starts])
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
-def test_features_do_not_depend_on_the_batch_size(backbone, wav, batch_size):
+def test_features_do_not_depend_on_the_batch_size(backbone, wav, elsewhere, batch_size):
     track = wav(seconds=13.0)
-    many, few = (track_features(backbone, track.audio, LAYERS, FeatureConfig(batch_size=b)) for b in (16, batch_size))
+    found = []
+    for size in (16, batch_size):
+        elsewhere(f"batch{size}")
+        found.append(extracted(backbone, track, batch_size=size))
     for field in fields(TrackFeatures):
-        torch.testing.assert_close(getattr(many, field.name), getattr(few, field.name), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(*(getattr(one, field.name) for one in found), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["float16", "float32"])
+@pytest.mark.parametrize("batch_size", [3, 16])
+def test_not_one_bit_depends_on_the_neighbours_in_a_batch_or_on_the_order(few, elsewhere, precision, batch_size):
+    backbone = random_backbone(ViT1DConfig(depth=2, embed_dim=48, num_heads=3))
+    config = FeatureConfig(precision=precision, batch_size=batch_size)
+    store = elsewhere("together")
+    wanted = [tensors(found) for found in extract(backbone, few, LAYERS, config)]
+    stored = entries(store)
+    assert len(stored) == len(few)
+    store = elsewhere("backwards")
+    extract(backbone, few[::-1], LAYERS, config)
+    assert entries(store) == stored
+    store = elsewhere("alone")
+    for track, tensor in zip(few, wanted, strict=True):
+        (found,) = extract(backbone, [track], LAYERS, config)
+        assert all(torch.equal(tensor[name], value) for name, value in tensors(found).items())
+    assert entries(store) == stored
+
+
+def test_features_come_in_the_order_of_the_tracks(backbone, few):
+    for tracks in (few, few[::-1], few[3:]):
+        found = extract(backbone, tracks, LAYERS, FeatureConfig())
+        seconds = [soundfile.info(track.audio).duration for track in tracks]
+        assert [float(features.seconds) for features in found] == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("stretch", [1, 3])
+def test_not_one_bit_depends_on_how_much_is_read_at_once(backbone, few, elsewhere, monkeypatch, stretch):
+    wanted = elsewhere("default")
+    extract(backbone, few, LAYERS, FeatureConfig())
+    store = elsewhere("other")
+    monkeypatch.setattr(module, "_STRETCH", stretch)
+    extract(backbone, few, LAYERS, FeatureConfig())
+    assert entries(store) == entries(wanted)
+
+
+def test_a_long_track_of_another_rate_is_stitched_as_the_whole(wav):
+    """Many stretches and batches, read piece by piece and resampled."""
+    track = wav(waveform=0.1 * np.random.default_rng(0).normal(size=150 * SOURCE_RATE), sample_rate=SOURCE_RATE)
+    mel, num_samples = MelBackbone(), 150 * 16000
+    found = extracted(mel, track, [0])
+    whole = mel.front_end(torch.from_numpy(read_excerpt(track.audio, 0, num_samples, 16000))[None])[0].mT
+    assert len(found.sequence) == len(whole) == num_samples // HOP + 1
+    starts = [start // HOP for start in excerpt_starts(num_samples, EXCERPT, 63 * HOP, HOP)]
+    assert len(starts) > 4 * module._STRETCH
+    # The outermost token of an excerpt sees a mirrored edge; the last one ends on a part of a hop.
+    edges = {*starts, len(whole) - 1} | {start + 125 for start in starts}
+    inner = [k for k in range(len(whole)) if k not in edges]
+    torch.testing.assert_close(found.sequence[inner, 0], whole[inner], rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize("kind", CONTROLS)
+def test_controls_are_extracted_like_any_backbone(kind, wav):
+    control = CONTROLS[kind]()
+    found = extracted(control, wav(seconds=9.0), [0])
+    assert found.sequence.shape == (9 * 16000 // HOP + 1, 1, control.embed_dim)
+    assert found.class_token.shape == (4, 1, control.embed_dim)
+    torch.testing.assert_close(found.class_token[0], found.sequence_mean[0])  # the mean over time, both
 
 
 def test_the_second_call_reads_what_the_first_has_written(backbone, wav, passes):
@@ -165,22 +268,50 @@ def test_the_second_call_reads_what_the_first_has_written(backbone, wav, passes)
     assert count > 0
     second = extracted(backbone, track)
     assert len(passes) == count
-    for field in fields(TrackFeatures):
-        assert torch.equal(getattr(first, field.name), getattr(second, field.name))
-    assert second.sequence.dtype == torch.float16
-    assert second.times.dtype == torch.float64
+    assert_same(first, second)
+
+
+def test_embeddings_are_kept_in_half_precision_by_default(backbone, wav, elsewhere):
+    track = wav()
+    exact = extracted(backbone, track)
+    (found,) = extract(backbone, [track], LAYERS, FeatureConfig())
+    for name in ("class_token", "average", "sequence_mean", "sequence"):
+        assert torch.equal(getattr(found, name), getattr(exact, name).half())
+    assert found.times.dtype == found.excerpt_times.dtype == found.seconds.dtype == torch.float64
 
 
 def test_the_entry_is_found_by_content_and_not_by_name(backbone, wav, passes):
-    extracted(backbone, wav("a", seed=1))
+    extracted(backbone, track := wav())
     count = len(passes)
-    extracted(backbone, wav("another name", seed=1))
+    extracted(backbone, copied(track))
     assert len(passes) == count
+
+
+def test_tracks_with_the_same_audio_are_computed_once_and_each_gets_its_features(backbone, wav, passes, cache):
+    tracks = [track := wav("a", seed=1), wav("b", seed=2), copied(track)]
+    done = []
+    first, other, second = extract(backbone, tracks, LAYERS, FeatureConfig(), advance=lambda: done.append(1))
+    assert_same(first, second)
+    assert not torch.equal(first.sequence, other.sequence)
+    assert len(entries(cache)) == 2
+    assert len(passes) == 1  # eight excerpts, one batch
+    assert len(done) == 3
+
+
+def test_every_track_advances_once_computed_or_not(backbone, few, cache):
+    def advances():
+        done = []
+        extract(backbone, few, LAYERS, FeatureConfig(), advance=lambda: done.append(1))
+        return len(done)
+
+    assert advances() == len(few)
+    next(cache.rglob("*.safetensors")).unlink()
+    assert advances() == len(few)
 
 
 @pytest.mark.parametrize(
     "change",
-    [{"layers": [0, 2]}, {"excerpt_hop": 31}, {"precision": "float32"}],
+    [{"layers": [0, 2]}, {"excerpt_hop": 31}, {"precision": "float16"}],
     ids=["layers", "hop", "precision"],
 )
 def test_another_way_of_cutting_is_another_entry(backbone, wav, passes, cache, change):
@@ -212,42 +343,141 @@ def test_one_changed_weight_is_another_entry(wav, cache):
     assert len(list(cache.rglob("*.safetensors"))) == 2
 
 
-def test_another_extractor_version_is_another_entry(backbone, wav, passes, monkeypatch):
+def test_controls_do_not_share_entries(wav, cache):
     track = wav()
-    extracted(backbone, track)
-    count = len(passes)
-    monkeypatch.setattr(module, "EXTRACTOR_VERSION", -1)
-    extracted(backbone, track)
-    assert len(passes) > count
+    for control in CONTROLS.values():
+        extracted(control(), track, [0])
+    assert len(list(cache.rglob("*.safetensors"))) == len(CONTROLS)
 
 
-def test_a_half_written_entry_is_never_used(backbone, wav, cache, monkeypatch):
+def test_features_of_another_extractor_version_are_never_used(backbone, wav, passes, monkeypatch):
     track = wav()
-
-    def break_off(tensors, path):
-        with open(path, "wb") as file:
-            file.write(b"half of it")
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patch:
-        patch.setattr(module, "save_file", break_off)
-        with pytest.raises(KeyboardInterrupt):
-            extracted(backbone, track)
-    assert list(cache.rglob("*.safetensors")) == []
+        patch.setattr(module, "EXTRACTOR_VERSION", module.EXTRACTOR_VERSION - 1)
+        patch.setattr(module, "edge_taper", lambda num_tokens: torch.arange(1.0, num_tokens + 1))  # how it was then
+        stale = tensors(extracted(backbone, track))
+    count = len(passes)
     found = extracted(backbone, track)
-    wanted = track_features(backbone, track.audio, LAYERS, FeatureConfig())
-    torch.testing.assert_close(found.sequence.float(), wanted.sequence, rtol=2e-3, atol=2e-3)
+    assert len(passes) > count
+    assert not torch.equal(found.sequence, stale["sequence"])
+
+
+def test_an_extraction_that_is_broken_off_leaves_what_was_finished_and_nothing_half(backbone, few, cache, elsewhere):
+    passes = []
+
+    def break_off(*_):
+        passes.append(1)
+        if len(passes) == 5:
+            raise KeyboardInterrupt
+
+    handle = backbone.register_forward_hook(break_off)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            extract(backbone, few, LAYERS, FeatureConfig(batch_size=4))
+    finally:
+        handle.remove()
+    before = entries(cache)
+    assert 0 < len(before) < len(few)
+    assert all(is_intact(path) for path in cache.rglob("*.safetensors"))
+    assert leftovers(cache) == []
+    extract(backbone, few, LAYERS, FeatureConfig(batch_size=4))
+    straight = elsewhere("straight")
+    extract(backbone, few, LAYERS, FeatureConfig(batch_size=4))
+    assert entries(cache) == entries(straight)
+    assert before.items() <= entries(cache).items()
 
 
 @pytest.mark.parametrize("keep", [0, 5, 0.5, 0.99])
-def test_a_damaged_entry_is_an_error_that_names_it(backbone, wav, cache, keep):
+def test_a_truncated_entry_is_computed_again(backbone, wav, cache, passes, keep):
+    track = wav()
+    extracted(backbone, track)
+    (entry,) = cache.rglob("*.safetensors")
+    content, count = entry.read_bytes(), len(passes)
+    entry.write_bytes(content[: keep if isinstance(keep, int) else int(keep * len(content))])
+    extracted(backbone, track)
+    assert entry.read_bytes() == content
+    assert len(passes) == 2 * count
+
+
+def test_a_corrupted_header_is_computed_again(backbone, wav, cache):
     track = wav()
     extracted(backbone, track)
     (entry,) = cache.rglob("*.safetensors")
     content = entry.read_bytes()
-    entry.write_bytes(content[: keep if isinstance(keep, int) else int(keep * len(content))])
-    with pytest.raises(InputError, match=f"{entry.name}: damaged"):
-        extracted(backbone, track)
+    entry.write_bytes(content[:8] + b"[" + content[9:])
+    extracted(backbone, track)
+    assert entry.read_bytes() == content
+
+
+def test_what_another_process_left_half_written_is_never_used(backbone, wav, cache, passes):
+    """A file under the temporary name of an entry, of this very process even, is neither read nor continued."""
+    track = wav()
+    wanted = tensors(extracted(backbone, track))
+    (entry,) = cache.rglob("*.safetensors")
+    content, count = entry.read_bytes(), len(passes)
+    entry.unlink()
+    for name in (f".{entry.name}.{os.getpid()}.1.tmp", f".{entry.name}.tmp", f".{entry.name}"):
+        (entry.parent / name).write_bytes(content[: len(content) // 2])
+    found = extracted(backbone, track)
+    assert len(passes) == 2 * count
+    assert all(torch.equal(wanted[name], value) for name, value in tensors(found).items())
+    assert entry.read_bytes() == content
+    assert len(leftovers(cache)) == 3  # nobody knows whether their process is alive
+
+
+def test_a_file_that_cannot_be_read_stops_everything_and_is_named(backbone, few, wav, cache):
+    bad = wav("bad", waveform=np.full(9 * 16000, np.nan))
+    with pytest.raises(InputError, match="bad.wav: holds NaN"):
+        extract(backbone, [*few, bad], LAYERS, FeatureConfig())
+    assert leftovers(cache) == []
+    assert all(is_intact(path) for path in cache.rglob("*.safetensors"))
+    assert len(extract(backbone, few, LAYERS, FeatureConfig())) == len(few)
+
+
+def test_what_somebody_else_finishes_meanwhile_is_left_out(backbone, wav, cache, passes, monkeypatch):
+    tracks = [wav("a", seed=1), wav("b", seed=2)]
+    extract(backbone, tracks[:1], LAYERS, FeatureConfig())
+    (first,) = cache.rglob("*.safetensors")
+    kept = first.rename(first.with_suffix(".kept"))
+    count = len(passes)
+    cut = module._cut
+
+    def finish_meanwhile(backbone, path, *arguments):
+        """While b is being read, the other process finishes a."""
+        kept.rename(first)
+        return cut(backbone, path, *arguments)
+
+    monkeypatch.setattr(module, "_own_start", lambda missing: dict(reversed(missing.items())))
+    monkeypatch.setattr(module, "_cut", finish_meanwhile)
+    done = []
+    found = extract(backbone, tracks, LAYERS, FeatureConfig(), advance=lambda: done.append(1))
+    assert len(passes) == count + 1
+    assert len(done) == len(found) == 2
+
+
+@pytest.mark.parametrize(("rank", "first"), [(0, 0), (1, 2), (2, 4), (3, 6)])
+def test_each_rank_starts_at_a_share_of_its_own(backbone, wav, cache, monkeypatch, rank, first):
+    tracks = [wav(f"t{k}", seconds=2.0, seed=k) for k in range(8)]
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("RANK", str(rank))
+    finished = []
+    original = module.EntryWriter.finish
+
+    def finish(self):
+        finished.append(self.path)
+        original(self)
+
+    monkeypatch.setattr(module.EntryWriter, "finish", finish)
+    found = extract(backbone, tracks, LAYERS, FeatureConfig())
+    assert len(found) == len(finished) == 8  # alone it does all of them
+    extractor = module.Extractor(finished[0].parent, {})
+    assert [path.name for path in finished] == [extractor.entry(tracks[(first + k) % 8].audio).name for k in range(8)]
+
+
+def test_features_that_vanish_while_they_are_wanted_are_an_error(backbone, wav, monkeypatch):
+    monkeypatch.setattr(module, "_compute", lambda *arguments: None)
+    with pytest.raises(InputError, match="gone from the feature store"):
+        extracted(backbone, wav())
 
 
 def test_an_entry_holds_the_embeddings_in_the_asked_precision_and_times_in_full(backbone, wav, cache):
@@ -273,8 +503,6 @@ def test_values_that_make_no_sense_are_refused(values):
         FeatureConfig(**values)
 
 
-def test_a_hop_that_leaves_gaps_is_refused(tmp_path):
-    path = tmp_path / "noise.wav"
-    soundfile.write(path, 0.1 * np.random.default_rng(0).standard_normal(32000), 16000)
+def test_a_hop_that_leaves_gaps_is_refused(wav):
     with pytest.raises(InputError, match="leaves gaps"):
-        track_features(MelBackbone(), path, [0], FeatureConfig(excerpt_hop=126))
+        extracted(MelBackbone(), wav(seconds=2.0), [0], excerpt_hop=126)

@@ -195,7 +195,7 @@ def test_only_tracks_in_common_are_compared(tmp_path, row, run_folder):
 def test_gain_without_values_per_track_is_not_available(tmp_path, row, run_folder):
     rows = [row(task="tagging"), row("random", task="tagging")]
     (block,) = summary_table(read_rows([run_folder(tmp_path / "r", rows)]))
-    assert "n/a (no map per track)" in sentence(with_floor_gains(block).gains[0])
+    assert "n/a (no map per track and no resamples of it)" in sentence(with_floor_gains(block).gains[0])
 
 
 def test_baseline_replaces_the_floors_and_must_be_comparable(tmp_path, row, run_folder):

@@ -1,10 +1,10 @@
-"""The user's own audio goes by the name of its track."""
+"""Copies: what is there is found, what is not is named; the user's own audio goes by the name of its track."""
 
 from __future__ import annotations
 
 import pytest
 
-from musictf.datasets.collection import Collection, audio_root
+from musictf.datasets.layout import Collection, audio_folder, audio_root, index_file
 from musictf.errors import InputError
 
 
@@ -45,3 +45,21 @@ def test_audio_root_must_exist_only_if_it_was_named(tmp_path):
     assert audio_root(str(tmp_path), tmp_path / "gone") == tmp_path
     with pytest.raises(InputError, match="dataset.audio_root: .*gone is not a folder"):
         audio_root(str(tmp_path / "gone"), tmp_path)
+
+
+def test_the_first_file_that_is_there_is_the_index(tmp_path):
+    (tmp_path / "b.csv").write_text("")
+    assert index_file(tmp_path, "corpus", "a.csv", "b.csv") == tmp_path / "b.csv"
+    (tmp_path / "a.csv").write_text("")
+    assert index_file(tmp_path, "corpus", "a.csv", "b.csv") == tmp_path / "a.csv"
+
+
+def test_a_missing_index_is_named_with_the_command_that_lists_all(tmp_path):
+    with pytest.raises(InputError, match=r"a.csv does not exist \(nor b.csv\); musictf data prepare corpus ROOT lists"):
+        index_file(tmp_path, "corpus", "a.csv", "b.csv")
+
+
+def test_an_audio_folder_that_is_not_there_is_still_named(tmp_path):
+    assert audio_folder(tmp_path, "mp3", "audio") == tmp_path / "mp3"
+    (tmp_path / "audio").mkdir()
+    assert audio_folder(tmp_path, "mp3", "audio") == tmp_path / "audio"

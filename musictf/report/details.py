@@ -1,0 +1,300 @@
+"""What rows say beyond their scores: tables by class or quality, confusions, counts.
+
+A task puts into ``details`` of a selected row what it likes, as plain numbers, lists and dicts; what it looks like
+decides how it is shown, so a new task needs nothing here:
+
+* a number: a line of one table of counts;
+* ``{name: number}``: a table with a line a name and a column a system (errors of keys, octaves of tempi);
+* ``{class: {support, score, ...}}``: one such table a score; ``SUPPORT`` says how much of a class there is;
+* ``{reference: {estimate: [12 numbers] or number}}``: a confusion by semitones from the right root to the estimate's;
+* ``{labels: [...], counts: [[...]]}``: a confusion of classes.
+
+Conventions: a system is shown by the readout that validation prefers; several seeds by their mean. Confusions are of
+the pretrained systems only, or of the first system where there is none.
+"""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Real
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from musictf.report.lines import Line, by_system, comparable, decimal, representative
+from musictf.report.render import bar_free, tex
+from musictf.report.rows import BESIDE, PRETRAINED, Row
+from musictf.report.tables import Block, summary_table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+SUPPORT = ("seconds", "positives", "tracks")
+SEMITONES = 12
+_MOST_LABELS = 12  # of a confusion that is shown whole
+_MOST_ERRORS = 20  # of one that is not
+
+
+@dataclass(frozen=True)
+class DetailTable:
+    """A table of texts; the first column names the line."""
+
+    heading: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def details_tables(rows: Sequence[Row]) -> list[DetailTable]:
+    """Tables of everything that the selected rows say beyond their scores, task by task and decoder by decoder.
+
+    Args:
+        rows: Rows as `musictf.report.tables.read_rows` gives them.
+    """
+    blocks = summary_table(rows)
+    return [table for block in blocks for decoder in decoders_of(block) for table in _tables(block, decoder)]
+
+
+def decoders_of(block: Block) -> list[str]:
+    """The decoders of what was probed, or of what there is."""
+    probed = [line.decoder for line in block.lines if line.kind not in BESIDE]
+    return list(dict.fromkeys(probed or [line.decoder for line in block.lines]))
+
+
+def detailed_lines(block: Block, decoder: str) -> list[tuple[Line, dict[str, Any]]]:
+    """The line that stands for each system under a decoder, with its details: the mean over its seeds."""
+    groups = by_system(line for line in block.lines if comparable(line, decoder))
+    lines = [representative(group) for group in groups.values()]
+    return [(line, mean_details([row.get("details") or {} for row in line.rows])) for line in lines]
+
+
+def mean_details(values: Sequence[Any]) -> Any:
+    """Mean of nested dicts, lists and numbers of one form; what is None or missing somewhere is left out there."""
+    given = [value for value in values if value is not None]
+    if not given:
+        return None
+    first = given[0]
+    if isinstance(first, dict):
+        names = dict.fromkeys(name for value in given for name in value)
+        return {name: mean_details([value[name] for value in given if name in value]) for name in names}
+    if isinstance(first, list):
+        return [mean_details(column) for column in zip(*given, strict=False)]
+    if not _is_number(first) or all(value == first for value in given):
+        return first
+    return float(np.mean(given))
+
+
+def shape_of(value: Any) -> str:
+    """``number``, ``names``, ``column``, ``classes``, ``rotation``, ``matrix``, or ``nothing`` that can be shown."""
+    if value is None or _is_number(value):
+        return "number"
+    if isinstance(value, list):
+        return "names" if value and all(isinstance(name, str) for name in value) else "nothing"
+    if not isinstance(value, dict) or not value:
+        return "nothing"
+    if {"labels", "counts"} <= value.keys():
+        return "matrix"
+    if all(isinstance(inner, dict) for inner in value.values()):
+        cells = [cell for inner in value.values() for cell in inner.values()]
+        return "rotation" if any(isinstance(cell, list) for cell in cells) else "classes"
+    return "column" if all(cell is None or _is_number(cell) for cell in value.values()) else "nothing"
+
+
+def shares(confusion: Mapping[str, Mapping[str, Any]]) -> dict[tuple[str, str], list[float]]:
+    """Share of each reference that is taken for an estimate at each distance.
+
+    Args:
+        confusion: As in a rotation.
+
+    Returns:
+        (reference, estimate) -> 12 shares, or one where either has no root; without references that never occur.
+    """
+    found: dict[tuple[str, str], list[float]] = {}
+    for reference, row in confusion.items():
+        cells = {estimate: cell if isinstance(cell, list) else [cell] for estimate, cell in row.items()}
+        total = sum(map(sum, cells.values()))
+        if total > 0:
+            found |= {(reference, estimate): [value / total for value in cell] for estimate, cell in cells.items()}
+    return found
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _tables(block: Block, decoder: str) -> Iterator[DetailTable]:
+    """Tables of one task under one decoder."""
+    where = f"{block.task} on {block.dataset}, decoder {decoder}"
+    lines = [(line, details) for line, details in detailed_lines(block, decoder) if details]
+    counts: dict[str, list[Any]] = {}
+    for key in dict.fromkeys(key for _, details in lines for key in details):
+        values = [details.get(key) for _, details in lines]
+        shape = next((shape_of(value) for value in values if value is not None), "number")
+        if shape == "number" or (shape == "names" and not _are_classes(values[0], lines[0][1])):
+            counts[key] = values
+        elif shape in _OF_ALL:
+            yield from _OF_ALL[shape](where, key, [line.system for line, _ in lines], [value or {} for value in values])
+        elif shape in _OF_ONE:
+            shown = [(line, value) for (line, _), value in zip(lines, values, strict=True) if value]
+            asked = [pair for pair in shown if pair[0].kind == PRETRAINED] or shown[:1]
+            for line, value in asked:
+                yield _OF_ONE[shape](f"{where}, {line.system} ({line.readout})", value)
+    if counts:
+        systems = [line.system for line, _ in lines]
+        rows = tuple((key, *map(_text, values)) for key, values in counts.items())
+        yield DetailTable(f"{where}: counts", ("", *systems), rows)
+
+
+def _are_classes(names: Any, details: Mapping[str, Any]) -> bool:
+    """Whether every name has a line in a table by class already."""
+    tables = [value for value in details.values() if shape_of(value) == "classes"]
+    return any(set(names or ()) <= value.keys() for value in tables)
+
+
+def _column_table(
+    where: str, key: str, systems: Sequence[str], values: Sequence[dict[str, Any]]
+) -> Iterator[DetailTable]:
+    names = dict.fromkeys(name for value in values for name in value)
+    rows = tuple((name, *(_text(value.get(name)) for value in values)) for name in names)
+    yield DetailTable(f"{where}: {key}", ("", *systems), rows)
+
+
+def _class_tables(
+    where: str, key: str, systems: Sequence[str], values: Sequence[dict[str, dict[str, Any]]]
+) -> Iterator[DetailTable]:
+    """One table a score, a line a class."""
+    what = key.removeprefix("by_")
+    classes = dict.fromkeys(name for value in values for name in value)
+    columns = dict.fromkeys(column for value in values for inner in value.values() for column in inner)
+    supports = [column for column in columns if column in SUPPORT]
+    for score in (column for column in columns if column not in SUPPORT):
+        rows = []
+        for name in classes:
+            cells = [value.get(name, {}) for value in values]
+            support = [next((f"{cell[column]:.0f}" for cell in cells if column in cell), "–") for column in supports]
+            rows.append((name, *support, *(_text(cell.get(score)) for cell in cells)))
+        yield DetailTable(f"{where}: {score} by {what}", (what, *supports, *systems), tuple(rows))
+
+
+def _rotation_table(where: str, value: dict[str, dict[str, Any]]) -> DetailTable:
+    rows = []
+    for (reference, estimate), cells in shares(value).items():
+        distances = [_percent(cell) for cell in cells] if len(cells) == SEMITONES else ["–"] * SEMITONES
+        rows.append((f"{reference} → {estimate}", *distances, _percent(sum(cells))))
+    columns = ("reference → estimate", *map(str, range(SEMITONES)), "in all")
+    heading = f"{where}: % of each reference, by semitones from the right root up to the estimated one"
+    return DetailTable(heading, columns, tuple(rows))
+
+
+def _matrix_table(where: str, value: dict[str, Any]) -> DetailTable:
+    labels, counts = value["labels"], np.asarray(value["counts"], dtype=np.float64)
+    if len(labels) <= _MOST_LABELS:
+        rows = tuple((name, *map(_count, row.tolist())) for name, row in zip(labels, counts, strict=True))
+        heading = f"{where}: tracks of each reference (line) that are taken for an estimate (column)"
+        return DetailTable(heading, ("reference", *labels), rows)
+    wrong = counts * (1 - np.eye(len(labels)))
+    most = np.argsort(-wrong, axis=None, kind="stable")[: min(_MOST_ERRORS, np.count_nonzero(wrong))]
+    pairs = [divmod(int(place), len(labels)) for place in most]
+    rows = tuple(
+        (f"{labels[i]} → {labels[j]}", _count(counts[i, j]), _percent(counts[i, j] / counts[i].sum())) for i, j in pairs
+    )
+    heading = f"{where}: the most frequent confusions"
+    return DetailTable(heading, ("reference → estimate", "tracks", "% of the reference"), rows)
+
+
+_OF_ALL: dict[str, Callable[[str, str, Sequence[str], Sequence[Any]], Iterator[DetailTable]]] = {
+    "column": _column_table,
+    "classes": _class_tables,
+}
+_OF_ONE: dict[str, Callable[[str, Any], DetailTable]] = {"rotation": _rotation_table, "matrix": _matrix_table}
+
+
+def _text(value: Any) -> str:
+    """A score or a share with three decimals, a count without, a mean of counts above 1 with one."""
+    if isinstance(value, (list, dict)):
+        return ", ".join(map(str, value)) or "–"
+    if value is None:
+        return "–"
+    return decimal(value) if isinstance(value, float) and abs(value) <= 1 else _count(value)
+
+
+def _count(value: float) -> str:
+    return f"{value:.0f}" if value == round(value) else f"{value:.1f}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}"
+
+
+def markdown(tables: Sequence[DetailTable]) -> str:
+    """Markdown sections below a report."""
+    parts = []
+    for table in tables:
+        lines = [table.columns, ("---", *["---:"] * (len(table.columns) - 1)), *table.rows]
+        text = "".join("| " + " | ".join(map(bar_free, line)) + " |\n" for line in lines)
+        parts.append(f"\n### {table.heading}\n\n{text}")
+    return "".join(parts)
+
+
+def csv_text(tables: Sequence[DetailTable]) -> str:
+    """Tidy CSV, one cell a line."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(("table", "line", "column", "value"))
+    for table in tables:
+        for name, *cells in table.rows:
+            writer.writerows((table.heading, name, *pair) for pair in zip(table.columns[1:], cells, strict=True))
+    return buffer.getvalue()
+
+
+def latex(tables: Sequence[DetailTable]) -> str:
+    """One ``table`` environment each, for the ``booktabs`` package."""
+    parts = []
+    for table in tables:
+        lines = "".join(f"    {' & '.join(map(tex, row))} \\\\\n" for row in table.rows)
+        parts.append(
+            "\n\\begin{table}\n  \\centering\n"
+            f"  \\caption{{{tex(table.heading)}.}}\n"
+            f"  \\begin{{tabular}}{{l{'r' * (len(table.columns) - 1)}}}\n    \\toprule\n"
+            f"    {' & '.join(map(tex, table.columns))} \\\\\n    \\midrule\n{lines}"
+            "    \\bottomrule\n  \\end{tabular}\n\\end{table}\n"
+        )
+    return "".join(parts)
+
+
+def html_sections(tables: Sequence[DetailTable]) -> str:
+    """Sections of the HTML page."""
+    parts = []
+    for table in tables:
+        head = "".join(f"<th>{html.escape(name)}</th>" for name in table.columns)
+        body = "".join(
+            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>\n" for row in table.rows
+        )
+        grid = f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>\n"
+        parts.append(f"<section>\n<h2>{html.escape(table.heading)}</h2>\n{grid}</section>\n")
+    return "".join(parts)
+
+
+def print_details(tables: Sequence[DetailTable], console: Console) -> None:
+    """Print the tables on a terminal."""
+    from rich.table import Table
+    from rich.text import Text
+
+    for table in tables:
+        shown = Table(title=Text(table.heading), title_justify="left", title_style="bold")
+        for number, name in enumerate(table.columns):
+            shown.add_column(name, justify="right" if number else "left", overflow="fold")
+        for row in table.rows:
+            shown.add_row(*map(Text, row))
+        console.print(shown)
+
+
+RENDERERS: dict[str, Callable[[Sequence[DetailTable]], str]] = {
+    "md": markdown,
+    "csv": csv_text,
+    "latex": latex,
+    "html": html_sections,
+}
