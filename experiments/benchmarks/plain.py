@@ -4,7 +4,8 @@
 ``seconds_a_step``: excerpts are read from audio and encoded by the frozen backbone again at every step.
 
 Shapes:  N examples   D embedding   C outputs   B excerpts   T tokens of an excerpt
-Conventions: seconds; a target of -1 is unknown and neither trains nor counts.
+Conventions: seconds; a target of -1 is unknown and neither trains nor counts. Initial weights and the order of examples
+are those that musictf's study has for a seed, so that the losses of both can be compared.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torch import Tensor, nn
-from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, TensorDataset
 
 from musictf.datasets.base import Track
 from musictf.models.backbone import Backbone
@@ -39,9 +40,14 @@ _WARM_UP = 2  # steps before the clock is read
 class PlainHead(L.LightningModule):
     """One linear head with one learning rate."""
 
-    def __init__(self, embed_dim: int, num_outputs: int, learning_rate: float, weight_decay: float, steps: int) -> None:
+    def __init__(
+        self, embed_dim: int, num_outputs: int, seed: int, learning_rate: float, weight_decay: float, steps: int
+    ) -> None:
         super().__init__()
         self.linear = nn.Linear(embed_dim, num_outputs)
+        start = torch.randn(embed_dim, num_outputs, generator=torch.Generator().manual_seed(seed))
+        self.linear.weight.data = 0.01 * start.T.contiguous()
+        nn.init.zeros_(self.linear.bias)
         self.learning_rate, self.weight_decay, self.steps = learning_rate, weight_decay, steps
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
@@ -65,6 +71,19 @@ class PlainHead(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
+class Shuffled(Sampler[int]):
+    """Examples in another order each epoch, as ``DataLoader(shuffle=True)`` has them, and at the same cost."""
+
+    def __init__(self, num_examples: int, seed: int) -> None:
+        self.num_examples, self.generator = num_examples, torch.Generator().manual_seed(seed)
+
+    def __iter__(self) -> Iterator[int]:
+        yield from torch.randperm(self.num_examples, generator=self.generator).tolist()
+
+    def __len__(self) -> int:
+        return self.num_examples
+
+
 @dataclass(frozen=True)
 class PlainFit:
     """What came of training one head."""
@@ -77,6 +96,7 @@ def head_from_features(
     train: TensorDataset,
     valid: TensorDataset,
     head: PlainHead,
+    order: Shuffled,
     config: ProbeConfig,
     accelerator: str,
     whole_batches: bool = False,
@@ -87,6 +107,7 @@ def head_from_features(
         train: Standardised features (N, D) and classes (N,).
         valid: The same of the validation examples.
         head: What to train.
+        order: Of the training examples.
         config: Steps, batch size, validation and patience.
         accelerator: Lightning's name of the device.
         whole_batches: Index tensors once a batch instead of once an example; most people do not.
@@ -107,17 +128,14 @@ def head_from_features(
             default_root_dir=folder,
             callbacks=[best, EarlyStopping("valid/loss", patience=config.patience)],
         )
-        trainer.fit(head, _loader(train, config.batch_size, whole_batches), DataLoader(valid, config.batch_size))
+        batch_size = min(config.batch_size, len(train))
+        if whole_batches:
+            batches = DataLoader(train, sampler=BatchSampler(order, batch_size, drop_last=True), batch_size=None)
+        else:
+            batches = DataLoader(train, batch_size, sampler=order, drop_last=True)
+        trainer.fit(head, batches, DataLoader(valid, config.batch_size))
         assert best.best_model_score is not None
         return PlainFit(float(best.best_model_score), trainer.global_step)
-
-
-def _loader(examples: TensorDataset, batch_size: int, whole_batches: bool) -> DataLoader[Any]:
-    if not whole_batches:
-        return DataLoader(examples, batch_size=batch_size, shuffle=True)
-    return DataLoader(
-        examples, sampler=BatchSampler(RandomSampler(examples), batch_size, drop_last=False), batch_size=None
-    )
 
 
 class Excerpts(Dataset[Any]):

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from frame import COLUMNS, Measurement, Settings, replace_rows, rows_of
+from frame import Measurement, Settings, replace_rows, rows_of
 from rich.console import Console
 from rich.table import Table
 
@@ -22,7 +22,7 @@ from musictf.datasets.synthetic import Synthetic
 from musictf.errors import InputError
 
 HERE = Path(__file__).resolve().parent
-SHOWN = COLUMNS[:-2]  # machine and commit are the same in every row of a run
+SHOWN = ("name", "value", "unit", "ratio", "target", "met")
 
 
 def benchmarks() -> dict[str, Callable[[Settings], list[Measurement]]]:
@@ -39,13 +39,16 @@ def corpus(root: str | None, quick: bool) -> Dataset:
 
 
 def show(rows: Sequence[dict[str, str]]) -> None:
-    """Print rows as a table, and once what they share."""
+    """Print rows as a table, what each is against below it, and once what all share."""
     table = Table(*SHOWN)
     for row in rows:
         table.add_row(*(row[name] for name in SHOWN))
-    console = Console()
+    console = Console(highlight=False)
     console.print(table)
-    console.print(f"{rows[0]['machine']}; commit {rows[0]['commit']}", highlight=False)
+    for row in rows:
+        if row["against"]:
+            console.print(f"{row['name']}: against {row['against']}", markup=False)
+    console.print(f"{rows[0]['machine']}; commit {rows[0]['commit']}\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = Settings(corpus=corpus(given.corpus, given.quick), device=given.device, quick=given.quick)
         for name in given.names or known:
-            rows = rows_of(name, known[name](settings), given.device)
+            rows = rows_of(name, known[name](settings), settings)
             if output is not None:
                 replace_rows(output, name, rows)
             show(rows)

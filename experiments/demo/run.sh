@@ -4,8 +4,7 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 musictf demo
 for task in tagging chord beat; do
-  mkdir -p "$here/$task"
-  cp "runs/demo/probe/$task"/{results.jsonl,per_track.csv} "$here/$task/"
+  python "$here/../keep.py" "runs/demo/probe/$task" "$here/$task"
 done
 mkdir -p "$here/figures"
 cp runs/demo/figures/*.png runs/demo/pretrain/figures/*.png "$here/figures/"

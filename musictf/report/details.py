@@ -3,7 +3,7 @@
 A task puts into ``details`` of a selected row what it likes, as plain numbers, lists and dicts; what it looks like
 decides how it is shown, so a new task needs nothing here:
 
-* a number: a line of one table of counts;
+* a number: a line of one table of counts; a list of texts: a line of one of names;
 * ``{name: number}``: a table with a line a name and a column a system (errors of keys, octaves of tempi);
 * ``{class: {support, score, ...}}``: one such table a score; ``SUPPORT`` says how much of a class there is;
 * ``{reference: {estimate: [12 numbers] or number}}``: a confusion by semitones from the right root to the estimate's;
@@ -18,6 +18,7 @@ from __future__ import annotations
 import csv
 import html
 import io
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -128,30 +129,40 @@ def _is_number(value: Any) -> bool:
 def _tables(block: Block, decoder: str) -> Iterator[DetailTable]:
     """Tables of one task under one decoder."""
     where = f"{block.task} on {block.dataset}, decoder {decoder}"
-    lines = [(line, details) for line, details in detailed_lines(block, decoder) if details]
-    counts: dict[str, list[Any]] = {}
-    for key in dict.fromkeys(key for _, details in lines for key in details):
-        values = [details.get(key) for _, details in lines]
+    found = [(line, details) for line, details in detailed_lines(block, decoder) if details]
+    lines = [line for line, _ in found]
+    columns = {key: [details.get(key) for _, details in found] for key in dict.fromkeys(k for _, d in found for k in d)}
+    by_shape: dict[str, dict[str, list[Any]]] = defaultdict(dict)
+    for key, values in columns.items():
         shape = next((shape_of(value) for value in values if value is not None), "number")
-        if shape == "number" or (shape == "names" and not _are_classes(values[0], lines[0][1])):
-            counts[key] = values
-        elif shape in _OF_ALL:
-            yield from _OF_ALL[shape](where, key, [line.system for line, _ in lines], [value or {} for value in values])
+        by_shape[shape][key] = values
+        if shape in _OF_ALL:
+            yield from _OF_ALL[shape](where, key, [line.system for line in lines], [value or {} for value in values])
         elif shape in _OF_ONE:
-            shown = [(line, value) for (line, _), value in zip(lines, values, strict=True) if value]
-            asked = [pair for pair in shown if pair[0].kind == PRETRAINED] or shown[:1]
-            for line, value in asked:
+            for line, value in _asked(lines, values):
                 yield _OF_ONE[shape](f"{where}, {line.system} ({line.readout})", value)
-    if counts:
-        systems = [line.system for line, _ in lines]
+    if counts := by_shape["number"]:
         rows = tuple((key, *map(_text, values)) for key, values in counts.items())
-        yield DetailTable(f"{where}: counts", ("", *systems), rows)
+        yield DetailTable(f"{where}: counts", ("", *(line.system for line in lines)), rows)
+    if names := tuple(_names(by_shape["names"], by_shape["classes"])):
+        yield DetailTable(f"{where}: names", ("", "names"), names)
 
 
-def _are_classes(names: Any, details: Mapping[str, Any]) -> bool:
-    """Whether every name has a line in a table by class already."""
-    tables = [value for value in details.values() if shape_of(value) == "classes"]
-    return any(set(names or ()) <= value.keys() for value in tables)
+def _asked(lines: Sequence[Line], values: Sequence[Any]) -> list[tuple[Line, Any]]:
+    """What pretrained systems have, where there is none what the first one has."""
+    given = [(line, value) for line, value in zip(lines, values, strict=True) if value]
+    return [pair for pair in given if pair[0].kind == PRETRAINED] or given[:1]
+
+
+def _names(
+    lists: Mapping[str, Sequence[Sequence[str] | None]], tables: Mapping[str, Sequence[Mapping[str, Any] | None]]
+) -> Iterator[tuple[str, str]]:
+    """Lists of texts, each once, without those whose every name has a line in a table by class already."""
+    classes = {name for values in tables.values() for value in values for name in value or ()}
+    for key, values in lists.items():
+        for names in dict.fromkeys(tuple(value or ()) for value in values):
+            if not set(names) <= classes:
+                yield key, ", ".join(names)
 
 
 def _column_table(
@@ -214,8 +225,6 @@ _OF_ONE: dict[str, Callable[[str, Any], DetailTable]] = {"rotation": _rotation_t
 
 def _text(value: Any) -> str:
     """A score or a share with three decimals, a count without, a mean of counts above 1 with one."""
-    if isinstance(value, (list, dict)):
-        return ", ".join(map(str, value)) or "–"
     if value is None:
         return "–"
     return decimal(value) if isinstance(value, float) and abs(value) <= 1 else _count(value)

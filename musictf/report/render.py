@@ -239,7 +239,9 @@ def _rich_cell(cell: Cell) -> Text:
 
 def tex(text: str) -> str:
     """Text for LaTeX."""
-    escapes = {"\\": r"\textbackslash{}", "−": "$-$", "–": "--"} | {sign: f"\\{sign}" for sign in "&%$#_{}"}
+    escapes = {"\\": r"\textbackslash{}", "−": "$-$", "–": "--", "→": r"$\to$"} | {
+        sign: f"\\{sign}" for sign in "&%$#_{}"
+    }
     escapes |= {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", ">": "$>$", "<": "$<$"}
     return "".join(escapes.get(character, character) for character in text)
 

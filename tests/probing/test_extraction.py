@@ -149,6 +149,7 @@ def test_an_extraction_that_was_killed_goes_on_where_it_was(backbone, tracks, st
     assert entries(cache) == straight()
 
 
+@pytest.mark.slow
 def test_processes_at_once_share_the_work_and_do_not_get_in_their_way(tracks, start, straight, cache):
     """Two ranks, and another process that goes through the tracks in step with the first."""
     processes = [start(WORLD_SIZE="2", RANK=rank) for rank in "010"]

@@ -156,6 +156,25 @@ def test_average_is_the_mean_of_class_and_sequence_tokens_together(backbone, wav
     torch.testing.assert_close(found.sequence_mean[0], found.sequence.mean(dim=0), rtol=1e-4, atol=1e-5)
 
 
+def test_means_are_over_the_tokens_that_the_track_has(backbone, wav):
+    """The last excerpt reaches beyond the track: its last token is of silence, and counts nowhere."""
+    track = wav(seconds=6.3)
+    found = extracted(backbone, track)
+    waveform, _ = soundfile.read(track.audio, dtype="float32")
+    num_tokens, first = len(waveform) // HOP + 1, -(-(len(waveform) - EXCERPT) // HOP)
+    assert first + 126 == num_tokens + 1
+    excerpt = np.zeros(EXCERPT, dtype=np.float32)
+    excerpt[: len(waveform) - first * HOP] = waveform[first * HOP :]
+    with torch.no_grad():
+        output = backbone(torch.from_numpy(excerpt)[None], LAYERS)
+    for column, layer in enumerate(LAYERS):
+        tokens = output.sequence[layer][0, :125]
+        together = torch.cat([output.class_token[layer], tokens])
+        torch.testing.assert_close(found.class_token[-1, column], output.class_token[layer][0], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found.sequence_mean[-1, column], tokens.mean(dim=0), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(found.average[-1, column], together.mean(dim=0), rtol=1e-5, atol=1e-6)
+
+
 def test_the_spectrogram_stitched_over_a_track_is_the_spectrogram_of_the_track(wav):
     mel, track = MelBackbone(), wav(seconds=31.744)  # a whole number of tokens
     found = extracted(mel, track, [0])
@@ -218,6 +237,18 @@ def test_not_one_bit_depends_on_the_neighbours_in_a_batch_or_on_the_order(few, e
         (found,) = extract(backbone, [track], LAYERS, config)
         assert all(torch.equal(tensor[name], value) for name, value in tensors(found).items())
     assert entries(store) == stored
+
+
+def test_a_batch_always_has_the_same_size_whatever_is_left_for_it(backbone, few):
+    """A product of another shape may round in another way, here or on another machine."""
+    shapes = []
+    handle = backbone.register_forward_pre_hook(lambda _, arguments: shapes.append(tuple(arguments[0].shape)))
+    extract(backbone, few, LAYERS, FeatureConfig(batch_size=6))
+    handle.remove()
+    # 4, 7, 1, 3 and 5 excerpts: three batches and a part of one
+    assert shapes.count((1, 32_000)) == 2  # the tracks shorter than an excerpt, each alone
+    whole = [shape for shape in shapes if shape != (1, 32_000)]
+    assert whole == [(6, EXCERPT)] * 4
 
 
 def test_features_come_in_the_order_of_the_tracks(backbone, few):

@@ -433,6 +433,28 @@ def test_validation_loss_does_not_depend_on_how_it_is_batched(splits, probes, mo
     torch.testing.assert_close(probes[0].best_loss, probes[1].best_loss, rtol=1e-5, atol=1e-6)
 
 
+class Masked(Classes):
+    """Examples of class 0 are not known: the loss is a mean over the others, and says over how many."""
+
+    def loss(self, logits, targets):
+        losses = F.cross_entropy(logits, targets, reduction="none")
+        return (losses * (targets > 0)).sum() / self.weight(targets)
+
+    def weight(self, targets):
+        return float((targets > 0).sum())
+
+
+def test_a_validation_batch_counts_as_much_as_its_loss_is_a_mean_over(splits, monkeypatch):
+    train, valid = splits
+    valid.targets[:100] = torch.where(torch.arange(100) % 10 == 0, 1, 0)
+    monkeypatch.setattr(module, "_VALID_BATCH", 77)
+    for head in trained(train, valid, config(), task=Masked()):
+        logits = torch.from_numpy(head.logits(valid.rows["sequence"]))
+        known = valid.targets > 0
+        by_hand = F.cross_entropy(logits[known], valid.targets[known])
+        assert head.selection["loss"] == pytest.approx(float(by_hand), abs=1e-5)
+
+
 @pytest.mark.parametrize(("num_examples", "bound"), [(10, 10), (10, 16), (10, 3), (1000, 7), (100_000, 16_384)])
 def test_validation_examples_are_evenly_spaced(num_examples, bound):
     sampler = module._Spread(num_examples, config(valid_examples=bound))

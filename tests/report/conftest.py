@@ -40,8 +40,12 @@ def fabricate(kind="pretrained", value=0.7, **changes):
     }
 
 
-def write_run(folder: Path, rows, per_track=()):
-    """A run folder; ``per_track`` holds (row, values), one value of the headline for each of tracks 0, 1, …"""
+def write_run(folder: Path, rows, per_track=(), groups=None, resamples=()):
+    """A run folder.
+
+    ``per_track`` holds (row, values), one value of the headline for each of tracks 0, 1, …; ``groups`` their groups;
+    ``resamples`` holds (row, values) of the headline in each resample.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with (folder / "per_track.csv").open("w", newline="") as file:
@@ -51,6 +55,14 @@ def write_run(folder: Path, rows, per_track=()):
             where = [row[name] for name in ("task", "readout", "layer", "seed")]
             what = [row["decoder"]["name"], row["backbone"]["digest"], HEADLINE[row["task"]]]
             writer.writerows([f"track{i}", *where, *what, value] for i, value in enumerate(values))
+    if groups is not None:
+        lines = [f"track{i},{group},10.0\n" for i, group in enumerate(groups)]
+        (folder / "tracks.csv").write_text("track_id,group,seconds\n" + "".join(lines))
+    for row, values in resamples:
+        path = folder / "resamples" / row["backbone"]["kind"] / row["decoder"]["name"]
+        path = path / f"{row['task']}_{row['readout']}_layer{row['layer']}_seed{row['seed']}"
+        path.mkdir(parents=True, exist_ok=True)
+        (path / f"{HEADLINE[row['task']]}.txt").write_text("".join(f"{float(value)!r}\n" for value in values))
     return folder
 
 
