@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test results lint format clean
+.PHONY: help setup demo test results bench lint format clean
 
 help:  ## list what one can do
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -26,6 +26,9 @@ test: $(STAMP)  ## run the tests
 
 results: $(STAMP)  ## put the tables of the committed rows into README.md
 	$(BIN)/python experiments/update_readme.py
+
+bench: $(STAMP)  ## measure speed and accuracy against the plain ways (long); results in experiments/benchmarks/results.csv
+	$(BIN)/python experiments/benchmarks/run.py
 
 lint: $(STAMP)  ## ruff, formatting and types
 	$(BIN)/ruff check .

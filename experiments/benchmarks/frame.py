@@ -114,6 +114,11 @@ def timed(run: Callable[[], object], synchronize: Callable[[], None] = lambda: N
     return time.perf_counter() - started
 
 
+def accelerator(device: str) -> str:
+    """Lightning's name of a device."""
+    return "cpu" if device == "cpu" else "gpu"
+
+
 @contextmanager
 def fresh_cache() -> Iterator[Path]:
     """An empty ``MUSICTF_CACHE`` for the duration of the block."""

@@ -16,7 +16,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 import torch
-from frame import MINI, Measurement, Settings
+from frame import MINI, Measurement, Settings, accelerator
 from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
 
 from musictf.datasets.base import SPLITS
@@ -48,7 +48,7 @@ def measure(settings: Settings) -> list[Measurement]:
     frames = len(splits["train"].targets)
     splits["train"] = thinned(splits["train"], most)
     config = ProbeConfig(steps=60, learning_rates=[1e-2]) if settings.quick else ProbeConfig()
-    trainer = TrainerConfig(accelerator="cpu" if settings.device == "cpu" else "gpu")
+    trainer = TrainerConfig(accelerator=accelerator(settings.device))
     heads = fit(task, splits["train"], splits["valid"], LAYERS, config, trainer, seeds=[0])[READOUT, 0]
     about = f"{len(splits['train'].targets)} of {frames} training frames for both"
     return [compared(head, splits, corpus, about) for head in heads]

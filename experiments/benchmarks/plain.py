@@ -17,7 +17,6 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import librosa
@@ -84,14 +83,6 @@ class Shuffled(Sampler[int]):
         return self.num_examples
 
 
-@dataclass(frozen=True)
-class PlainFit:
-    """What came of training one head."""
-
-    loss: float  # the lowest on validation
-    steps: int
-
-
 def head_from_features(
     train: TensorDataset,
     valid: TensorDataset,
@@ -100,7 +91,7 @@ def head_from_features(
     config: ProbeConfig,
     accelerator: str,
     whole_batches: bool = False,
-) -> PlainFit:
+) -> tuple[float, int]:
     """Train one head with Lightning; best weights are kept, and it stops when validation has had enough.
 
     Args:
@@ -111,6 +102,9 @@ def head_from_features(
         config: Steps, batch size, validation and patience.
         accelerator: Lightning's name of the device.
         whole_batches: Index tensors once a batch instead of once an example; most people do not.
+
+    Returns:
+        The lowest validation loss, and the steps that were taken.
     """
     with _quiet(), tempfile.TemporaryDirectory() as folder:
         best = ModelCheckpoint(folder, monitor="valid/loss", save_top_k=1)
@@ -135,7 +129,7 @@ def head_from_features(
             batches = DataLoader(train, batch_size, sampler=order, drop_last=True)
         trainer.fit(head, batches, DataLoader(valid, config.batch_size))
         assert best.best_model_score is not None
-        return PlainFit(float(best.best_model_score), trainer.global_step)
+        return float(best.best_model_score), trainer.global_step
 
 
 class Excerpts(Dataset[Any]):

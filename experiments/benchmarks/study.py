@@ -2,10 +2,11 @@
 
 Ours is timed twice, before and after the others. "From cached features" is features mapped from the store, heads of all
 settings fitted, and the layer chosen on validation; "from audio" adds the extraction into an empty store. The plain
-ways train one head after another; some are run and multiplied. They choose no layer, and the second validates nothing
-and encodes no more of the audio than a step needs: what is left out is in their favour.
+ways train one head after another; some are run, one for each learning rate in turn, and multiplied. They choose no
+layer, and the second validates nothing and takes as many steps as the first: what is left out is in their favour.
 
-Shapes:  N examples   L layers   D embedding
+Losses are compared for heads of the learning rates that ours chose, from the same initial weights in the same order of
+examples: in another order the losses of one and the same way differ by more than the target.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from frame import MINI, Measurement, Settings, faster, fresh_cache
-from plain import Excerpts, PlainFit, PlainHead, Shuffled, head_from_features, seconds_a_step
+from frame import MINI, Measurement, Settings, accelerator, faster, fresh_cache
+from plain import Excerpts, PlainHead, Shuffled, head_from_features, seconds_a_step
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
@@ -41,6 +42,7 @@ TARGET_FROM_AUDIO = 500.0
 TARGET_LOSS = 1e-3  # nats a token
 
 Heads = dict[tuple[str, int], list[Head]]
+Cell = tuple[str, int, tuple[float, float]]  # readout, layer, learning rate and weight decay
 
 
 @dataclass(kw_only=True)
@@ -50,7 +52,7 @@ class Plan:
     probe: ProbeConfig = field(default_factory=ProbeConfig)
     layers: list[int] = field(default_factory=lambda: list(range(MINI.depth + 1)))
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
-    num_heads: int = 6
+    num_heads: int = 5
     num_encoding_heads: int = 3
     encoding_steps: int = 10
 
@@ -59,28 +61,18 @@ class Plan:
         """Heads of the whole study."""
         return len(READOUTS) * len(self.layers) * len(self.probe.settings) * len(self.seeds)
 
-    def cells(self) -> list[tuple[str, int]]:
-        """Readout and layer of the heads that are trained the plain way: all readouts, layers from low to high."""
-        pairs = zip(itertools.cycle(READOUTS), itertools.cycle(self.layers), range(self.num_heads))
-        return [(readout, layer) for readout, layer, _ in pairs]
+    def cells(self) -> list[Cell]:
+        """Heads that are trained the plain way: readouts, layers and settings in turn, so that none is favoured."""
+        axes = (itertools.cycle(axis) for axis in (READOUTS, self.layers, self.probe.settings))
+        return list(itertools.islice(zip(*axes), self.num_heads))
 
 
 def plan(quick: bool) -> Plan:
     """The study of ``musictf probe`` with its defaults, or a shrunk one."""
     if not quick:
         return Plan()
-    probe = ProbeConfig(learning_rates=[1e-3, 1e-2], steps=40, valid_every=20, valid_examples=1024)
+    probe = ProbeConfig(learning_rates=[1e-3, 1e-2], steps=40, valid_every=20, valid_examples=512)
     return Plan(probe=probe, layers=[0, MINI.depth], seeds=[0], num_heads=3, num_encoding_heads=1, encoding_steps=2)
-
-
-@dataclass
-class Ours:
-    """One study, and its seconds."""
-
-    heads: Heads
-    splits: dict[str, Split]
-    from_features: float
-    from_audio: float
 
 
 def measure(settings: Settings) -> list[Measurement]:
@@ -89,21 +81,33 @@ def measure(settings: Settings) -> list[Measurement]:
     corpus = annotated(settings.corpus, task, allow_missing=True)
     task.prepare(corpus.references["train"])
     backbone = settings.backbone()
-    studies = [study(sizes, task, corpus, backbone, settings)]
-    plain = [
-        [timed_head(cell, studies[0], sizes, task, settings, whole) for cell in sizes.cells()]
-        for whole in (False, True)
-    ]
+    ours = Ours()
+    heads, splits = study(sizes, task, corpus, backbone, settings, ours)
+    plain = Plain(sizes, task, splits, settings.device)
+    by_example = [plain.head(cell) for cell in sizes.cells()]
+    by_batch = [plain.head(cell, whole_batches=True) for cell in sizes.cells()]
+    apart = [abs(plain.head(cell, whole_batches=True).loss - loss) for cell, loss in chosen(sizes, heads)]
     excerpts = Excerpts(corpus.tracks["train"], corpus.references["train"], task, backbone)
-    cells = sizes.cells()[: sizes.num_encoding_heads]
-    steps = [
-        seconds_a_step(excerpts, backbone, *cell, sizes.probe, sizes.encoding_steps, settings.device) for cell in cells
+    encoding = [
+        seconds_a_step(excerpts, backbone, readout, layer, sizes.probe, sizes.encoding_steps, settings.device)
+        for readout, layer, _ in sizes.cells()[: sizes.num_encoding_heads]
     ]
-    studies.append(study(sizes, task, corpus, backbone, settings))
-    return rows(sizes, studies, plain, steps)
+    del heads, splits, plain
+    study(sizes, task, corpus, backbone, settings, ours)
+    return rows(sizes, ours, by_example, by_batch, encoding, max(apart))
 
 
-def study(sizes: Plan, task: Task, corpus: Corpus, backbone: Backbone, settings: Settings) -> Ours:
+@dataclass
+class Ours:
+    """Seconds of our studies."""
+
+    from_features: list[float] = field(default_factory=list)
+    from_audio: list[float] = field(default_factory=list)
+
+
+def study(
+    sizes: Plan, task: Task, corpus: Corpus, backbone: Backbone, settings: Settings, seconds: Ours
+) -> tuple[Heads, dict[str, Split]]:
     """Our way: extract into an empty store, fit all heads at once, choose layers on validation."""
     with fresh_cache():
         started = time.perf_counter()
@@ -113,12 +117,13 @@ def study(sizes: Plan, task: Task, corpus: Corpus, backbone: Backbone, settings:
             name: trained_split(task, features, corpus.references[name], READOUTS)
             for name, features in _features(sizes, corpus, backbone, settings).items()
         }
-        trainer = TrainerConfig(accelerator="cpu" if settings.device == "cpu" else "gpu")
+        trainer = TrainerConfig(accelerator=accelerator(settings.device))
         heads = fit(task, splits["train"], splits["valid"], sizes.layers, sizes.probe, trainer, sizes.seeds)
         for (readout, _), found in heads.items():
             chosen_layer(task, found, readout, splits["valid"])
-        finished = time.perf_counter()
-    return Ours(heads, splits, finished - extracted, finished - started)
+        seconds.from_features.append(time.perf_counter() - extracted)
+        seconds.from_audio.append(time.perf_counter() - started)
+    return heads, splits
 
 
 def _features(sizes: Plan, corpus: Corpus, backbone: Backbone, settings: Settings) -> dict[str, Any]:
@@ -139,30 +144,44 @@ def chosen_layer(task: Task, heads: Sequence[Head], readout: str, valid: Split) 
     return heads[int(np.nanargmax(values))].layer
 
 
+def chosen(sizes: Plan, heads: Heads) -> list[tuple[Cell, float]]:
+    """The heads of the plain way at the settings that ours chose, each with our validation loss."""
+    found = []
+    for readout, layer, _ in sizes.cells():
+        head = next(head for head in heads[readout, sizes.seeds[0]] if head.layer == layer)
+        setting = (head.selection["lr"], head.selection["weight_decay"])
+        found.append(((readout, layer, setting), head.selection["loss"]))
+    return found
+
+
 @dataclass(frozen=True)
-class TimedHead:
-    """A head that was trained the plain way, beside ours of the same readout, layer, seed and learning rate."""
+class PlainFit:
+    """What came of one head."""
 
+    loss: float  # the lowest on validation
+    steps: int
     seconds: float
-    fit: PlainFit
-    our_loss: float
 
 
-def timed_head(
-    cell: tuple[str, int], ours: Ours, sizes: Plan, task: Task, settings: Settings, whole_batches: bool
-) -> TimedHead:
-    """Train one head the plain way, from features to its best weights, at the learning rate that ours chose."""
-    (readout, layer), seed = cell, sizes.seeds[0]
-    head = next(head for head in ours.heads[readout, seed] if head.layer == layer)
-    rate, decay = head.selection["lr"], head.selection["weight_decay"]
-    started = time.perf_counter()
-    train, valid = plain_examples(ours.splits, readout, head.column, sizes.probe.valid_examples)
-    module = PlainHead(len(head.weight), task.num_outputs, seed, rate, decay, sizes.probe.steps)
-    accelerator = "cpu" if settings.device == "cpu" else "gpu"
-    found = head_from_features(
-        train, valid, module, Shuffled(len(train), seed), sizes.probe, accelerator, whole_batches
-    )
-    return TimedHead(time.perf_counter() - started, found, head.selection["loss"])
+@dataclass(frozen=True)
+class Plain:
+    """Trains heads the plain way from the features of ours."""
+
+    sizes: Plan
+    task: Task
+    splits: dict[str, Split]
+    device: str
+
+    def head(self, cell: Cell, whole_batches: bool = False) -> PlainFit:
+        """Train one head, from features to its best weights."""
+        (readout, layer, (rate, decay)), seed, probe = cell, self.sizes.seeds[0], self.sizes.probe
+        started = time.perf_counter()
+        train, valid = plain_examples(self.splits, readout, self.sizes.layers.index(layer), probe.valid_examples)
+        embed_dim = train.tensors[0].shape[1]
+        head = PlainHead(embed_dim, self.task.num_outputs, seed, rate, decay, probe.steps)
+        order = Shuffled(len(train), seed)
+        loss, steps = head_from_features(train, valid, head, order, probe, accelerator(self.device), whole_batches)
+        return PlainFit(loss, steps, time.perf_counter() - started)
 
 
 def plain_examples(
@@ -183,26 +202,37 @@ def plain_examples(
 
 
 def rows(
-    sizes: Plan, studies: Sequence[Ours], plain: Sequence[Sequence[TimedHead]], step_seconds: Sequence[float]
+    sizes: Plan,
+    ours: Ours,
+    by_example: Sequence[PlainFit],
+    by_batch: Sequence[PlainFit],
+    step_seconds: Sequence[float],
+    apart: float,
 ) -> list[Measurement]:
-    """What the times say."""
-    cached, whole = (
-        statistics.fmean(getattr(ours, name) for ours in studies) for name in ("from_features", "from_audio")
-    )
-    by_example, by_batch = (sizes.size * statistics.fmean(head.seconds for head in heads) for heads in plain)
-    steps = statistics.fmean(head.fit.steps for head in plain[0])
+    """What the times say.
+
+    Args:
+        sizes: Of the study.
+        ours: Seconds of our studies.
+        by_example: Heads trained one at a time, batches collated from examples.
+        by_batch: The same with batches indexed whole.
+        step_seconds: Of a step that encodes audio, of some heads.
+        apart: Largest difference of validation losses, nats.
+    """
+    cached, whole = statistics.fmean(ours.from_features), statistics.fmean(ours.from_audio)
+    plain, indexed = (sizes.size * statistics.fmean(fit.seconds for fit in fits) for fits in (by_example, by_batch))
+    steps = statistics.fmean(fit.steps for fit in by_example)
     encoding = sizes.size * steps * statistics.fmean(step_seconds)
-    apart = max(abs(head.fit.loss - head.our_loss) for heads in plain for head in heads)
-    number = f"extrapolated from {len(plain[0])} of {sizes.size} heads"
+    number = f"extrapolated from {len(by_example)} of {sizes.size} heads"
     return [
         faster(
             "from cached features",
             cached,
-            by_example,
+            plain,
             f"Lightning, one head at a time from the same features, DataLoader of 1024 shuffled examples, {number}",
             TARGET_FROM_FEATURES,
         ),
-        faster("from cached features, batches indexed whole", cached, by_batch, f"the same, whole batches, {number}"),
+        faster("from cached features, batches indexed whole", cached, indexed, f"the same, whole batches, {number}"),
         faster(
             "from audio",
             whole,
@@ -216,7 +246,7 @@ def rows(
             value=apart,
             unit="nats",
             against=(
-                f"lowest validation loss of {len(plain[0])} heads trained one at a time from the same weights in "
+                f"lowest validation loss of {len(by_example)} heads trained one at a time from the same weights in "
                 "the same order; largest difference"
             ),
             target=TARGET_LOSS,

@@ -9,6 +9,7 @@ over time of class and sequence tokens together, the paper's temporal average. O
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -109,5 +110,8 @@ def _joined(parts: list[Tensor], on_disk: bool) -> Tensor:
     if not on_disk:
         return torch.cat(parts)
     with tempfile.NamedTemporaryFile(dir=cache_folder(), prefix=".rows-") as file:
+        os.posix_fallocate(
+            file.fileno(), 0, sum(part.nbytes for part in parts)
+        )  # a full disk is an error now, not later
         joined = torch.from_file(file.name, shared=True, size=torch.Size(shape).numel(), dtype=parts[0].dtype)
     return torch.cat(parts, out=joined.view(shape))

@@ -84,8 +84,9 @@ class Task:
         raise NotImplementedError
 
     def weight(self, targets: Tensor) -> float:
-        """How many of N examples the mean in ``loss`` is over: masked ones do not count."""
-        return float(len(targets))
+        """How many targets the mean in ``loss`` is over: masked classes and unknown (NaN) activations do not count."""
+        known = ~targets.isnan() if targets.is_floating_point() else targets != MASKED
+        return float(known.sum())
 
     def calibrate(self, decoder: str, logits: Sequence[Floats], times: Sequence[Floats], references: Any) -> Decoder:
         """Settings of a decoder, chosen on the validation tracks; at least its ``name``."""

@@ -92,6 +92,29 @@ def test_heat_map_shows_no_test_score_of_other_layers(tmp_path, layers, row):
     assert ".987" not in words(svg)
 
 
+def test_heat_map_shows_controls_of_one_layer(tmp_path, layers, row):
+    controls = [row(kind, 0.6, layer=0) for kind in ("mfcc", "chroma")]
+    svg = written(layer_heatmap([*layers, *controls], "beat", tmp_path / "layers"))
+    marks = re.findall(r'id="chosen-(\w+)-', svg.read_text())
+    assert marks == ["pretrained", "random", "mel", "mfcc", "chroma"]
+
+
+def test_heat_map_averages_seeds_and_dashes_what_fewer_of_them_chose(tmp_path, row):
+    rows = []
+    for seed, chosen, value in ((0, 1, 0.2), (1, 1, 0.4), (2, 2, 0.8)):
+        for layer in range(3):
+            changes = {"layer": layer, "seed": seed, "selected": layer == chosen, "digest": f"r{seed}"}
+            rows.append(row("random", value, valid=0.5 + layer / 10, **changes))
+    svg = written(layer_heatmap(rows, "beat", tmp_path / "layers"))
+    marks = re.findall(r'<g id="chosen-random-sequence-(\d)">.*?</g>', svg.read_text(), flags=re.S)
+    frames = re.findall(r'<g id="chosen-random-sequence-\d">(.*?)</g>', svg.read_text(), flags=re.S)
+    assert marks == ["1", "2"]  # one panel: random weights of three seeds are one system
+    assert ["stroke-dasharray" in frame for frame in frames] == [False, True]
+    texts = words(svg)
+    assert {".300", ".800"} <= set(texts)
+    assert any("means of 3 seeds" in text for text in texts)
+
+
 def test_heat_map_is_of_the_decoder_that_saw_all_layers(tmp_path, layers, row):
     other = row(value=0.987, valid=0.8, layer=3, decoder={"name": "dynamic_programming"})
     texts = words(written(layer_heatmap([*layers, other], "beat", tmp_path / "layers")))

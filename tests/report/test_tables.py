@@ -293,3 +293,141 @@ def test_floors_of_other_shapes_are_not_seeds_of_one():
     assert system_of(row("random", shape="x")) != system_of(row("random", shape="y"))
     assert system_of(row("random", shape="x", digest="b")) == system_of(row("random", shape="x"))
     assert system_of(row("mel")) != system_of(row("mel", digest="b"))
+
+
+def test_the_ceiling_is_last_never_bold_and_no_floor(row):
+    unprobed = {"selection": None, "layer": 0}
+    rows = [row("oracle", 1.0, readout="targets", decoder={"name": name}, **unprobed) for name in ("peaks", "dbn")]
+    rows += [row("majority", 0.1, readout="constant", decoder={"name": "constant"}, **unprobed)]
+    rows += [row("classical", 0.5, readout="audio", decoder={"name": "librosa"}, **unprobed)]
+    rows += [row(value=0.7), row("chroma", 0.6)]
+    (block,) = summary_table(rows)
+    assert texts(block, "system") == [
+        *("pretrained vit1d_mini", "chroma", "classical", "majority"),
+        *("oracle (ceiling)", "oracle (ceiling)"),
+    ]
+    assert [bool(line.best) for line in block.lines] == [True, False, False, False, False, False]
+    assert block.notes == []
+    # Nothing was trained, so neither a layer nor a number of seeds means anything.
+    assert texts(block, "layer") == ["3", "3", "–", "–", "–", "–"]
+    assert texts(block, "seeds") == ["1", "1", "–", "–", "–", "–"]
+
+
+@pytest.mark.parametrize(("value", "notes"), [(0.5, 0), (0.65, 1), (0.8, 2)])
+def test_a_classical_system_stands_beside_every_decoder(row, value, notes):
+    classical = row("classical", value, selection=None, readout="audio", decoder={"name": "librosa"})
+    (block,) = summary_table([row(value=0.6), row(value=0.7, decoder={"name": "dbn"}), classical])
+    bold = {line.decoder for line in block.lines if line.best}
+    assert bold == {name for name, own in (("peaks", 0.6), ("dbn", 0.7)) if own > value} | (
+        {"librosa"} if value > 0.7 else set()
+    )
+    assert sum("the floor classical beats" in note for note in block.notes) == notes
+
+
+@pytest.mark.parametrize("kind", ["mfcc", "chroma", "random", "mel"])
+def test_every_probed_floor_that_wins_is_named(row, kind):
+    (block,) = summary_table([row(value=0.7), row(kind, 0.8, layer=0)])
+    assert any(f"the floor {kind}" in note and ".800 > .700" in note for note in block.notes)
+
+
+def test_probes_of_other_settings_are_other_systems_named_by_what_differs(row):
+    features = {"excerpt_hop": 63, "precision": "float16", "batch_size": 16, "memory_gib": 8.0}
+    rows = [
+        row(value=0.7, features=features, probe={"steps": 600, "patience": 3}),
+        row(value=0.6, seed=1, features=features | {"excerpt_hop": 32}, probe={"steps": 600, "patience": 3}),
+        row("mel", 0.9, features=features, probe={"steps": 300, "patience": 3}),
+        row("majority", 0.1, selection=None, features=features, probe={"steps": 300}, decoder={"name": "constant"}),
+    ]
+    (block,) = summary_table(rows)
+    assert texts(block, "system") == [
+        "pretrained vit1d_mini (excerpt_hop=32, steps=600)",
+        "pretrained vit1d_mini (excerpt_hop=63, steps=600)",
+        "mel (excerpt_hop=63, steps=300)",
+        "majority",
+    ]
+    assert texts(block, "seeds")[:2] == ["1", "1"]
+    (note,) = block.notes  # the mel does not beat what was probed otherwise
+    assert "not the same (excerpt_hop, steps)" in note
+
+
+def test_settings_that_change_no_number_make_no_other_system(row):
+    rows = [row(seed=seed, features={"excerpt_hop": 63, "batch_size": 4 * (seed + 1)}) for seed in range(2)]
+    (block,) = summary_table(rows)
+    assert (texts(block, "system"), texts(block, "seeds")) == (["pretrained vit1d_mini"], ["2"])
+
+
+def test_rows_that_do_not_record_their_settings_are_kept_apart(row):
+    (block,) = summary_table([row(value=0.7), row(value=0.6, seed=1, probe={"steps": 600})])
+    assert sorted(texts(block, "system")) == [
+        "pretrained vit1d_mini",
+        "pretrained vit1d_mini (settings not recorded)",
+    ]
+    assert any("not recorded by every run" in note for note in block.notes)
+
+
+def test_the_scores_that_are_shown_are_those_of_the_tasks():
+    from musictf.report.tables import SHOWN
+    from musictf.tasks.base import Task
+    from musictf.tasks.beat import Beat
+    from musictf.tasks.chord import Chord
+    from musictf.tasks.classification import Classification
+    from musictf.tasks.downbeat import Downbeat
+    from musictf.tasks.key import Key
+    from musictf.tasks.onset import Onset
+    from musictf.tasks.tagging import Tagging
+    from musictf.tasks.tempo import Tempo
+
+    tasks: list[Task] = [Beat(), Chord(), Downbeat(), Key(), Onset(), Tagging(), Tempo(), Classification()]
+    tasks += [Classification(label="genre"), Classification(label="instrument")]
+    assert {task.title for task in tasks} == SHOWN.keys() - {"classification"}
+    for task in tasks:
+        assert SHOWN[task.title][0] == task.headline
+        assert len(SHOWN[task.title]) <= 6
+
+
+def unheard(value, scored=10, heard=True):
+    counts = {"known": True, "counts": {}}
+    scores = {"f_measure": {"mean": value, "ci95": [value - 0.1, value + 0.1], "n": scored}}
+    return {"leakage": counts} | ({"unheard": {"scored": scored, "scores": scores if scored else {}}} if heard else {})
+
+
+def test_scores_without_the_tracks_that_pretraining_has_heard_stand_below_the_table(row):
+    rows = [row(value=0.7, **unheard(0.55)), row("mel", 0.6, **unheard(0.6))]
+    (block,) = summary_table([*rows, row("oracle", 1.0, selection=None, **unheard(0.99))])
+    (note,) = block.notes
+    assert note == (
+        "pretrained vit1d_mini, sequence, decoder peaks: without the 20 test tracks that pretraining has heard: "
+        "f_measure .550 [.450 .650]; on the same tracks mel .600"
+    )
+
+
+def test_floors_of_a_run_whose_pretraining_heard_other_tracks_are_not_put_beside(row):
+    rows = [row(value=0.7, **unheard(0.55)), row("mel", 0.6, **unheard(0.6, scored=12))]
+    assert "on the same tracks" not in summary_table(rows)[0].notes[0]
+
+
+def test_without_heard_tracks_several_seeds_bring_their_own_bounds(row):
+    rows = [row(value=0.7, seed=seed, **unheard(0.5 + seed / 10)) for seed in range(2)]
+    note = summary_table(rows)[0].notes[-1]
+    assert "f_measure .550 [.450 .650]" in note
+    assert "means of the seeds' own bounds" in note
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"leakage": {"known": False}}, "is unknown: the backbone carries no list"),
+        ({"leakage": None}, "was not checked"),
+        (unheard(0.0, scored=0), "pretraining has heard all 30 test tracks"),
+        (unheard(0.0, heard=False), None),
+        ({}, None),
+    ],
+)
+def test_what_is_known_of_leakage_is_said_of_the_pretrained_system(row, changes, says):
+    (block,) = summary_table([row(**changes), row("mel", 0.6, **changes)])
+    if says is None:
+        assert block.notes == []
+    else:
+        (note,) = block.notes
+        assert note.startswith("pretrained vit1d_mini")
+        assert says in note

@@ -1,0 +1,276 @@
+"""The benchmarks run, their arithmetic is right, and both sides of a comparison do the same work."""
+
+import csv
+import importlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from scipy.optimize import minimize
+
+from musictf.datasets.base import Track
+from musictf.datasets.folder import Folder
+from musictf.probing.features import FeatureConfig, extract
+from musictf.probing.heads import Head
+from musictf.probing.readouts import Split
+
+FOLDER = Path(__file__).resolve().parents[1] / "experiments" / "benchmarks"
+NAMES = {"study", "extraction", "heads"}
+COLUMNS = ["name", "value", "unit", "against", "ratio", "target", "met", "machine", "commit"]
+
+
+@pytest.fixture(scope="module")
+def load():
+    """A module of the benchmarks, as ``run.py`` sees it."""
+    before = set(sys.modules)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(FOLDER))
+        yield importlib.import_module
+    for name in {path.stem for path in FOLDER.glob("*.py")} - before:
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def frame(load):
+    return load("frame")
+
+
+def rows_in(path):
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_benchmark_is_found_by_its_file(load):
+    assert set(load("run").benchmarks()) >= NAMES
+
+
+def test_rounds_alternate_and_the_median_counts(frame, monkeypatch):
+    calls = []
+    clock = iter([0, 1, 10, 15, 20, 29, 30, 32, 40, 103, 110, 116])
+    monkeypatch.setattr(frame.time, "perf_counter", lambda: next(clock))
+    found = frame.alternated({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, rounds=3)
+    assert "".join(calls) == "abbaab"
+    assert found == {"a": 2, "b": 6}  # of 1, 2, 63 and of 5, 9, 6
+
+
+def test_the_clock_waits_for_the_device_on_both_sides(frame, monkeypatch):
+    events = []
+    monkeypatch.setattr(frame.time, "perf_counter", lambda: events.append("clock") or 0.0)
+    frame.timed(lambda: events.append("run"), lambda: events.append("wait"))
+    assert events == ["wait", "clock", "run", "wait", "clock"]
+
+
+@pytest.mark.parametrize(("theirs", "met"), [(99.0, False), (100.0, True)])
+def test_a_ratio_says_how_many_times_faster_ours_is(frame, theirs, met):
+    found = frame.faster("x", 2.0, theirs, "a loop", 50.0)
+    assert (found.value, found.unit, found.ratio, found.met) == (2.0, "s", theirs / 2, met)
+    assert found.against == f"a loop: {theirs:.4g} s"
+    assert frame.faster("x", 2.0, theirs, "a loop").met is None
+
+
+@pytest.mark.parametrize("before", [None, "/somewhere"])
+def test_a_fresh_cache_is_empty_and_leaves_no_trace(frame, monkeypatch, before):
+    monkeypatch.delenv("MUSICTF_CACHE", raising=False)
+    if before is not None:
+        monkeypatch.setenv("MUSICTF_CACHE", before)
+
+    def fail_inside():
+        with frame.fresh_cache() as folder:
+            assert os.environ["MUSICTF_CACHE"] == str(folder)
+            assert list(folder.iterdir()) == []
+            raise ZeroDivisionError(folder)
+
+    with pytest.raises(ZeroDivisionError) as raised:
+        fail_inside()
+    assert os.environ.get("MUSICTF_CACHE") == before
+    assert not raised.value.args[0].exists()
+
+
+def measured(frame, name="x", **changes):
+    values = {"name": name, "value": 1.5, "unit": "s", "against": "y, z", "ratio": 3.0, "target": 2.0, "met": True}
+    return frame.Measurement(**values | changes)
+
+
+def test_rows_have_the_columns_of_the_contract(frame, tmp_path):
+    settings = frame.Settings(corpus=Folder())
+    rows = frame.rows_of("study", [measured(frame), measured(frame, ratio=None, target=None, met=None)], settings)
+    frame.replace_rows(tmp_path / "results.csv", "study", rows)
+    with open(tmp_path / "results.csv", newline="", encoding="utf-8") as file:
+        assert next(csv.reader(file)) == COLUMNS
+    first, second = rows_in(tmp_path / "results.csv")
+    assert list(first.values())[:7] == ["study/x", "1.5", "s", "y, z", "3", "2", "yes"]
+    assert [second[name] for name in ("ratio", "target", "met")] == ["", "", ""]
+    assert torch.__version__ in first["machine"]
+    assert f"{torch.get_num_threads()} threads" in first["machine"]
+
+
+def test_a_quick_run_judges_nothing(frame):
+    quick = frame.Settings(corpus=Folder(), quick=True)
+    assert [row["met"] for row in frame.rows_of("study", [measured(frame)], quick)] == [""]
+    full = frame.Settings(corpus=Folder())
+    assert [row["met"] for row in frame.rows_of("study", [measured(frame, met=False)], full)] == ["no"]
+
+
+def test_a_benchmark_replaces_its_own_rows_alone(frame, tmp_path):
+    path, settings = tmp_path / "results.csv", frame.Settings(corpus=Folder())
+    for benchmark, names in (("study", ("a", "b")), ("heads", ("c",)), ("studying", ("d",)), ("study", ("e",))):
+        rows = frame.rows_of(benchmark, [measured(frame, name) for name in names], settings)
+        frame.replace_rows(path, benchmark, rows)
+    assert [row["name"] for row in rows_in(path)] == ["heads/c", "study/e", "studying/d"]
+    assert [file.name for file in tmp_path.iterdir()] == ["results.csv"]
+
+
+@pytest.mark.parametrize("arguments", [["juggling"], ["heads", "--corpus", "nowhere"], ["--device", "abacus"]])
+def test_wrong_input_is_one_line_and_status_2(load, arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        load("run").main(arguments)
+    assert stopped.value.code == 2
+    assert arguments[-1] in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_numbers_of_a_quick_run_are_written_only_where_one_says(load, frame, tmp_path, monkeypatch, capsys):
+    run = load("run")
+    monkeypatch.setattr(run, "HERE", tmp_path)
+    monkeypatch.setattr(run, "benchmarks", lambda: {"toy": lambda settings: [measured(frame)]})
+    monkeypatch.setattr(run, "corpus", lambda root, quick: Folder())
+    assert run.main(["--quick"]) == 0
+    assert "mean nothing" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+    run.main(["--quick", "--output", str(tmp_path / "quick.csv")])
+    assert [path.name for path in tmp_path.iterdir()] == ["quick.csv"]
+    run.main([])
+    assert [row["met"] for row in rows_in(tmp_path / "results.csv")] == ["yes"]
+
+
+def test_the_study_is_the_one_of_the_defaults(load):
+    study = load("study")
+    sizes = study.plan(quick=False)
+    assert sizes.size == 225
+    readouts, layers, settings = map(list, zip(*sizes.cells(), strict=True))
+    assert len(settings) >= 5
+    assert set(readouts) == {"class", "sequence", "average"}
+    assert sorted(layers) == [0, 1, 2, 3, 4]
+    assert (
+        sorted(settings) == sizes.probe.settings
+    )  # each learning rate as often as any other: they stop at other times
+
+
+def test_extrapolated_times_multiply_what_was_run(load):
+    study = load("study")
+    sizes = study.plan(quick=False)
+    ours = study.Ours([2.0, 4.0], [5.0, 7.0])
+    heads = [study.PlainFit(1.0, steps, seconds) for steps, seconds in ((200, 1.0), (400, 3.0))]
+    indexed = [study.PlainFit(1.0, 300, 0.4)]
+    cached, whole, audio, apart = study.rows(sizes, ours, heads, indexed, [0.5, 1.5], 2e-3)
+    assert (cached.value, cached.ratio, cached.met) == (3.0, 225 * 2.0 / 3.0, True)
+    assert "extrapolated from 2 of 225 heads: 450 s" in cached.against
+    assert whole.ratio == pytest.approx(225 * 0.4 / 3)
+    assert audio.value == 6.0
+    assert audio.ratio == pytest.approx(225 * 300 * 1.0 / 6)
+    assert "from 2 of 225 heads and 10 of 300 steps" in audio.against
+    assert (apart.value, apart.met) == (2e-3, False)
+
+
+def test_speeds_are_seconds_of_audio_a_second(load):
+    seconds = {"ours": 2.0, "loop": 30.0, "forward": 1.5, "decoding": 0.1}
+    speed, share, decoding = load("extraction").rows(seconds, 120.0, 3)
+    assert (speed.value, speed.ratio, speed.met) == (60.0, 15.0, True)
+    assert (share.value, share.met) == (0.75, False)
+    assert decoding.value == pytest.approx(1200)
+
+
+@pytest.mark.filterwarnings("ignore:.*slated for removal in Python:DeprecationWarning")  # what librosa's reader imports
+def test_the_loop_encodes_the_excerpts_that_extraction_does(load, frame, corpus, white_noise):
+    extraction = load("extraction")
+    backbone = frame.Settings(corpus=Folder()).backbone()
+    config, layers = FeatureConfig(excerpt_hop=40, precision="float32"), [0, backbone.depth]
+    soundfile.write(corpus / "long.wav", white_noise(200_000), backbone.sample_rate, subtype="FLOAT")
+    tracks = [Track(track_id="long", audio=corpus / "long.wav")]
+    features = extract(backbone, tracks, layers, config)[0]
+    kept = extraction.plain_loop(tracks, backbone, layers, config, "cpu")
+    assert len(kept) == len(extraction.starts(tracks[0], backbone, config)) == len(features.class_token) > 2
+    class_tokens = torch.stack([torch.cat(excerpt[: len(layers)]) for excerpt in kept])
+    torch.testing.assert_close(class_tokens.float(), features.class_token, atol=0.02, rtol=0.02)
+
+
+def toy_split(num_frames=240, dim=3, num_classes=3):
+    """Frames of one layer whose class hangs on their features, every fourth without a class."""
+    generator = np.random.default_rng(0)
+    rows = torch.from_numpy(generator.normal(size=(num_frames, 1, dim))).float()
+    targets = (rows[:, 0, :num_classes] + 0.7 * torch.from_numpy(generator.normal(size=(num_frames, 3)))).argmax(dim=1)
+    targets[::4] = -1
+    return Split([], [], {"sequence": rows}, {"sequence": torch.arange(num_frames)}, targets)
+
+
+def test_thinning_keeps_frames_that_have_a_class_evenly(load):
+    thinned = load("heads").thinned(toy_split(), 60)
+    index = thinned.index["sequence"].numpy()
+    assert len(index) == len(thinned.targets) == 60
+    assert (index % 4 != 0).all()
+    assert (thinned.targets >= 0).all()
+    assert set(np.diff(index)) == {4}
+    assert len(load("heads").thinned(toy_split(), 10_000).targets) == 180
+
+
+@pytest.mark.parametrize("weight_decay", [1e-1, 1e-3])
+def test_scikit_learn_minimises_what_our_heads_do(load, weight_decay):
+    heads = load("heads")
+    split = heads.thinned(toy_split(), 10_000)
+    rows = split.rows["sequence"][split.index["sequence"], 0].double()
+    mean, scale = rows.mean(dim=0), rows.std(dim=0)
+    head = Head(1, 0, torch.zeros(3, 3), torch.zeros(3), mean.float(), scale.float(), {})
+    standardised = (rows - mean) / scale
+
+    def objective(flat):
+        parameters = torch.from_numpy(flat).requires_grad_()
+        weight, bias = parameters[:9].view(3, 3), parameters[9:]
+        loss = torch.nn.functional.cross_entropy(standardised @ weight + bias, split.targets)
+        loss = loss + weight_decay / 2 * weight.square().sum()
+        loss.backward()
+        return loss.item(), parameters.grad.numpy()
+
+    best = minimize(objective, np.zeros(12), jac=True, method="BFGS", options={"gtol": 1e-8})
+    wanted = standardised.numpy() @ best.x[:9].reshape(3, 3) + best.x[9:]
+
+    class AsTrack:
+        rows, index = split.rows, split.index
+
+    found = heads.logistic_regression(head, split, weight_decay)(AsTrack)
+
+    def centred(logits):
+        return logits - logits.mean(axis=1, keepdims=True)
+
+    np.testing.assert_allclose(centred(found), centred(wanted), atol=2e-3)
+
+
+def test_audio_is_encoded_for_the_readout_that_is_asked_for(load, frame, white_noise):
+    plain, backbone = load("plain"), frame.Settings(corpus=Folder()).backbone()
+    waveforms = torch.from_numpy(np.stack([white_noise(backbone.num_samples, seed) for seed in (0, 1)]))
+    output = backbone(waveforms, [2])
+    every = torch.cat([output.class_token[2][:, None], output.sequence[2]], dim=1)
+    expected = {
+        "sequence": output.sequence[2],
+        "class": output.class_token[2][:, None].expand_as(output.sequence[2]),
+        "average": every.mean(dim=1, keepdim=True).expand_as(output.sequence[2]),
+    }
+    for readout, features in expected.items():
+        torch.testing.assert_close(plain._embedded(backbone, waveforms, readout, 2), features)
+
+
+@pytest.mark.slow
+def test_a_quick_run_of_everything(tmp_path):
+    """Both ways of training heads reach the same validation loss, which no shrinking excuses."""
+    command = [sys.executable, str(FOLDER / "run.py"), *sorted(NAMES), "--quick", "--output", str(tmp_path / "q.csv")]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    rows = {row["name"]: row for row in rows_in(tmp_path / "q.csv")}
+    assert {name.partition("/")[0] for name in rows} == NAMES
+    assert {row["met"] for row in rows.values()} == {""}
+    assert float(rows["study/loss apart"]["value"]) < 1e-3
+    assert all(float(row["ratio"]) > 0 for row in rows.values() if row["ratio"])
+    assert abs(float(rows["heads/layer 1"]["value"])) < 0.2
