@@ -216,6 +216,7 @@ def probe(run: Any) -> None:
 
     from musictf.evaluation import run as evaluation
     from musictf.models.backbone import backbone_file
+    from musictf.models.controls import CONTROLS
     from musictf.report.run import report
     from musictf.report.tracking import Tracker, resolve_mode
 
@@ -224,7 +225,7 @@ def probe(run: Any) -> None:
 
     def finish(folder: Path) -> None:
         with Tracker.start("probe", folder, dataclasses.asdict(run), run.wandb) as tracker:
-            if run.backbone not in {"random", "mel"}:
+            if run.backbone not in {"random", *CONTROLS}:
                 tracker.use_backbone(backbone_file(run.backbone))
             tracker.log_table("results", *_flat_rows(folder))
             pictures.extend(_probe_pictures(run, folder))
@@ -235,22 +236,29 @@ def probe(run: Any) -> None:
         folder = evaluation.probe(run, finish)
     except SystemExit:  # what Lightning makes of Ctrl-C
         raise Interruption("interrupted; the same command with the same output_dir goes on") from None
+    if rank() > 0:
+        return
     report([folder])
     print(f"rows:      {folder / 'results.jsonl'}\nper track: {folder / 'per_track.csv'}")
     print(f"estimates: {folder / 'estimates'}\npictures:  {', '.join(map(str, pictures))}")
 
 
 def _probe_pictures(run: Any, folder: Path) -> list[Path]:
-    """The layer map, and for tasks with times the first test track with what was made of it."""
+    """The layer map, curves of robustness, and where estimates have times the first test track with them."""
+    from musictf.evaluation.robustness import ROBUSTNESS
+    from musictf.evaluation.rows import read_rows
     from musictf.report.pictures import probe_pictures, track_picture
+    from musictf.report.robustness import robustness_figure
 
     pictures = probe_pictures(folder)
-    if run.task.wants not in {"chords", "beats"}:
-        return [path for path in pictures if path.suffix == ".png"]
-    track = next(t for t in run.dataset.tracks("test") if t.annotation(run.task.wants) is not None)
-    own = track.annotation(run.task.wants)
-    reference = (own, None) if run.task.wants == "chords" else (None, own)
-    pictures += track_picture([folder], track.track_id, track.audio, reference, folder / "figures" / "track")
+    if (folder / ROBUSTNESS).is_file():
+        title = run.task.title
+        pictures += robustness_figure(read_rows(folder / ROBUSTNESS), title, folder / "figures" / f"robustness_{title}")
+    if run.task.suffix in {".lab", ".beats"}:
+        track = next(t for t in run.dataset.tracks("test") if t.annotation(run.task.wants) is not None)
+        own = track.annotation(run.task.wants)
+        reference = (own, None) if run.task.wants == "chords" else (None, own)
+        pictures += track_picture([folder], track.track_id, track.audio, reference, folder / "figures" / "track")
     return [path for path in pictures if path.suffix == ".png"]
 
 

@@ -10,6 +10,7 @@ empty; 8000 Hz is our correction.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,6 +51,10 @@ class LogMelConfig:
     def frame_rate(self) -> float:
         """Frames a second."""
         return self.sample_rate / self.hop_length
+
+    def digest(self) -> str:
+        """Digest of all values (16 hexadecimal digits)."""
+        return hashlib.sha256(repr(self).encode()).hexdigest()[:16]
 
     def num_frames(self, num_samples: int) -> int:
         """Frames of a centred spectrogram of ``num_samples`` samples."""

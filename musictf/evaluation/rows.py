@@ -96,6 +96,11 @@ def read_rows(path: Path) -> list[Row]:
     return rows
 
 
+def cell_name(row: Row) -> str:
+    """What files of a row are called: ``chord_sequence_layer2_seed0``."""
+    return f"{row['task']}_{row['readout']}_layer{row['layer']}_seed{row['seed']}"
+
+
 def finite(value: float | None) -> float | None:
     """JSON has no NaN: an undefined value is null."""
     return None if value is None or not math.isfinite(value) else float(value)

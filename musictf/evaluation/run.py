@@ -189,7 +189,8 @@ class _Probing:
         ):
             readout = {"classical": "audio", "majority": "constant", "oracle": "targets"}[name]
             if name in floors and is_wanted and not self.results.has(name, readout, 0):
-                study = self._study({"path": name, "digest": None, "kind": name})
+                digest = first.backbone.front_end.config.digest() if name == "oracle" else None
+                study = self._study({"path": name, "digest": digest, "kind": name})
                 answer(study, progress.stage(f"{name}", total))
                 self._keep(study)
 

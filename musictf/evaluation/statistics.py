@@ -6,6 +6,7 @@ is one of its own. Seeds of a probe are drawn as well where several are averaged
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -27,9 +28,14 @@ def resample_counts(groups: Groups, resamples: int = RESAMPLES, seed: int = 0) -
         seed: Of the drawing.
     """
     names, members = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
-    generator = np.random.default_rng([seed, len(names)])
-    counts = generator.multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
-    return counts[:, members].astype(np.float64)
+    return _drawn(len(names), resamples, seed)[:, members]
+
+
+@functools.lru_cache(maxsize=16)
+def _drawn(number: int, resamples: int, seed: int) -> Floats:
+    """How often each of ``number`` groups is drawn, (resamples, number)."""
+    generator = np.random.default_rng([seed, number])
+    return generator.multinomial(number, np.full(number, 1 / number), size=resamples).astype(np.float64)
 
 
 def interval(values: Floats, value: float | None = None) -> tuple[float, float]:
@@ -77,7 +83,7 @@ def paired_difference(
     """Mean of ``first - second`` over the tracks both define, with its 95 % interval.
 
     Args:
-        first: One score a track, (num_tracks,).
+        first: One score a track, (num_tracks,), or one a seed and track, (num_seeds, num_tracks).
         second: Scores of the same tracks in the same order.
         groups: Group of each track; by default each is its own.
         resamples: Bootstrap resamples.

@@ -13,7 +13,7 @@ import numpy as np
 from musictf.datasets.base import Track, split_digest
 from musictf.errors import InputError
 from musictf.evaluation.corpus import Corpus
-from musictf.evaluation.rows import PER_TRACK, Row, finite
+from musictf.evaluation.rows import PER_TRACK, Row, cell_name, finite
 from musictf.evaluation.statistics import interval, mean_interval, resample_counts
 from musictf.probing.heads import Head, load_heads, save_heads
 from musictf.probing.readouts import Split
@@ -158,11 +158,6 @@ class Study:
         for name, values in resampled.items():
             text = "".join(f"{value:.6f}\n" for value in values)
             write_atomically(folder / cell_name(row) / f"{name}.txt", text)
-
-
-def cell_name(row: Row) -> str:
-    """What files of a row are called: ``chord_sequence_layer2_seed0``."""
-    return f"{row['task']}_{row['readout']}_layer{row['layer']}_seed{row['seed']}"
 
 
 def logits_of(head: Head, readout: str, track: Any) -> Floats:

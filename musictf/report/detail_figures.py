@@ -212,7 +212,7 @@ def _ranked(table: Mapping[str, Mapping[str, Any]], score: str) -> list[str]:
     """Classes from the best to the worst, undefined ones left out."""
     values = {name: cells.get(score) for name, cells in table.items()}
     defined = {name: value for name, value in values.items() if value is not None}
-    return sorted(defined, key=lambda name: defined[name])
+    return sorted(defined, key=lambda name: -defined[name])
 
 
 def _draw_bars(

@@ -139,7 +139,7 @@ def _mean_by_track(rows: Sequence[Row], score: str) -> dict[str, float]:
     """Score of each track, the mean over rows; a track that some row lacks would compare means over different seeds."""
     columns = [track_values(row, score) for row in rows]
     shared = [track for track in columns[0] if all(track in column for column in columns)]
-    return {track: float(np.mean([column[track] for column in columns])) for track in shared}
+    return {track: sum(column[track] for column in columns) / len(columns) for track in shared}
 
 
 def _mean_by_resample(rows: Sequence[Row], score: str) -> Floats | None:

@@ -9,10 +9,10 @@ import librosa
 import numpy as np
 
 from musictf.annotations import Beats, Chords, read_beats, read_chords
-from musictf.evaluation.rows import RESULTS, Row, read_rows
+from musictf.evaluation.rows import RESULTS, Row, cell_name, read_rows
 from musictf.report.detail_figures import details_figures
 from musictf.report.figures import layer_heatmap, training_curves
-from musictf.report.rows import KINDS, MAJORITY, ORACLE, cell_name
+from musictf.report.rows import KINDS, MAJORITY, ORACLE
 from musictf.report.tracks import TrackView, track_figure
 
 SECONDS = 16.0  # of the track that is shown

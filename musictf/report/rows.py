@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from musictf.errors import InputError
+from musictf.evaluation.rows import cell_name
 
 Row = dict[str, Any]
 System = tuple[str, str, str]
@@ -130,11 +131,6 @@ def resampled_values(row: Row, score: str) -> Floats | None:
         return None
     lines = path.read_text(encoding="utf-8").splitlines()
     return np.array([_number(line, path, number) for number, line in enumerate(lines, start=1)])
-
-
-def cell_name(row: Row) -> str:
-    """What the files of a row are called: ``chord_sequence_layer2_seed0``."""
-    return f"{row['task']}_{row['readout']}_layer{row['layer']}_seed{row['seed']}"
 
 
 def groups_of(rows: Iterable[Row]) -> dict[str, str]:

@@ -21,7 +21,7 @@ examples:
   musictf report runs                                      every run below runs/, on the terminal
   musictf report runs/probe/a runs/probe/b --format md     two runs as Markdown
   musictf report runs --baseline runs/probe/old            differences against an earlier run, track by track
-  musictf report runs --output report.html                 a page that needs nothing but itself
+  musictf report runs --output report.html --details       a page that needs nothing but itself, with confusions
   musictf report runs/probe/sweep-a --missing              commands for the jobs of a sweep that are not finished
 """
 
@@ -41,11 +41,12 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--output", metavar="FILE", help="write here instead of printing")
     parser.add_argument("--all-layers", action="store_true", help="also show layers that validation did not choose")
     parser.add_argument("--missing", action="store_true", help="only print commands that fill a sweep's missing cells")
+    parser.add_argument("--details", action="store_true", help="also by class, quality and confusion")
     given = parser.parse_args(argv)
     if given.missing:
         print_missing(given.directories)
         return
-    report(given.directories, given.format, given.baseline, given.output, given.all_layers)
+    report(given.directories, given.format, given.baseline, given.output, given.all_layers, given.details)
 
 
 def print_missing(directories: Sequence[str | Path]) -> None:
@@ -69,6 +70,7 @@ def report(
     baseline: str | Path | None = None,
     output: str | Path | None = None,
     all_layers: bool = False,
+    details: bool = False,
 ) -> None:
     """Write one report of all rows below the directories, and of the sweeps there: which cells are not finished.
 
@@ -79,9 +81,12 @@ def report(
         baseline: Run folder to take differences against, instead of the floors.
         output: File to write; printed where it is missing.
         all_layers: Also show the layers that validation did not choose.
+        details: Also show tables by class and quality, and confusions, of the rows that validation chose.
     """
     # Imported here so that --help answers at once.
     from musictf.report.cells import read_cells
+    from musictf.report.details import RENDERERS as detail_renderers
+    from musictf.report.details import details_tables
     from musictf.report.gains import with_baseline_gains, with_floor_gains
     from musictf.report.tables import RESULTS, read_rows, summary_table
 
@@ -97,19 +102,21 @@ def report(
     if not blocks:
         raise InputError("no row was selected by validation; --all-layers shows the others")
     if baseline is None:
-        title, blocks = "Gain over the floors, mean per track", [with_floor_gains(block) for block in blocks]
+        title, blocks = "Gain over the floors", [with_floor_gains(block) for block in blocks]
     else:
         title, blocks = (
-            f"Difference from {baseline}, mean per track",
+            f"Difference from {baseline}",
             with_baseline_gains(blocks, read_rows([baseline])),
         )
     if chosen is None:
-        _print(blocks, title)
+        _print(blocks, title, rows if details else [])
         _write_cells(cells, None, None)
         return
     from musictf.report.render import RENDERERS
 
-    text = _page(blocks, title, rows) if chosen == "html" else RENDERERS[chosen](blocks, title)
+    text = _page(blocks, title, rows, details) if chosen == "html" else RENDERERS[chosen](blocks, title)
+    if details and chosen != "html":
+        text += detail_renderers[chosen](details_tables(rows))
     _print_or_write(_with_cells(text, cells, chosen, output), output)
 
 
@@ -166,20 +173,27 @@ def _format(format: str | None, output: str | Path | None) -> str | None:
     return _SUFFIXES[suffix]
 
 
-def _print(blocks: Sequence[Block], title: str) -> None:
+def _print(blocks: Sequence[Block], title: str, detailed: Sequence[dict[str, Any]]) -> None:
+    """The tables, and details of the rows that are given for them."""
     from rich.console import Console
 
+    from musictf.report.details import details_tables, print_details
     from musictf.report.render import print_terminal
 
     console = Console(highlight=False)
     # Piped into a file or a pager there is no screen to fit, and wrapped cells would be hard to search.
-    print_terminal(blocks, title, console if console.is_terminal else Console(highlight=False, width=200))
+    console = console if console.is_terminal else Console(highlight=False, width=200)
+    print_terminal(blocks, title, console)
+    print_details(details_tables(detailed), console)
 
 
-def _page(blocks: Sequence[Block], title: str, rows: Sequence[dict[str, Any]]) -> str:
+def _page(blocks: Sequence[Block], title: str, rows: Sequence[dict[str, Any]], details: bool) -> str:
     """The HTML page, with a layer map for each block whose rows hold more than one layer."""
     import tempfile
 
+    from musictf.report.detail_figures import details_figures
+    from musictf.report.details import RENDERERS as detail_renderers
+    from musictf.report.details import details_tables
     from musictf.report.figures import layer_heatmap
     from musictf.report.render import html_page
 
@@ -190,7 +204,11 @@ def _page(blocks: Sequence[Block], title: str, rows: Sequence[dict[str, Any]]) -
             if len({row["layer"] for row in mine}) > 1:
                 _, svg = layer_heatmap(mine, block.task, Path(folder) / str(number))
                 figures.append((f"{block.heading}: validation value of each layer and readout", svg))
-        return html_page(blocks, title, figures)
+        if not details:
+            return html_page(blocks, title, figures)
+        figures += [(caption, paths[1]) for caption, paths in details_figures(rows, Path(folder))]
+        before, end, after = html_page(blocks, title, figures).rpartition("</body>")
+        return before + detail_renderers["html"](details_tables(rows)) + end + after
 
 
 def _write(path: Path, text: str) -> None:

@@ -42,6 +42,7 @@ FIELDS = {
     "per_track",
     "features",
     "probe",
+    "leakage",
 }
 HEADLINE = {"tagging": "map", "chord": "majmin", "beat": "f_measure"}
 

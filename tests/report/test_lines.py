@@ -5,7 +5,6 @@ import pytest
 
 from musictf.errors import InputError
 from musictf.evaluation.statistics import interval, mean_interval, resample_counts
-from musictf.report import rows as report_rows
 from musictf.report.lines import BOUNDS, DRAWN, UNGROUPED, mean_over_seeds, seeds_drawn
 from musictf.report.rows import groups_of, read_rows, resampled_values, track_values
 from musictf.report.tables import summary_table
@@ -182,7 +181,48 @@ def test_a_broken_resample_is_refused_with_its_line(tmp_path, row, run_folder):
         resampled_values(read, "map")
 
 
-def test_files_of_a_row_are_called_what_the_probe_calls_them(row):
-    from musictf.evaluation.study import cell_name
+def test_resamples_without_a_list_of_groups_are_not_combined(tmp_path, row, run_folder):
+    rows = [row(task="tagging", seed=seed) for seed in range(2)]
+    read = read_rows([run_folder(tmp_path, rows, resamples=[(each, [0.4, 0.6]) for each in rows])])
+    assert mean_over_seeds(read, "map").basis == BOUNDS
 
-    assert report_rows.cell_name(row()) == cell_name(row())
+
+def test_what_a_probe_writes_is_what_a_report_reads(tmp_path):
+    """Rows, track scores, groups and resamples of the probe's own writers: one system of two seeds and its floor."""
+    import soundfile
+
+    from musictf.datasets.base import Track
+    from musictf.evaluation.corpus import Corpus, write_tracks
+    from musictf.evaluation.rows import Results
+    from musictf.evaluation.study import Study
+    from musictf.report.gains import with_floor_gains
+    from musictf.tasks.tagging import Tagging
+
+    generator, tracks, references = np.random.default_rng(8), [], []
+    for index in range(12):
+        soundfile.write(tmp_path / f"{index}.wav", np.zeros(160), 16000)
+        references.append([tag for tag, period in (("a", 2), ("b", 3)) if index % period == 0])
+        own = {"audio": tmp_path / f"{index}.wav", "labels": {"tags": references[-1]}}
+        tracks.append(Track(track_id=f"t{index}", split="test", group=f"album{index // 2}", **own))
+    corpus = Corpus({"test": tracks}, {"test": references}, {"test": 12})
+    task, folder = Tagging(), tmp_path / "run"
+    task.prepare(references)
+    results = Results(folder)
+    write_tracks(corpus, folder)
+    for kind in ("pretrained", "random"):
+        for seed in range(2):
+            about = {"kind": kind, "digest": f"{kind}{seed * (kind == 'random')}", "shape": "s", "preset": "mini"}
+            study = Study(task, corpus, folder, {"schema": 1, "dataset": "tiny", "time": ""}, about)
+            cell = {"readout": "sequence", "layer": 1, "seed": seed, "selected": True}
+            study.add(cell, {"name": "mean_probability"}, list(generator.uniform(size=(12, 2))))
+            results.add(study.rows, study.track_lines)
+    (block,) = summary_table(read_rows([folder]))
+    assert [(line.kind, len(line.rows), line.scores["map"].basis) for line in block.lines] == [
+        ("pretrained", 2, DRAWN),
+        ("random", 2, DRAWN),
+    ]
+    (gain,) = with_floor_gains(block).gains
+    assert (gain.tracks, gain.groups, gain.seeds) == (12, 6, 2)
+    first, second = (line.scores["map"].mean for line in block.lines)
+    assert gain.difference.mean == pytest.approx(first - second)
+    assert gain.difference.low < gain.difference.mean < gain.difference.high

@@ -313,6 +313,11 @@ def test_the_ceiling_is_last_never_bold_and_no_floor(row):
     assert texts(block, "seeds") == ["1", "1", "–", "–", "–", "–"]
 
 
+def test_the_ceiling_is_not_bold_where_it_is_reached_either(row):
+    (block,) = summary_table([row(value=1.0), row("oracle", 1.0, selection=None)])
+    assert [(line.kind, bool(line.best)) for line in block.lines] == [("pretrained", True), ("oracle", False)]
+
+
 @pytest.mark.parametrize(("value", "notes"), [(0.5, 0), (0.65, 1), (0.8, 2)])
 def test_a_classical_system_stands_beside_every_decoder(row, value, notes):
     classical = row("classical", value, selection=None, readout="audio", decoder={"name": "librosa"})
