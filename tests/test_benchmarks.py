@@ -17,7 +17,10 @@ from musictf.datasets.base import Track
 from musictf.datasets.folder import Folder
 from musictf.probing.features import FeatureConfig, extract
 from musictf.probing.heads import Head
+from musictf.probing.module import ProbeConfig, fit
 from musictf.probing.readouts import Split
+from musictf.runs import TrainerConfig
+from musictf.tasks.chord import Chord
 
 FOLDER = Path(__file__).resolve().parents[1] / "experiments" / "benchmarks"
 NAMES = {"study", "extraction", "heads"}
@@ -198,11 +201,11 @@ def test_the_loop_encodes_the_excerpts_that_extraction_does(load, frame, corpus,
     torch.testing.assert_close(class_tokens.float(), features.class_token, atol=0.02, rtol=0.02)
 
 
-def toy_split(num_frames=240, dim=3, num_classes=3):
+def toy_split(num_frames=240, seed=0):
     """Frames of one layer whose class hangs on their features, every fourth without a class."""
-    generator = np.random.default_rng(0)
-    rows = torch.from_numpy(generator.normal(size=(num_frames, 1, dim))).float()
-    targets = (rows[:, 0, :num_classes] + 0.7 * torch.from_numpy(generator.normal(size=(num_frames, 3)))).argmax(dim=1)
+    generator = np.random.default_rng(seed)
+    rows = torch.from_numpy(generator.normal(size=(num_frames, 1, 3))).float()
+    targets = (rows[:, 0] + 0.7 * torch.from_numpy(generator.normal(size=(num_frames, 3)))).argmax(dim=1)
     targets[::4] = -1
     return Split([], [], {"sequence": rows}, {"sequence": torch.arange(num_frames)}, targets)
 
@@ -260,6 +263,26 @@ def test_audio_is_encoded_for_the_readout_that_is_asked_for(load, frame, white_n
     }
     for readout, features in expected.items():
         torch.testing.assert_close(plain._embedded(backbone, waveforms, readout, 2), features)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Lightning's advice about workers
+def test_a_head_alone_stops_where_ours_does_with_the_same_loss(load):
+    """On few frames at a high rate, where validation goes up and down: best weights and patience matter."""
+    plain, study, task = load("plain"), load("study"), Chord()
+    splits = {"train": toy_split(seed=0), "valid": toy_split(seed=1)}
+    splits["valid"].targets[:40] = -1  # batches of validation that know more and less
+    losses, steps = {}, {}
+    for patience in (1, 3):
+        settings = {"learning_rates": [0.3], "weight_decays": [0.0], "steps": 100, "valid_every": 5, "batch_size": 60}
+        config = ProbeConfig(**settings, patience=patience)
+        ours = fit(task, splits["train"], splits["valid"], [7], config, TrainerConfig(accelerator="cpu"), [0])
+        train, valid = study.plain_examples(splits, "sequence", 0, 16384)
+        head = plain.PlainHead(3, task.num_outputs, 0, 0.3, 0.0, config.steps)
+        order = plain.Shuffled(len(train), 0)
+        losses[patience], steps[patience] = plain.head_from_features(train, valid, head, order, config, "cpu")
+        assert losses[patience] == pytest.approx(ours["sequence", 0][0].selection["loss"], abs=1e-5)
+    assert losses[1] > losses[3] + 1e-3
+    assert steps[1] < steps[3] < config.steps
 
 
 @pytest.mark.slow
