@@ -148,12 +148,14 @@ def assemble_beats(rows: Iterable[BeatRow], source: str | Path) -> Beats:
     return Beats(np.asarray(times, dtype=np.float64), np.asarray(positions, dtype=np.int64) if positions else None)
 
 
-def write_beats(path: str | Path, beats: Beats) -> None:
-    """Write a ``.beats`` file with microseconds and, where known, positions."""
+def write_beats(path: str | Path, beats: Beats, decimals: int = 6) -> None:
+    """Write a ``.beats`` file with microseconds, or as many decimals of a second, and, where known, positions."""
     if beats.positions is None:
-        lines = [f"{time:.6f}\n" for time in beats.times]
+        lines = [f"{time:.{decimals}f}\n" for time in beats.times]
     else:
-        lines = [f"{time:.6f}\t{position}\n" for time, position in zip(beats.times, beats.positions, strict=True)]
+        lines = [
+            f"{time:.{decimals}f}\t{position}\n" for time, position in zip(beats.times, beats.positions, strict=True)
+        ]
     Path(path).write_text("".join(lines))
 
 

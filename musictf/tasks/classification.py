@@ -112,7 +112,7 @@ class Classification(Task):
         with open(path, "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(("class", "probability"))
-            writer.writerows((name, f"{value:.6f}") for name, value in zip(self.vocabulary, estimate, strict=True))
+            writer.writerows((name, repr(float(value))) for name, value in zip(self.vocabulary, estimate, strict=True))
 
     def _text(self, label: Any) -> str:
         if not isinstance(label, str) or not label.strip():

@@ -108,7 +108,7 @@ class Downbeat(Task):
         return Beats(times, np.ones(len(times), dtype=np.int64))
 
     def write(self, estimate: Beats, path: Path) -> None:
-        write_beats(path, estimate)
+        write_beats(path, estimate, decimals=9)  # so that scores of what is written are the scores of the row
 
 
 def downbeat_scores(reference: Beats, estimate: Beats) -> dict[str, float]:

@@ -105,7 +105,7 @@ class Tagging(Task):
         with open(path, "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(("tag", "probability"))
-            writer.writerows((tag, f"{value:.6f}") for tag, value in zip(self.vocabulary, estimate, strict=True))
+            writer.writerows((tag, repr(float(value))) for tag, value in zip(self.vocabulary, estimate, strict=True))
 
     def _matrices(self, references: Sequence[Sequence[str]], estimates: Sequence[Floats]) -> tuple[Floats, Floats]:
         truth = np.asarray([[float(tag in tags) for tag in self.vocabulary] for tags in references])
