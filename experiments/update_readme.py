@@ -9,13 +9,18 @@ from pathlib import Path
 from musictf.report.run import report
 
 ROOT = Path(__file__).resolve().parents[1]
+EXPERIMENTS = {
+    "demo": "The demo",
+    "transfer": "The demo's backbone on rendered pop",
+    "first_run": "The first run on real input",
+}
 START, END = "<!-- results: made by `make results`, do not edit -->", "<!-- end of results -->"
 
 
 def main() -> None:
-    """Render ``experiments/first_run`` and ``experiments/demo`` and replace the block in the README."""
+    """Render the experiments and replace the block in the README."""
     parts = []
-    for name, title in (("demo", "The demo"), ("first_run", "The first run on real input")):
+    for name, title in EXPERIMENTS.items():
         with tempfile.TemporaryDirectory() as folder:
             page = Path(folder) / "page.md"
             report([ROOT / "experiments" / name], output=page)
@@ -33,7 +38,7 @@ def _headlines(text: str) -> str:
     is_frame_level = False
     for line in text.splitlines():
         if line.startswith("## "):
-            is_frame_level = not line.startswith("## tagging")
+            is_frame_level = not line.startswith(("## tagging", "## key"))
         if line.startswith("|"):
             cells = line.strip("|").split("|")
             if is_frame_level and cells[1].strip() in {"class", "average"}:

@@ -27,6 +27,8 @@ PITCH_CLASSES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B"
 
 # Shorter gaps and overlaps than this are rounding in the file, not music.
 ROUNDING_SECONDS = 2e-3
+# What mir_eval takes for a mistake in units, milliseconds for seconds.
+LONGEST_SECONDS = 30_000.0
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ def assemble_chords(rows: Iterable[ChordRow], source: str | Path, overlaps: str 
     labels: list[str] = []
     for where, start, end, label in rows:
         _check_chord(label, where)
+        _check_time(end, where)
         previous = ends[-1] if ends else start
         if end <= start:
             raise InputError(f"{where}: the interval ends at {end} s, before its start at {start} s")
@@ -137,6 +140,7 @@ def assemble_beats(rows: Iterable[BeatRow], source: str | Path) -> Beats:
     times: list[float] = []
     positions: list[int] = []
     for where, time, position in rows:
+        _check_time(time, where)
         if times and time <= times[-1]:
             raise InputError(f"{where}: beat at {time} s does not come after the one at {times[-1]} s")
         times.append(time)
@@ -165,7 +169,10 @@ def read_onsets(path: str | Path) -> Seconds:
     Raises:
         InputError: a line does not parse.
     """
-    times = [parse_number(line.split()[0], f"{path}:{number}") for number, line in numbered_lines(path)]
+    times: list[float] = []
+    for number, line in numbered_lines(path):
+        times.append(parse_number(line.split()[0], f"{path}:{number}"))
+        _check_time(times[-1], f"{path}:{number}")
     return np.unique(np.asarray(times, dtype=np.float64))  # two notes may begin together
 
 
@@ -250,6 +257,11 @@ def _position(field: str, where: str) -> int:
     if value < 1 or value != int(value):
         raise InputError(f"{where}: a position in the bar is a whole number from 1, the downbeat; found {field!r}")
     return int(value)
+
+
+def _check_time(time: float, where: str) -> None:
+    if abs(time) > LONGEST_SECONDS:
+        raise InputError(f"{where}: {time} s is no time in a recording; are these milliseconds or samples?")
 
 
 def _check_chord(label: str, where: str) -> None:

@@ -7,6 +7,7 @@ unfinished folder goes on; on a finished one it changes nothing unless told to o
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -20,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 
@@ -117,9 +118,14 @@ def open_run(folder: Path, config: Mapping[str, Any], overwrite: bool = False, v
     """
     if read_status(folder).get("status") == "finished" and not overwrite:  # said by every rank, or none waits
         raise FinishedRun(f"{folder} is finished already; nothing was changed (overwrite=true starts afresh)")
+    lock = None
     if rank() == 0:
         try:
+            lock = _lock(folder)
             _claim(folder, config, overwrite, verb)
+        except InputError:
+            _release(lock)
+            raise
         except OSError as error:
             raise InputError(f"output_dir: {folder} cannot be written ({error.strerror})") from error
         write_atomically(folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
@@ -132,6 +138,7 @@ def open_run(folder: Path, config: Mapping[str, Any], overwrite: bool = False, v
         raised = None if state == "finished" else sys.exc_info()[1]
         if rank() == 0:
             _write_status(folder, state, verb, f"{type(raised).__name__}: {raised}" if raised else None)
+        _release(lock)
 
 
 def read_status(folder: Path) -> dict[str, Any]:
@@ -178,6 +185,28 @@ def _git() -> dict[str, Any]:
         return subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True).stdout.strip()
 
     return {"commit": answer("rev-parse", "HEAD") or None, "dirty": bool(answer("status", "--porcelain", "-uno"))}
+
+
+def _lock(folder: Path) -> IO[str]:
+    """Hold a run folder for this process; the lock goes with the process, however that ends.
+
+    Raises:
+        InputError: another process holds it.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    file = open(folder.parent / f".{folder.name}.lock", "w")  # noqa: SIM115 (held until the run ends)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise InputError(f"output_dir: another process is at work in {folder}; choose another folder") from None
+    return file
+
+
+def _release(lock: IO[str] | None) -> None:
+    if lock is not None:
+        Path(lock.name).unlink(missing_ok=True)
+        lock.close()
 
 
 def _claim(folder: Path, config: Mapping[str, Any], overwrite: bool, verb: str) -> None:

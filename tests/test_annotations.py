@@ -15,6 +15,7 @@ from musictf.annotations import (
     longest_key,
     read_beats,
     read_chords,
+    read_onsets,
     read_tempo,
     write_beats,
     write_chords,
@@ -208,3 +209,13 @@ def test_files_that_are_no_text_are_refused(tmp_path, read):
     (tmp_path / "binary.lab").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="binary.lab: cannot be read"):
         read(tmp_path / "binary.lab")
+
+
+@pytest.mark.parametrize(
+    ("read", "text"), [(read_beats, "0.5\n31000\n"), (read_onsets, "31000\n"), (read_chords, "0 31000 C:maj\n")]
+)
+def test_milliseconds_are_not_taken_for_seconds(tmp_path, read, text):
+    path = tmp_path / "a.txt"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"a.txt:\d: 31000.0 s is no time in a recording"):
+        read(path)

@@ -93,8 +93,15 @@ class Dataset:
 
     def all_tracks(self) -> list[Track]:
         """Every track that is not left out."""
-        out = self.known_bad.keys() | read_exclusions(self.exclusions).keys()
-        return [track for track in self.read_tracks() if track.track_id not in out]
+        tracks, excluded = self.read_tracks(), read_exclusions(self.exclusions)
+        unknown = sorted(excluded.keys() - {track.track_id for track in tracks})
+        if unknown:
+            raise InputError(
+                f"dataset.exclusions={self.exclusions}: {len(unknown)} names are no track of {self.label}, "
+                f"{unknown[0]!r} for one; mend or remove them"
+            )
+        out = self.known_bad.keys() | excluded.keys()
+        return [track for track in tracks if track.track_id not in out]
 
     def tracks(self, split: str) -> list[Track]:
         """The tracks of one split."""
@@ -136,7 +143,7 @@ def single_root(value: Any, dataset: str) -> Path:
 
 
 def read_exclusions(path: str | None) -> dict[str, str]:
-    """Tracks to leave out, each with its reason: ``track_id<tab>reason`` a line, ``#`` starts a comment.
+    """Tracks to leave out, each with its reason: ``track_id<tab>reason`` a line; ``#`` starts a comment without tab.
 
     Raises:
         InputError: the file cannot be read.
@@ -147,7 +154,7 @@ def read_exclusions(path: str | None) -> dict[str, str]:
         lines = Path(path).expanduser().read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"dataset.exclusions={path}: cannot be read ({error})") from None
-    pairs = (line.partition("\t") for line in lines if line.strip() and not line.startswith("#"))
+    pairs = (line.partition("\t") for line in lines if line.strip() and (not line.startswith("#") or "\t" in line))
     return {track_id.strip(): reason.strip() for track_id, _, reason in pairs}
 
 

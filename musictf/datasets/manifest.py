@@ -84,8 +84,11 @@ def _track(root: Path, line: str, where: str) -> Track:
         if not isinstance(fields.get(needed), str) or not fields[needed]:
             raise InputError(f"{where}: field {needed!r} is missing or not a text")
     track_id = fields.pop("track_id")
-    if Path(track_id).is_absolute() or ".." in Path(track_id).parts:
-        raise InputError(f"{where}: track_id {track_id!r} must be usable as a file name (no leading '/', no '..')")
+    if not _names_a_file(track_id):
+        raise InputError(
+            f"{where}: track_id {track_id[:60]!r} must be usable as a file name: no leading '/', no '..', no control "
+            "characters, at most 200 bytes between slashes"
+        )
     group = str(fields.get("group") or fields.get("artist") or track_id)
     split = fields.pop("split", None) or derived_split(group)
     if split not in SPLITS:
@@ -101,6 +104,13 @@ def _track(root: Path, line: str, where: str) -> Track:
         for key, value in fields.items()
     }
     return Track(track_id=track_id, audio=audio, split=split, versions=versions, group=group, labels=labels)
+
+
+def _names_a_file(track_id: str) -> bool:
+    """Whether estimates of a track can be written under its name."""
+    if not track_id.isprintable() or Path(track_id).is_absolute() or ".." in Path(track_id).parts:
+        return False  # a lone surrogate is not printable either
+    return all(len(part.encode()) <= 200 for part in Path(track_id).parts)
 
 
 def _file(root: Path, name: Any, field: str, where: str) -> Path:

@@ -9,11 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from musictf.audio.io import audio_info
 from musictf.datasets.base import SPLITS, Dataset, Track
 from musictf.errors import InputError
 from musictf.runs import write_atomically
 from musictf.tasks.base import Task
+
+_CHECKED_SECONDS = 60.0  # of the guess that shows whether a split can be scored at all
 
 
 @dataclass
@@ -49,6 +53,32 @@ def annotated(dataset: Dataset, task: Task, allow_missing: bool) -> Corpus:
         corpus.references[name] = [reference for _, reference in usable]
         corpus.expected[name] = len(every)
     return corpus
+
+
+def check_references(task: Task, corpus: Corpus) -> None:
+    """Find out before anything is computed that a label is none, or that a split holds nothing to score.
+
+    Args:
+        task: Prepared on the training annotations.
+        corpus: What is going to be scored.
+
+    Raises:
+        InputError: a reference cannot be used, or the headline is undefined on all of valid or test.
+    """
+    for name in SPLITS:
+        for track, reference in zip(corpus.tracks[name], corpus.references[name], strict=True):
+            try:
+                task.encode(reference, np.zeros(1))
+            except InputError as error:
+                raise InputError(f"{name} track {track.track_id}: {error}") from None
+    for name in ("valid", "test"):
+        references = corpus.references[name]
+        guess = task.constant(corpus.references["train"], _CHECKED_SECONDS)
+        if np.isnan(task.validate(references, [guess] * len(references))):
+            raise InputError(
+                f"task={task.title}: {task.headline} is undefined on every {name} track: nothing can be "
+                f"{'chosen' if name == 'valid' else 'scored'} by it; put tracks with more to score into that split"
+            )
 
 
 def write_tracks(corpus: Corpus, folder: Path) -> None:

@@ -20,7 +20,7 @@ from rich.console import Console
 
 from musictf.datasets.base import SPLITS, Dataset, Track
 from musictf.errors import InputError
-from musictf.evaluation.corpus import Corpus, annotated, write_tracks
+from musictf.evaluation.corpus import Corpus, annotated, check_references, write_tracks
 from musictf.evaluation.leakage import POLICIES, Leakage, check_leakage
 from musictf.evaluation.progress import Progress
 from musictf.evaluation.robustness import ROBUSTNESS, RobustnessConfig, curves
@@ -107,7 +107,9 @@ def probe(run: ProbeRun, finish: Callable[[Path], None] = nothing_more) -> Path:
     for system in found:
         system.layers(run.layers)
     corpus = annotated(run.dataset, run.task, run.allow_missing)
+    settings = dataclasses.asdict(run.task)  # before it learns from the training split
     run.task.prepare(corpus.references["train"])
+    check_references(run.task, corpus)
     leakage = None
     if found[0].kind == "pretrained" and rank() == 0:
         leakage = check_leakage(Path(run.backbone), corpus.tracks, run.leakage)
@@ -120,7 +122,7 @@ def probe(run: ProbeRun, finish: Callable[[Path], None] = nothing_more) -> Path:
         write_tracks(corpus, folder)
         if leakage is not None:
             leakage.write_csv(folder)
-        _Probing(run, corpus, folder, leakage).all(found)
+        _Probing(run, corpus, folder, settings, leakage).all(found)
         finish(folder)
     return folder
 
@@ -128,7 +130,9 @@ def probe(run: ProbeRun, finish: Callable[[Path], None] = nothing_more) -> Path:
 class _Probing:
     """The parts of one run, with what they share."""
 
-    def __init__(self, run: ProbeRun, corpus: Corpus, folder: Path, leakage: Leakage | None) -> None:
+    def __init__(
+        self, run: ProbeRun, corpus: Corpus, folder: Path, settings: dict[str, Any], leakage: Leakage | None
+    ) -> None:
         self.run, self.corpus, self.folder = run, corpus, folder
         self.heard = frozenset(overlap.track_id for overlap in leakage.hard("test")) if leakage else frozenset()
         self.results = Results(folder)
@@ -141,6 +145,7 @@ class _Probing:
             "dataset": run.dataset.label,
             "features": dataclasses.asdict(run.features),
             "probe": dataclasses.asdict(run.probe),
+            "task_settings": settings,
             "leakage": leakage and leakage.to_json(),
         }
 

@@ -44,11 +44,15 @@ def interval(values: Floats, value: float | None = None) -> tuple[float, float]:
     Args:
         values: One a resample, (resamples,).
         value: The value of the whole split, where the score is no mean over tracks: a resample holds tracks twice,
-            which such scores reward (average precision does), so the resamples are moved by their mean's distance.
+            which such scores reward (average precision does), so the resamples are moved by their mean's distance,
+            within [0, 1] where the value is.
     """
     low, high = np.nanpercentile(values, _LEVEL)
-    shift = 0.0 if value is None else value - float(np.nanmean(values))
-    return float(low) + shift, float(high) + shift
+    if value is None:
+        return float(low), float(high)
+    shift = value - float(np.nanmean(values))
+    edges = (0.0, 1.0) if np.nanmin(values) >= 0 else (-np.inf, np.inf)
+    return max(float(low) + shift, edges[0]), min(float(high) + shift, edges[1])
 
 
 def mean_interval(

@@ -82,7 +82,8 @@ class Study:
         """A row for estimates of the test tracks; those of selected rows are written."""
         references, tracks = self.corpus.references["test"], self.corpus.tracks["test"]
         scores = self.task.score(references, estimates)
-        resampled = self._resampled(references, estimates)
+        # Other layers' intervals of scores over the whole split would cost more than training them.
+        resampled = self._resampled(references, estimates) if cell["selected"] else {}
         row = self.origin | {
             "backbone": self.backbone,
             "task": self.task.title,
@@ -141,9 +142,12 @@ class Study:
             return {"unheard": {"scored": 0, "scores": {}}}
         references, estimates = ([column[index] for index in unheard] for column in (references, estimates))
         groups = [self.corpus.groups[index] for index in unheard]
+        try:
+            scores = self.task.score(references, estimates)
+        except InputError:  # what is left holds nothing to score, no tag with and without tracks for one
+            return {"unheard": {"scored": len(unheard), "scores": {}}}
         resampled = self.task.resample(references, estimates, resample_counts(groups))
-        scores = with_intervals(self.task.score(references, estimates), resampled, groups)
-        return {"unheard": {"scored": len(unheard), "scores": scores}}
+        return {"unheard": {"scored": len(unheard), "scores": with_intervals(scores, resampled, groups)}}
 
     def _write_estimates(self, row: Row, estimates: Sequence[Any]) -> None:
         folder = self.folder / "estimates" / row["backbone"]["kind"] / row["decoder"]["name"] / cell_name(row)
@@ -162,7 +166,8 @@ class Study:
 
 def logits_of(head: Head, readout: str, track: Any) -> Floats:
     """Logits of the examples of one track, (N, C)."""
-    found: Floats = head.logits(track.rows[readout])[track.index[readout]]
+    # As numpy: a tensor of one index would count as a number there, and take an axis away.
+    found: Floats = head.logits(track.rows[readout])[track.index[readout].numpy()]
     return found
 
 

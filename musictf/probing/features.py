@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import overload
 
 import torch
 import torch.nn.functional as F
@@ -70,6 +71,23 @@ class TrackFeatures:
     seconds: Tensor  # () float64, duration of the track
 
 
+class StoredFeatures(Sequence[TrackFeatures]):
+    """Features of tracks in the store, each mapped when it is asked for: a process may not map without end."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = list(paths)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @overload
+    def __getitem__(self, index: int) -> TrackFeatures: ...
+    @overload
+    def __getitem__(self, index: slice) -> StoredFeatures: ...
+    def __getitem__(self, index: int | slice) -> TrackFeatures | StoredFeatures:
+        return StoredFeatures(self.paths[index]) if isinstance(index, slice) else _load(self.paths[index])
+
+
 def extract(
     backbone: Backbone,
     tracks: Sequence[Track],
@@ -77,8 +95,8 @@ def extract(
     config: FeatureConfig,
     device: str = "cpu",
     advance: Callable[[], None] = lambda: None,
-) -> list[TrackFeatures]:
-    """Features of tracks, in order, mapped from the store; computed first where it lacks them.
+) -> StoredFeatures:
+    """Features of tracks, in order, mapped from the store when asked for; computed first where it lacks them.
 
     Several processes may do this at once, ranks of one run included: each starts at another track, and leaves out what
     a neighbour has finished in the meantime.
@@ -108,7 +126,7 @@ def extract(
         advance()
     if missing:
         _compute(backbone.to(device).eval(), _own_start(missing), layers, config, device, advance)
-    return [_load(path) for path in paths]
+    return StoredFeatures(paths)
 
 
 def excerpt_starts(num_samples: int, excerpt: int, hop: int, grid: int) -> list[int]:

@@ -182,7 +182,13 @@ def fit(
 
     Returns:
         For each readout and seed the heads, one a layer.
+
+    Raises:
+        InputError: no target of a split is known.
     """
+    for name, targets in (("train", train.targets), ("valid", valid.targets)):
+        if not task.weight(targets):
+            raise InputError(f"task={task.title}: no {name} track has a target that is known; nothing can be learnt")
     moments = [statistics(rows) for rows in train.rows.values()]
     mean, scale = (torch.stack(column) for column in zip(*moments, strict=True))
     probe = LinearProbe(task, HeadGrid(len(config.settings), mean, scale, task.num_outputs, seeds), config)

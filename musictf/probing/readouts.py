@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -53,13 +54,13 @@ def track_rows(features: TrackFeatures, readouts: Sequence[str], level: str) -> 
     seconds = float(features.seconds)
     if level == "track":
         every = torch.arange(len(features.excerpt_times))
-        return TrackRows(rows, dict.fromkeys(readouts, every), features.excerpt_times.numpy(), seconds)
+        return TrackRows(rows, dict.fromkeys(readouts, every), features.excerpt_times.numpy().copy(), seconds)
     centres = features.excerpt_times
     nearest = torch.searchsorted((centres[1:] + centres[:-1]) / 2, features.times)
     index = dict.fromkeys(readouts, nearest)
     if "sequence" in readouts:
         rows["sequence"], index["sequence"] = features.sequence, torch.arange(len(features.times))
-    return TrackRows(rows, index, features.times.numpy(), seconds)
+    return TrackRows(rows, index, features.times.numpy().copy(), seconds)
 
 
 def scored_split(
@@ -85,33 +86,39 @@ def trained_split(
         readouts: Whose rows are wanted.
         memory_gib: Rows beyond this are kept in a file that is mapped and has no name.
     """
-    split = scored_split(task, features, references, readouts)
-    targets = []
-    for track, reference in zip(split.tracks, references, strict=True):
+    tracks, targets = [], []
+    shapes: dict[str, list[torch.Size]] = {name: [] for name in readouts}
+    for one, reference in zip(features, references, strict=True):
+        track = track_rows(one, readouts, task.level)
         target = task.encode(reference, track.times)
         targets.append(target.expand(len(track.times), *target.shape) if task.level == "track" else target)
-    split.targets = torch.cat(targets)
-    size = sum(rows.nbytes for track in split.tracks for rows in track.rows.values())
+        for name in readouts:
+            shapes[name].append(track.rows[name].shape)
+            dtype = track.rows[name].dtype
+        track.rows = {}  # lets go of the mapped file: a process may not hold one for each of many tracks
+        tracks.append(track)
+    split = Split(tracks, list(references), targets=torch.cat(targets))
+    size = sum(shape.numel() for of_tracks in shapes.values() for shape in of_tracks) * dtype.itemsize
     for name in readouts:
-        split.rows[name] = _joined([track.rows[name] for track in split.tracks], size > memory_gib * 2**30)
-        indices, first = [], 0
-        for track in split.tracks:
-            length = len(track.rows[name])
-            track.rows[name] = split.rows[name][first : first + length]  # a view: its own copy is let go
-            indices.append(track.index[name] + first)
-            first += length
-        split.index[name] = torch.cat(indices)
+        shape = (sum(shape[0] for shape in shapes[name]), *shapes[name][0][1:])
+        split.rows[name] = _allocated(shape, dtype, size > memory_gib * 2**30)
+    firsts = dict.fromkeys(readouts, 0)
+    for one, track in zip(features, tracks, strict=True):
+        for name, rows in track_rows(one, readouts, task.level).rows.items():
+            track.rows[name] = split.rows[name][firsts[name] : firsts[name] + len(rows)].copy_(rows)
+            firsts[name] += len(rows)
+    for name in readouts:
+        offsets = np.cumsum([0, *(len(track.rows[name]) for track in tracks)]).tolist()
+        split.index[name] = torch.cat([track.index[name] + first for track, first in zip(tracks, offsets)])
     return split
 
 
-def _joined(parts: list[Tensor], on_disk: bool) -> Tensor:
-    """Rows of all tracks, (n, L, D), in memory or mapped from a file."""
-    shape = (sum(map(len, parts)), *parts[0].shape[1:])
+def _allocated(shape: tuple[int, ...], dtype: torch.dtype, on_disk: bool) -> Tensor:
+    """Room for the rows of all tracks, (n, L, D), in memory or mapped from a file without a name."""
     if not on_disk:
-        return torch.cat(parts)
+        return torch.empty(shape, dtype=dtype)
+    number = torch.Size(shape).numel()
     with tempfile.NamedTemporaryFile(dir=cache_folder(), prefix=".rows-") as file:
-        os.posix_fallocate(
-            file.fileno(), 0, sum(part.nbytes for part in parts)
-        )  # a full disk is an error now, not later
-        joined = torch.from_file(file.name, shared=True, size=torch.Size(shape).numel(), dtype=parts[0].dtype)
-    return torch.cat(parts, out=joined.view(shape))
+        if hasattr(os, "posix_fallocate"):  # a full disk is then an error here, not a crash later
+            os.posix_fallocate(file.fileno(), 0, number * dtype.itemsize)
+        return torch.from_file(file.name, shared=True, size=number, dtype=dtype).view(shape)

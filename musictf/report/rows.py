@@ -75,11 +75,12 @@ def system_of(row: Row) -> System:
 
 
 def settings_of(row: Row) -> dict[str, Any]:
-    """How features were cut and heads trained; nothing where the row does not say, or nothing was probed."""
+    """What the task was told, how features were cut and heads trained; nothing where the row does not say."""
+    task = {f"task.{name}": value for name, value in (row.get("task_settings") or {}).items()}
     if row["backbone"]["kind"] in UNPROBED:
-        return {}
+        return task
     features = {name: value for name, value in (row.get("features") or {}).items() if name not in _HARMLESS}
-    return features | (row.get("probe") or {})
+    return task | features | (row.get("probe") or {})
 
 
 def system_names(rows: Iterable[Row]) -> dict[System, str]:

@@ -19,12 +19,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 Floats = npt.NDArray[np.float64]
 Decoder = dict[str, Any]
 
+CERTAIN = 12.0  # logit of what is true: a probability of 1 - 6e-6
 MASKED = -1  # target of an example that has no class: it neither trains nor counts
 
 
@@ -78,6 +80,15 @@ class Task:
     def encode(self, annotation: Any, times: Floats) -> Tensor:
         """Targets: (K, ...) at token times in seconds for level ``frame``, one target for level ``track``."""
         raise NotImplementedError
+
+    def certain(self, annotation: Any, times: Floats) -> Floats:
+        """Logits (K, C) at token times of who knows the truth; where it has no target they say nothing."""
+        targets = self.encode(annotation, times)
+        if targets.is_floating_point():
+            sure = torch.logit(targets.double().nan_to_num(0.5), eps=1e-6).clamp(-CERTAIN, CERTAIN)
+            return np.asarray(sure.numpy())
+        known = F.one_hot(targets.clamp(min=0), self.num_outputs) * (targets != MASKED)[:, None]
+        return np.asarray((CERTAIN * known).double().numpy())
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Mean loss of one head, (N, C) against the targets of N examples; must work under `torch.vmap`."""

@@ -2,8 +2,9 @@
 
 Conventions: seconds; the reference is the annotation, never frames turned back to times; `mir_eval` leaves out the
 first 5 s of both lists, and so do we, for downbeats as well; a beat counts within +-70 ms. Training targets are
-widened, scoring is not. Tracks are decoded whole, from stitched activations. A track without reference beats after the
-first 5 s leaves every mean; fewer than two estimated beats score 0. An estimate without bars has no downbeat score.
+widened, scoring is not. Tracks are decoded whole, from stitched activations. A track with fewer than two reference
+beats after the first 5 s leaves every mean; fewer than two estimated beats score 0. An estimate without bars has no
+downbeat score.
 
 Scored by `mir_eval.beat`: ``f_measure cemgil goto p_score cmlc cmlt amlc amlt information_gain``, and
 ``downbeat_f_measure`` where bars are annotated. Decoders: ``peaks`` (local maxima over +-70 ms, refined by a parabola,

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from musictf.annotations import Chords, write_chords
 from musictf.tasks.agreement import COMPARISONS, MAJMIN, Stretches, compared, durations, segmentation, stretches
-from musictf.tasks.base import MASKED, Decoder, Floats, Scores, Task, masked_cross_entropy, track_means
+from musictf.tasks.base import CERTAIN, MASKED, Decoder, Floats, Scores, Task, masked_cross_entropy, track_means
 from musictf.tasks.chroma import PITCH_CLASSES, track_chroma
 
 VOCABULARY = tuple(f"{root}:{quality}" for quality in ("maj", "min") for root in PITCH_CLASSES) + ("N",)
@@ -69,6 +69,13 @@ class Chord(Task):
         index = np.searchsorted(annotation.intervals[:, 0], times, side="right") - 1
         inside = (index >= 0) & (times < annotation.intervals[index, 1])
         return torch.from_numpy(np.where(inside, classes[index], MASKED))
+
+    def certain(self, annotation: Chords, times: Floats) -> Floats:
+        """Logits of who knows the truth; a chord outside the vocabulary is the triad of its root and third."""
+        classes = nearest_classes(annotation.labels)
+        index = (np.searchsorted(annotation.intervals[:, 0], times, side="right") - 1).clip(0)
+        inside = (times >= annotation.intervals[0, 0]) & (times < annotation.intervals[index, 1])
+        return CERTAIN * np.eye(len(VOCABULARY))[np.where(inside, classes[index], NO_CHORD)]
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         # A short batch may be masked altogether: it must weigh nothing, not be NaN.
@@ -137,6 +144,13 @@ def chord_classes(labels: Sequence[str]) -> np.ndarray:
         classes[matches] = quality * len(PITCH_CLASSES) + roots[matches]
     classes[[label == mir_eval.chord.NO_CHORD for label in labels]] = NO_CHORD
     return classes
+
+
+def nearest_classes(labels: Sequence[str]) -> np.ndarray:
+    """Vocabulary index of the triad nearest to each label, (n,): its root, minor where it has a minor third."""
+    roots, bitmaps, _ = mir_eval.chord.encode_many(list(labels))
+    is_minor = (bitmaps[:, 3] == 1) & (bitmaps[:, 4] == 0)
+    return np.where(roots >= 0, is_minor * len(PITCH_CLASSES) + roots, NO_CHORD)
 
 
 def merged_chords(classes: np.ndarray, times: Floats, seconds: float) -> Chords:

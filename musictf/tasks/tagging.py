@@ -22,7 +22,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchmetrics.functional.classification import multilabel_auroc, multilabel_average_precision
+from torchmetrics.functional.classification import (
+    binary_auroc,
+    binary_average_precision,
+    multilabel_auroc,
+    multilabel_average_precision,
+)
 
 from musictf.errors import InputError
 from musictf.tasks.base import Decoder, Floats, Scores, Task, defined
@@ -68,8 +73,12 @@ class Tagging(Task):
         wanted = torch.from_numpy(truth[:, scored]).long()
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="torchmetrics")
-            average_precision = multilabel_average_precision(predicted, wanted, labels, average="macro")
-            area = multilabel_auroc(predicted, wanted, labels, average="macro")
+            if labels == 1:  # torchmetrics calls one label no multi-label problem
+                average_precision = binary_average_precision(predicted[:, 0], wanted[:, 0])
+                area = binary_auroc(predicted[:, 0], wanted[:, 0])
+            else:
+                average_precision = multilabel_average_precision(predicted, wanted, labels, average="macro")
+                area = multilabel_auroc(predicted, wanted, labels, average="macro")
         names = [tag for tag, has_both in zip(self.vocabulary, scored, strict=True) if has_both]
         return Scores(
             {"map": float(average_precision), "roc_auc": float(area)},

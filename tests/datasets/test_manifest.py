@@ -165,3 +165,20 @@ def test_digests_follow_tracks_splits_and_sizes_but_not_order(tmp_path):
     before = corpus_digest(tracks)
     (tmp_path / "a.wav").write_bytes(b"longer than it was")
     assert corpus_digest(tracks) != before
+
+
+def test_tracks_are_left_out_by_a_list_and_a_list_of_others_is_refused(tmp_path):
+    corpus = write(tmp_path / "c", GOOD, GOOD | {"track_id": "#b"}, GOOD | {"track_id": "c"})
+    path = tmp_path / "out.txt"
+    path.write_text("# not mine\n#b\tbroken\n\nc\n")
+    left = Manifest(root=corpus.root, exclusions=str(path))
+    assert [track.track_id for track in left.all_tracks()] == ["a"]
+    path.write_text("typo\tbroken\n")
+    with pytest.raises(InputError, match="1 names are no track of c, 'typo' for one"):
+        left.all_tracks()
+
+
+@pytest.mark.parametrize("track_id", ["x" * 300, "a\0b", "a\nb", "\ud800", "ü" * 150])
+def test_an_id_that_names_no_file_is_refused(tmp_path, track_id):
+    with pytest.raises(InputError, match="usable as a file name"):
+        write(tmp_path, GOOD | {"track_id": track_id}).all_tracks()

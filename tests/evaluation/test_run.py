@@ -3,10 +3,12 @@
 import csv
 import json
 from collections import Counter, defaultdict
+from dataclasses import replace
 
 import mir_eval
 import numpy as np
 import pytest
+import soundfile
 import torch
 from sklearn.metrics import average_precision_score
 
@@ -19,6 +21,8 @@ from musictf.evaluation.run import probe
 from musictf.evaluation.study import Study
 from musictf.models.backbone import load_backbone
 from musictf.runs import FinishedRun
+from musictf.tasks.beat import Beat
+from musictf.tasks.classification import Classification
 
 FIELDS = {
     "schema",
@@ -43,6 +47,7 @@ FIELDS = {
     "features",
     "probe",
     "leakage",
+    "task_settings",
 }
 HEADLINE = {"tagging": "map", "chord": "majmin", "beat": "f_measure"}
 
@@ -84,6 +89,8 @@ def test_rows_follow_the_schema_and_are_strict_json(finished, corpus):
         for score in row["scores"].values():
             assert set(score) == {"mean", "ci95", "n"}
             low, high = score["ci95"]
+            if not row["selected"] and low is None:
+                continue  # drawing whole splits again for layers that nobody chose would cost more than training them
             assert low <= high
             assert row["task"] == "tagging" or low - 1e-9 <= score["mean"] <= high + 1e-9
             assert 0 < score["n"] <= 3
@@ -335,3 +342,47 @@ def test_a_control_can_be_probed_alone(configured, tmp_path, read_rows):
     probe(configured("chord", tmp_path / "mel", backbone="mel", floors=floors))
     assert {row["backbone"]["kind"] for row in read_rows(tmp_path / "random")} == {"random", "mel"}
     assert {row["backbone"]["kind"] for row in read_rows(tmp_path / "mel")} == {"mel"}
+
+
+@pytest.mark.parametrize("task", ["tagging", "chord", "beat"])
+def test_a_track_of_a_single_excerpt_is_probed_like_any_other(configured, altered, tmp_path, read_rows, task):
+    def shorten(fields):
+        waveform, rate = soundfile.read(fields["audio"])
+        path = tmp_path / f"{fields['track_id']}.wav"
+        soundfile.write(path, waveform[: 3 * rate], rate, subtype="FLOAT")
+        return fields | {"audio": str(path)} if fields["track_id"] in {"t5", "t7"} else fields
+
+    probe(configured(task, tmp_path / "run", dataset=altered(shorten), readouts=["sequence", "class"]))
+    assert all(row["split"]["scored"] == 3 for row in read_rows(tmp_path / "run"))
+
+
+def test_a_label_that_is_none_is_named_with_its_track_before_anything_runs(configured, altered, tmp_path):
+    dataset = altered(lambda f: f | {"genre": 3 if f["track_id"] == "t8" else "rock"})
+    with pytest.raises(InputError, match="test track t8: .*3"):
+        probe(replace(configured("chord", tmp_path / "run", dataset=dataset), task=Classification(label="genre")))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("split", ["valid", "test"])
+def test_a_split_without_a_chord_that_is_known_is_refused_before_anything_runs(configured, altered, tmp_path, split):
+    unknown = tmp_path / "x.lab"
+    unknown.write_text("0\t8\tX\n")
+    dataset = altered(lambda f: f | {"chords": str(unknown)} if f["split"] == split else f)
+    with pytest.raises(InputError, match=f"majmin is undefined on every {split} track"):
+        probe(configured("chord", tmp_path / "run", dataset=dataset))
+    assert not (tmp_path / "run").exists()
+
+
+def test_rows_say_what_the_task_was_told_and_not_what_it_learnt(configured, tmp_path, read_rows):
+    probe(replace(configured("beat", tmp_path / "run"), task=Beat(tolerance=0.05)))
+    (settings,) = {json.dumps(row["task_settings"]) for row in read_rows(tmp_path / "run")}
+    assert json.loads(settings) == {"tolerance": 0.05, "target_width": 0.05, "beat_seconds": 0.5}
+
+
+def test_two_probes_do_not_share_a_folder(configured, tmp_path):
+    def meddle(folder):
+        with pytest.raises(InputError, match="another process is at work"):
+            probe(configured("chord", folder))
+
+    probe(configured("chord", tmp_path / "run"), finish=meddle)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]

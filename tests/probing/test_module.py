@@ -649,3 +649,11 @@ def test_values_that_make_no_sense_are_refused(values):
 
 def test_a_fit_shorter_than_a_validation_is_validated_at_its_end():
     assert config(steps=7, valid_every=60).valid_every == 7
+
+
+@pytest.mark.parametrize("which", ["train", "valid"])
+def test_a_split_of_which_no_target_is_known_is_refused(splits, which):
+    train, valid = splits
+    (train if which == "train" else valid).targets.fill_(-1)
+    with pytest.raises(InputError, match=f"no {which} track has a target that is known"):
+        fit(Classes(), train, valid, [0, 1], config(), CPU, [0])

@@ -136,10 +136,13 @@ def test_on_disk_is_the_same_split_and_its_file_has_no_name(cache, dtype):
 
 def test_the_bound_counts_the_rows_of_all_readouts(monkeypatch):
     asked = []
-    original = readouts_module._joined
-    monkeypatch.setattr(
-        readouts_module, "_joined", lambda parts, on_disk: asked.append(on_disk) or original(parts, on_disk)
-    )
+    original = readouts_module._allocated
+
+    def spy(shape, dtype, on_disk):
+        asked.append(on_disk)
+        return original(shape, dtype, on_disk)
+
+    monkeypatch.setattr(readouts_module, "_allocated", spy)
     size = sum(rows.nbytes for rows in track_rows(features(), READOUTS, "frame").rows.values())
     for gib, on_disk in ((size / 2**30, False), ((size - 1) / 2**30, True)):
         trained_split(Frames(), [features()], [0.0], READOUTS, gib)

@@ -469,3 +469,15 @@ def test_chroma_and_templates_hear_a_cadence(task):
     assert scores["seg"] > 0.9
     off = Chords(reference.intervals, ["D:maj", "B:min", "G:maj", "A:maj", "N"])
     assert chord_scores(off, task.listen(waveform, rate))["majmin"] < 0.3
+
+
+def test_who_knows_the_truth_has_the_root_of_a_chord_outside_the_vocabulary():
+    labels = ["D:sus4", "E:dim", "F#:aug", "G:5", "A:min7/b3", "X", "N", "Bb:hdim7"]
+    intervals = np.column_stack([np.arange(8.0), np.arange(1.0, 9.0)])
+    reference, times = Chords(intervals, labels), np.arange(0, 8, 0.032)
+    task = Chord()
+    estimate = task.decode(task.certain(reference, times), times, 8.0, {"name": "argmax"})
+    scores = task.score([reference], [estimate]).corpus
+    assert scores["root"] > 0.97
+    assert scores["majmin"] > 0.97
+    assert estimate.labels[:5] == ["D:maj", "E:min", "F#:maj", "G:maj", "A:min"]

@@ -170,3 +170,15 @@ def test_tracks_with_the_same_answer_are_ranked_together(task):
     scores = task.score(tags_of(truth), [np.full(4, 0.3)] * len(truth)).corpus
     assert scores["roc_auc"] == pytest.approx(0.5)
     assert scores["map"] == pytest.approx(truth.mean(axis=0).mean())
+
+
+def test_a_single_tag_that_can_be_scored_is_scored():
+    task = Tagging()
+    task.prepare([["a", "b"], ["b"]])
+    generator = np.random.default_rng(0)
+    references, estimates = [["a", "b"] if k % 3 else ["b"] for k in range(20)], list(generator.random((20, 2)))
+    scores = task.score(references, estimates)
+    truth, found = np.array(["a" in tags for tags in references]), np.array(estimates)[:, 0]
+    assert scores.details["classes_scored"] == 1
+    assert scores.corpus["map"] == pytest.approx(average_precision_score(truth, found))
+    assert scores.corpus["roc_auc"] == pytest.approx(roc_auc_score(truth, found))
