@@ -357,7 +357,7 @@ def test_a_track_of_a_single_excerpt_is_probed_like_any_other(configured, altere
 
 
 def test_a_label_that_is_none_is_named_with_its_track_before_anything_runs(configured, altered, tmp_path):
-    dataset = altered(lambda f: f | {"genre": 3 if f["track_id"] == "t8" else "rock"})
+    dataset = altered(lambda f: f | {"genre": 3 if f["track_id"] == "t8" else "rock" if f["tags"] else "folk"})
     with pytest.raises(InputError, match="test track t8: .*3"):
         probe(replace(configured("chord", tmp_path / "run", dataset=dataset), task=Classification(label="genre")))
     assert not (tmp_path / "run").exists()
