@@ -14,12 +14,12 @@ piece: artists are named in a file of metadata that not every copy has.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from musictf.annotations import BeatRow, Beats, assemble_beats, numbered_lines, parse_number, read_chords
+from musictf.datasets.bars import positions_of
 from musictf.datasets.base import AnnotationFile, Dataset, Track, derived_split, single_root
 from musictf.datasets.layout import annotation_files, annotation_folder
 from musictf.errors import InputError
@@ -89,23 +89,9 @@ def read_aist_beats(path: Path) -> Beats:
         place = int(parse_number(fields[2], where))
         if place != OUTSIDE:
             rows.append((where, parse_number(fields[0], where) / 100, place))
-    downbeats = [index for index, (_, _, place) in enumerate(rows) if place == DOWNBEAT]
-    if not downbeats:
+    downbeats = [place == DOWNBEAT for _, _, place in rows]
+    if not any(downbeats):
         raise InputError(f"{path}: no line is a downbeat (third column {DOWNBEAT})")
-    positions = counted_positions(downbeats, len(rows))
+    positions = positions_of(downbeats)
     beats: list[BeatRow] = [(where, time, position) for (where, time, _), position in zip(rows, positions, strict=True)]
     return assemble_beats(beats, path)
-
-
-def counted_positions(downbeats: Sequence[int], num_beats: int) -> list[int]:
-    """Positions in the bar from the indices of the downbeats.
-
-    >>> counted_positions([1, 4], 7)
-    [3, 1, 2, 3, 1, 2, 3]
-    """
-    first = downbeats[0]
-    length = (downbeats[1] if len(downbeats) > 1 else num_beats) - first
-    positions = [(index - first) % length + 1 for index in range(first)]
-    for start, end in zip(downbeats, (*downbeats[1:], num_beats), strict=True):
-        positions += range(1, end - start + 1)
-    return positions

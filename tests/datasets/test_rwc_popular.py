@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from musictf.datasets.rwc_popular import RWCPopular, counted_positions, read_aist_beats
+from musictf.datasets.rwc_popular import RWCPopular, read_aist_beats
 from musictf.errors import InputError
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "formats" / "rwc_popular"
@@ -55,21 +55,6 @@ def test_pieces_are_found_in_the_release_of_2026(tmp_path, folder):
     soundfile.write(tmp_path / folder / "RWC_P017.wav", np.zeros(800), 8000)
     (track,) = corpus.all_tracks()
     assert track.audio == tmp_path / folder / "RWC_P017.wav"
-
-
-@pytest.mark.parametrize(
-    ("downbeats", "num_beats", "positions"),
-    [
-        ([0, 4], 6, [1, 2, 3, 4, 1, 2]),
-        ([0, 3, 6], 7, [1, 2, 3, 1, 2, 3, 1]),
-        ([1, 5], 8, [4, 1, 2, 3, 4, 1, 2, 3]),  # an upbeat of one
-        ([2, 5], 6, [2, 3, 1, 2, 3, 1]),
-        ([0, 2, 6], 7, [1, 2, 1, 2, 3, 4, 1]),  # a bar of two among bars of four
-        ([3], 5, [2, 1, 2, 1, 2]),
-    ],
-)
-def test_positions_are_counted_from_the_downbeat(downbeats, num_beats, positions):
-    assert counted_positions(downbeats, num_beats) == positions
 
 
 def test_lines_outside_of_any_bar_are_no_beats(tmp_path):
