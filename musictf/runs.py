@@ -117,6 +117,7 @@ def open_run(folder: Path, config: Mapping[str, Any], overwrite: bool = False, v
         InputError: the folder holds something else, or an unfinished run of another configuration.
     """
     if read_status(folder).get("status") == "finished" and not overwrite:  # said by every rank, or none waits
+        _refuse_other_config(folder, config, "a finished run")
         raise FinishedRun(f"{folder} is finished already; nothing was changed (overwrite=true starts afresh)")
     lock = None
     if rank() == 0:
@@ -221,18 +222,18 @@ def _claim(folder: Path, config: Mapping[str, Any], overwrite: bool, verb: str) 
         if overwrite:
             shutil.rmtree(folder)
         elif any((folder / name).exists() for name in ("checkpoints", "heads", "results.jsonl")):
-            _refuse_other_config(folder, config)
+            _refuse_other_config(folder, config, "an unfinished run")
     folder.mkdir(parents=True, exist_ok=True)
 
 
-def _refuse_other_config(folder: Path, config: Mapping[str, Any]) -> None:
+def _refuse_other_config(folder: Path, config: Mapping[str, Any], what: str) -> None:
     path = folder / "config.yaml"
     before = yaml.safe_load(path.read_text()) if path.is_file() else {}
     changed = [key for key in before if key not in RESUMABLE and before[key] != config.get(key)]
     if changed:
         raise InputError(
-            f"{folder} holds an unfinished run with other values of {', '.join(changed)}; "
-            "give the same values to go on, another output_dir=, or overwrite=true"
+            f"{folder} holds {what} with other values of {', '.join(changed)}; "
+            "give the same values, another output_dir=, or overwrite=true"
         )
 
 

@@ -110,7 +110,7 @@ def test_probe_scores_agree_with_mir_eval_on_the_written_estimates(pretrained, t
     ]
     assert {row["decoder"]["name"] for row in mine} == {"argmax", "viterbi"}
     for row in mine:
-        cell = f"chord_sequence_layer{row['layer']}_seed0"
+        cell = f"chord_sequence_layer{row['layer']}_seed{row['seed']}"
         folder = tmp_path / "probe" / "estimates" / "pretrained" / row["decoder"]["name"] / cell
         scores = []
         for path in sorted(folder.glob("*.lab")):

@@ -176,3 +176,15 @@ def test_provenance_names_commit_and_versions():
 def test_an_unknown_wandb_mode_is_refused():
     with pytest.raises(InputError, match="auto, online, offline, disabled"):
         WandbConfig(mode="on")
+
+
+def test_a_finished_run_of_other_values_is_no_answer(tmp_path):
+    with open_run(tmp_path / "run", {"task": "chord", "max_steps": 5}, verb="probe"):
+        (tmp_path / "run" / "results.jsonl").write_text("")
+    with (
+        pytest.raises(InputError, match="holds a finished run with other values of task"),
+        open_run(tmp_path / "run", {"task": "beat", "max_steps": 5}, verb="probe"),
+    ):
+        pass
+    with pytest.raises(FinishedRun), open_run(tmp_path / "run", {"task": "chord", "max_steps": 9}, verb="probe"):
+        pass

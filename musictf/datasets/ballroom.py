@@ -45,6 +45,7 @@ class Ballroom(Dataset):
     """Excerpts for dancing. ``root`` holds ``B_1.0``, or ``BallroomData`` and ``BallroomAnnotations``."""
 
     name: ClassVar[str] = "ballroom"
+    annotations: ClassVar[tuple[str, ...]] = ("beats", "tempo", "genre")
     citation: ClassVar[str] = (
         "F. Gouyon, A. Klapuri, S. Dixon, M. Alonso, G. Tzanetakis, C. Uhle, P. Cano: An experimental comparison of "
         "audio tempo induction algorithms. IEEE TASLP 14(5), 2006; beats: F. Krebs, S. Böck, G. Widmer, ISMIR 2013"

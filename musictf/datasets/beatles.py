@@ -47,6 +47,7 @@ class Beatles(Dataset):
     """
 
     name: ClassVar[str] = "beatles"
+    annotations: ClassVar[tuple[str, ...]] = ("chords", "beats", "key")
     citation: ClassVar[str] = (
         "M. Mauch, C. Cannam, M. Davies, S. Dixon, C. Harte, S. Kolozali, D. Tidhar, M. Sandler: "
         "OMRAS2 metadata project 2009. ISMIR 2009"

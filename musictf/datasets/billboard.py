@@ -32,6 +32,7 @@ class Billboard(Dataset):
     """
 
     name: ClassVar[str] = "billboard"
+    annotations: ClassVar[tuple[str, ...]] = ("chords",)
     citation: ClassVar[str] = (
         "J. A. Burgoyne, J. Wild, I. Fujinaga: An expert ground truth set for audio chord recognition and music "
         "analysis. ISMIR 2011"

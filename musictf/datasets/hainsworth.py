@@ -23,6 +23,7 @@ class Hainsworth(Dataset):
     """Excerpts with beats and downbeats. ``root`` is the folder that holds ``H_1.0``, or ``H_1.0`` itself."""
 
     name: ClassVar[str] = "hainsworth"
+    annotations: ClassVar[tuple[str, ...]] = ("beats",)
     citation: ClassVar[str] = (
         "S. Hainsworth, M. Macleod: Particle filtering applied to musical tempo tracking. "
         "EURASIP Journal on Applied Signal Processing 2004(15)"

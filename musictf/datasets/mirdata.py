@@ -69,6 +69,8 @@ class Mirdata(Dataset):
     def read_tracks(self) -> list[Track]:
         module = _module()
         names = list(module.list_datasets())
+        if self.name == type(self).name:
+            raise InputError(f"dataset=mirdata needs dataset.name=NAME: one of {', '.join(names)}")
         if self.name not in names:
             near = difflib.get_close_matches(self.name, names, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"one of {', '.join(names)}"

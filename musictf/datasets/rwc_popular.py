@@ -35,6 +35,7 @@ class RWCPopular(Dataset):
     """Songs with beats and chords. ``root`` holds ``annotations/AIST.RWC-MDB-P-2001.BEAT`` (and ``.CHORD``)."""
 
     name: ClassVar[str] = "rwc_popular"
+    annotations: ClassVar[tuple[str, ...]] = ("beats", "chords")
     citation: ClassVar[str] = (
         "M. Goto, H. Hashiguchi, T. Nishimura, R. Oka: RWC Music Database: Popular, Classical and Jazz Music "
         "Databases. ISMIR 2002; chords: T. Cho, J. P. Bello. ISMIR 2011"

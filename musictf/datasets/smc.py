@@ -28,6 +28,7 @@ class SMC(Dataset):
     """Excerpts with beats, mostly hard. ``root`` is the unpacked ``SMC_MIREX``, or the folder that holds it."""
 
     name: ClassVar[str] = "smc"
+    annotations: ClassVar[tuple[str, ...]] = ("beats",)
     citation: ClassVar[str] = (
         "A. Holzapfel, M. E. P. Davies, J. R. Zapata, J. L. Oliveira, F. Gouyon: Selective sampling for beat tracking "
         "evaluation. IEEE TASLP 20(9), 2012"

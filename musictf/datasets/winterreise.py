@@ -40,6 +40,7 @@ class Winterreise(Dataset):
     """
 
     name: ClassVar[str] = "winterreise"
+    annotations: ClassVar[tuple[str, ...]] = ("chords", "key")
     citation: ClassVar[str] = (
         "C. Weiß, F. Zalkow, V. Arifi-Müller, M. Müller, H. V. Koops, A. Volk, H. G. Grohganz: Schubert Winterreise "
         "dataset: a multimodal scenario for music analysis. ACM JOCCH 14(2), 2021"

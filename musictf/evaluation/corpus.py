@@ -47,8 +47,8 @@ def annotated(dataset: Dataset, task: Task, allow_missing: bool) -> Corpus:
         usable = [(track, reference) for track, reference in pairs if reference is not None and track.audio.is_file()]
         if not usable:
             raise InputError(_nothing(dataset, task, name, every))
-        if name == "test" and not allow_missing:
-            _refuse_gaps(dataset, task, pairs)
+        if not allow_missing:
+            _refuse_gaps(dataset, task, name, pairs)
         corpus.tracks[name] = [track for track, _ in usable]
         corpus.references[name] = [reference for _, reference in usable]
         corpus.expected[name] = len(every)
@@ -103,14 +103,16 @@ def _nothing(dataset: Dataset, task: Task, split: str, every: Sequence[Track]) -
     )
 
 
-def _refuse_gaps(dataset: Dataset, task: Task, pairs: Sequence[tuple[Track, Any]]) -> None:
+def _refuse_gaps(dataset: Dataset, task: Task, split: str, pairs: Sequence[tuple[Track, Any]]) -> None:
+    """Missing audio is refused in every split, a missing annotation on test: only there it changes what is scored."""
+    unlabelled = [track.track_id for track, reference in pairs if reference is None and split == "test"]
     for what, lacking in (
-        (f"no {task.wants!r}", [track.track_id for track, reference in pairs if reference is None]),
+        (f"no {task.wants!r}", unlabelled),
         ("no audio file", [track.track_id for track, _ in pairs if not track.audio.is_file()]),
     ):
         if lacking:
             raise InputError(
-                f"{dataset.label}: {len(lacking)} of {len(pairs)} test tracks have {what} "
+                f"{dataset.label}: {len(lacking)} of {len(pairs)} {split} tracks have {what} "
                 f"({', '.join(lacking[:3])}{', ...' if len(lacking) > 3 else ''}); "
-                "allow_missing=true scores the rest, and the rows say so"
+                "allow_missing=true goes on with the rest, and the rows say so"
             )

@@ -27,6 +27,7 @@ class System:
     backbone: Backbone
     seeds: list[int]
     about: Row
+    is_asked: bool = False  # and not a floor, which has the layers it has
 
     @property
     def kind(self) -> str:
@@ -39,7 +40,7 @@ class System:
 
     def layers(self, asked: Any) -> list[int]:
         """Numbers of the layers that are probed."""
-        if asked == "all" or self.kind in CONTROLS:
+        if asked == "all" or (self.kind in CONTROLS and not self.is_asked):
             return list(range(self.backbone.depth + 1))
         unknown = [layer for layer in asked if not 0 <= layer <= self.backbone.depth]
         if unknown:
@@ -62,7 +63,7 @@ def systems(
     first: Backbone
     if asked in CONTROLS:
         first = CONTROLS[asked]()
-        found = [System(first, list(seeds), _about(first, asked))]
+        found = [System(first, list(seeds), _about(first, asked), is_asked=True)]
     elif asked == "random":
         origin = load_backbone(like) if like else Backbone(model)
         found = _random(origin, seeds)

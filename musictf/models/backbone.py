@@ -186,7 +186,9 @@ def backbone_file(path: str | Path) -> Path:
     if path.is_dir():
         path = path / FILE_NAME
     if not path.is_file():
-        raise InputError(f"backbone={path} does not exist; give a backbone file, a run folder, 'random' or 'mel'")
+        raise InputError(
+            f"backbone={path} does not exist; give a backbone file, a run folder, or random, mel, mfcc, chroma"
+        )
     return path
 
 

@@ -195,7 +195,7 @@ def test_what_is_missing_is_said_in_one_line(fake, monkeypatch):
         corpus.all_tracks()
     with pytest.raises(InputError, match=r"'beetles' is no corpus of mirdata: did you mean 'beatles'\?"):
         Mirdata(name="beetles", root=corpus.root).all_tracks()
-    with pytest.raises(InputError, match="'mirdata' is no corpus of mirdata: one of beatles, orchset"):
+    with pytest.raises(InputError, match="dataset=mirdata needs dataset.name=NAME: one of beatles, orchset"):
         Mirdata(root=corpus.root).all_tracks()
     with pytest.raises(InputError, match="dataset=mirdata needs dataset.root"):
         Mirdata(name="beatles").all_tracks()

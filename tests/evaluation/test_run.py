@@ -19,6 +19,7 @@ from musictf.evaluation import systems
 from musictf.evaluation.rows import TRACK_COLUMNS
 from musictf.evaluation.run import probe
 from musictf.evaluation.study import Study
+from musictf.evaluation.systems import FLOORS
 from musictf.models.backbone import load_backbone
 from musictf.runs import FinishedRun
 from musictf.tasks.beat import Beat
@@ -222,8 +223,11 @@ def test_the_vocabulary_stands_beside_the_rows(finished):
 
 
 def test_a_finished_run_is_not_run_again(finished, configured):
+    everything = {"readouts": ["class", "sequence", "average"], "floors": list(FLOORS), "seeds": [0, 1]}
     with pytest.raises(FinishedRun):
-        probe(configured(finished.name, finished))
+        probe(configured(finished.name, finished, **everything))
+    with pytest.raises(InputError, match="other values of seeds"):
+        probe(configured(finished.name, finished, **everything | {"seeds": [0]}))
 
 
 def test_the_backbone_is_frozen(configured, tmp_path, monkeypatch, backbone_path):
@@ -386,3 +390,16 @@ def test_two_probes_do_not_share_a_folder(configured, tmp_path):
 
     probe(configured("chord", tmp_path / "run"), finish=meddle)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+@pytest.mark.parametrize(("track", "split"), [("t0", "train"), ("t5", "valid"), ("t8", "test")])
+def test_missing_audio_is_refused_in_every_split_unless_allowed(configured, altered, tmp_path, track, split):
+    dataset = altered(lambda f: f | {"audio": str(tmp_path / "gone.wav")} if f["track_id"] == track else f)
+    with pytest.raises(InputError, match=rf"1 of \d {split} tracks have no audio file \({track}\)"):
+        probe(configured("chord", tmp_path / "run", dataset=dataset))
+    assert not (tmp_path / "run").exists()
+
+
+def test_layers_of_a_control_that_is_asked_for_must_exist(configured, tmp_path):
+    with pytest.raises(InputError, match="this backbone has layers 0 to 0"):
+        probe(configured("chord", tmp_path / "run", backbone="mel", layers=[99]))
