@@ -170,7 +170,8 @@ def sbatch_script(config: DictConfig, num_jobs: int) -> str:
     generic = importlib.import_module("submitit.auto.auto").AutoExecutor._typed_parameters()
     given: dict[str, Any] = OmegaConf.to_container(config.hydra.launcher, resolve=True)  # type: ignore[assignment]
     folder = Path(given.pop("submitit_folder")).expanduser().absolute()
-    given = {k: v for k, v in given.items() if v is not None and k not in {"_target_", "max_num_timeout"}}
+    # What begins with an underscore is Hydra's, not SLURM's.
+    given = {k: v for k, v in given.items() if v is not None and k[0] != "_" and k != "max_num_timeout"}
     # Made without its constructor, which asks for srun.
     executor = executors.SlurmExecutor.__new__(executors.SlurmExecutor)
     executor.folder, executor.parameters, executor.python = folder, {}, shlex.quote(sys.executable)
