@@ -234,8 +234,10 @@ def test_a_new_list_keeps_what_was_left_out_before(tmp_path, sound):
 
 def test_an_id_that_a_list_cannot_hold_is_told(tmp_path):
     """A list that reads back as something else would leave the track in, silently."""
-    with pytest.raises(InputError, match="'#1' cannot stand in an exclusion list"):
-        write_exclusions(tmp_path / "bad.txt", None, audit([track(tmp_path / "gone.wav", name="#1")]))
+    write_exclusions(tmp_path / "bad.txt", None, audit([track(tmp_path / "gone.wav", name="#1")]))
+    assert set(read_exclusions(str(tmp_path / "bad.txt"))) == {"#1"}
+    with pytest.raises(InputError, match=r"'a\\tb' cannot stand in an exclusion list"):
+        write_exclusions(tmp_path / "bad.txt", None, audit([track(tmp_path / "gone.wav", name="a\tb")]))
 
 
 @pytest.mark.parametrize(
