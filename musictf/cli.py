@@ -16,7 +16,7 @@ from typing import Any
 
 from musictf.errors import InputError
 from musictf.help import OVERVIEW, verb_help
-from musictf.runs import FinishedRun, rank
+from musictf.runs import FinishedRun, rank, write_atomically
 from musictf.sweep import FailedJobs
 
 
@@ -248,12 +248,13 @@ def _probe_pictures(run: Any, folder: Path) -> list[Path]:
     from musictf.evaluation.robustness import ROBUSTNESS
     from musictf.evaluation.rows import read_rows
     from musictf.report.pictures import probe_pictures, track_picture
-    from musictf.report.robustness import robustness_figure
+    from musictf.report.robustness import robustness_figure, robustness_table
 
     pictures = probe_pictures(folder)
     if (folder / ROBUSTNESS).is_file():
-        title = run.task.title
-        pictures += robustness_figure(read_rows(folder / ROBUSTNESS), title, folder / "figures" / f"robustness_{title}")
+        title, rows = run.task.title, read_rows(folder / ROBUSTNESS)
+        write_atomically(folder / "robustness.md", robustness_table(rows, title))
+        pictures += robustness_figure(rows, title, folder / "figures" / f"robustness_{title}")
     if run.task.suffix in {".lab", ".beats"}:
         track = next(t for t in run.dataset.tracks("test") if t.annotation(run.task.wants) is not None)
         own = track.annotation(run.task.wants)

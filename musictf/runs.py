@@ -71,6 +71,11 @@ def rank() -> int:
     return 0
 
 
+def num_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def cache_folder() -> Path:
     """Where features and generated corpora are kept: ``$MUSICTF_CACHE``, else ``~/.cache/musictf``."""
     folder = Path(os.environ.get("MUSICTF_CACHE") or Path.home() / ".cache" / "musictf").expanduser()

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import re
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from rich.progress import Progress
 
 from musictf.audio.io import audio_info
 from musictf.datasets.base import AnnotationFile, Track
+from musictf.datasets.threads import in_threads
 from musictf.errors import InputError
 
 # Labels that say what is heard; others (album, licence) say whose it is. What stands in a file counts as well.
@@ -83,17 +82,8 @@ def audit(tracks: Sequence[Track], whole: bool = True) -> list[Finding]:
     def look(track: Track) -> Finding:
         return _finding(track, read)
 
-    findings: list[Finding] = []
-    pool = ThreadPoolExecutor(_cores())
-    try:
-        with Progress(console=Console(stderr=True), transient=True) as progress:
-            bar = progress.add_task(f"checking {len(tracks)} tracks", total=len(tracks))
-            for finding in pool.map(look, tracks):
-                findings.append(finding)
-                progress.advance(bar)
-    finally:
-        pool.shutdown(cancel_futures=True)  # Ctrl-C must not wait for the rest of the corpus
-    return findings
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        return in_threads(look, tracks, progress, f"checking {len(tracks)} tracks")
 
 
 def decoded(path: Path) -> Sound:
@@ -152,7 +142,3 @@ def _header(path: Path) -> Sound:
     info = audio_info(path)
     with soundfile.SoundFile(str(path)) as file:
         return Sound(info.seconds, info.sample_rate, info.channels, bool(_CUT.search(file.extra_info)))
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -16,10 +16,8 @@ import base64
 import gzip
 import hashlib
 import json
-import os
 import zlib
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +28,7 @@ from rich.progress import Progress
 
 from musictf.audio.fingerprint import VERSION, Fingerprint, Fingerprinter, decoded_blocks, pack, unpack
 from musictf.datasets.base import Track
+from musictf.datasets.threads import in_threads
 from musictf.errors import InputError
 from musictf.runs import cache_folder, file_digest, rank, write_atomically
 
@@ -89,7 +88,7 @@ def identities(tracks: Sequence[Track], level: str = "full", versions: bool = Tr
     files = [(track, path) for track in tracks for path in (track.audio, *(track.versions if versions else ()))]
     with Progress(console=Console(stderr=True), disable=rank() > 0 or not files, transient=True) as progress:
         paths = [path for _, path in files]
-        digests = _in_threads(_digest, paths, progress, f"reading {len(paths)} files")
+        digests = in_threads(_digest, paths, progress, f"reading {len(paths)} files")
         known = {} if level == "files" else _decoded(dict(zip(digests, paths, strict=True)), progress)
     nothing = ("", np.zeros(0, np.uint32))
     recordings = []
@@ -139,25 +138,8 @@ def _decoded(paths: dict[str, Path], progress: Progress) -> dict[str, tuple[str,
     """Audio digest and fingerprint by file digest; each file is decoded once, however many tracks name it."""
     known = {digest: kept for digest in paths if (kept := _read_kept(digest)) is not None}
     missing = [(digest, path) for digest, path in paths.items() if digest not in known]
-    made = _in_threads(lambda pair: _keep(*pair), missing, progress, f"fingerprinting {len(missing)} recordings")
+    made = in_threads(lambda pair: _keep(*pair), missing, progress, f"fingerprinting {len(missing)} recordings")
     return known | {digest: result for (digest, _), result in zip(missing, made, strict=True)}
-
-
-def _in_threads(make: Callable[[Any], Any], work: Sequence[Any], progress: Progress, title: str) -> list[Any]:
-    """Results in the order of the work. Threads do: decoding, hashing and transforms all release the interpreter."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    bar = progress.add_task(title, total=len(work), visible=bool(work))
-
-    def step(item: Any) -> Any:
-        result = make(item)
-        progress.advance(bar)
-        return result
-
-    executor = ThreadPoolExecutor(cores)
-    try:
-        return list(executor.map(step, work))
-    finally:
-        executor.shutdown(cancel_futures=True)
 
 
 def _digest(path: Path) -> str:

@@ -30,7 +30,7 @@ from musictf.datasets.base import Dataset, Track
 from musictf.datasets.manifest import Manifest
 from musictf.datasets.synthesis.files import Recipe, is_complete, line_path, make_tracks
 from musictf.errors import InputError
-from musictf.runs import cache_folder, rank, write_atomically
+from musictf.runs import cache_folder, num_cores, rank, write_atomically
 
 # Starting processes takes about a second: fewer recordings than this are sooner made right here.
 WORTH_PROCESSES = 12
@@ -92,8 +92,7 @@ class Synthetic(Dataset):
         return Recipe(int(self.seed), float(self.seconds), int(self.sample_rate), versions)
 
     def _make(self, folder: Path, missing: list[int]) -> None:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        workers = min(self.workers or cores, len(missing))
+        workers = min(self.workers or num_cores(), len(missing))
         size = max(1, min(8, math.ceil(len(missing) / (4 * workers))))
         # Begin somewhere else than a process that makes the same tracks beside us: then the two share the work.
         turn = os.getpid() % len(missing)

@@ -38,7 +38,8 @@ def annotated(dataset: Dataset, task: Task, allow_missing: bool) -> Corpus:
     """The tracks of each split that a task can use.
 
     Raises:
-        InputError: a split has no usable track, or a test track lacks annotation or audio without ``allow_missing``.
+        InputError: a split has no usable track, or, without ``allow_missing``, a track lacks its audio or a test track
+            its annotation.
     """
     corpus = Corpus()
     for name in SPLITS:
@@ -71,9 +72,9 @@ def check_references(task: Task, corpus: Corpus) -> None:
                 task.encode(reference, np.zeros(1))
             except InputError as error:
                 raise InputError(f"{name} track {track.track_id}: {error}") from None
+    guess = task.constant(corpus.references["train"], _CHECKED_SECONDS)
     for name in ("valid", "test"):
         references = corpus.references[name]
-        guess = task.constant(corpus.references["train"], _CHECKED_SECONDS)
         if np.isnan(task.validate(references, [guess] * len(references))):
             raise InputError(
                 f"task={task.title}: {task.headline} is undefined on every {name} track: nothing can be "

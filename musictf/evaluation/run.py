@@ -146,6 +146,11 @@ class _Probing:
             "features": dataclasses.asdict(run.features),
             "probe": dataclasses.asdict(run.probe),
             "task_settings": settings,
+            # How much of the splits that are learnt from was usable: the test split says so for itself.
+            "training": {
+                split: {"expected": corpus.expected[split], "used": len(corpus.tracks[split])}
+                for split in ("train", "valid")
+            },
             "leakage": leakage and leakage.to_json(),
         }
 
@@ -194,9 +199,9 @@ class _Probing:
         ):
             readout = {"classical": "audio", "majority": "constant", "oracle": "targets"}[name]
             if name in floors and is_wanted and not self.results.has(name, readout, 0):
-                digest = first.backbone.front_end.config.digest() if name == "oracle" else None
+                digest = front_end.digest() if name == "oracle" else None
                 study = self._study({"path": name, "digest": digest, "kind": name})
-                answer(study, progress.stage(f"{name}", total))
+                answer(study, progress.stage(name, total))
                 self._keep(study)
 
     def perturbed(self, found: list[System], tracks: list[Track]) -> list[Row]:

@@ -16,7 +16,7 @@ from musictf.evaluation.corpus import Corpus
 from musictf.evaluation.rows import PER_TRACK, Row, cell_name, finite
 from musictf.evaluation.statistics import interval, mean_interval, resample_counts
 from musictf.probing.heads import Head, load_heads, save_heads
-from musictf.probing.readouts import Split
+from musictf.probing.readouts import Split, TrackRows
 from musictf.runs import write_atomically
 from musictf.tasks.base import Decoder, Floats, Scores, Task
 
@@ -164,7 +164,7 @@ class Study:
             write_atomically(folder / cell_name(row) / f"{name}.txt", text)
 
 
-def logits_of(head: Head, readout: str, track: Any) -> Floats:
+def logits_of(head: Head, readout: str, track: TrackRows) -> Floats:
     """Logits of the examples of one track, (N, C)."""
     # As numpy: a tensor of one index would count as a number there, and take an axis away.
     found: Floats = head.logits(track.rows[readout])[track.index[readout].numpy()]

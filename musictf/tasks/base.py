@@ -112,7 +112,7 @@ class Task:
         raise NotImplementedError
 
     def validate(self, references: Sequence[Any], estimates: Sequence[Any]) -> float:
-        """The headline of validation tracks, NaN where it is undefined; a task that can have it sooner says how."""
+        """The headline of a split, which chooses on validation; NaN where it is undefined."""
         return self.score(references, estimates).corpus.get(self.headline, float("nan"))
 
     def resample(self, references: Sequence[Any], estimates: Sequence[Any], counts: Floats) -> dict[str, Floats]:

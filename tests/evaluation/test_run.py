@@ -45,6 +45,7 @@ FIELDS = {
     "probe",
     "leakage",
     "task_settings",
+    "training",
 }
 HEADLINE = {"tagging": "map", "chord": "majmin", "beat": "f_measure"}
 
@@ -75,6 +76,7 @@ def test_rows_follow_the_schema_and_are_strict_json(finished, corpus):
         assert set(row) == FIELDS
         assert row["schema"] == 1
         assert row["task"] == finished.name
+        assert row["training"] == {"train": {"expected": 5, "used": 5}, "valid": {"expected": 2, "used": 2}}
         assert row["dataset"] == "tiny"
         assert row["run"] == finished.name
         assert row["split"] == {"name": "test", "digest": split_digest(tracks), "expected": 3, "scored": 3, "groups": 3}
