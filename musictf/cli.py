@@ -110,6 +110,7 @@ def _data(arguments: list[str]) -> None:
     acts: dict[str, Callable[[list[str]], None]] = {
         "check": _data_check,
         "prepare": _data_prepare,
+        "pack": _data_pack,
         "features": _data_features,
     }
     if not arguments or arguments[0] not in acts:
@@ -129,6 +130,28 @@ def _data_check(arguments: list[str]) -> None:
         return
     run = compose("probe", ["backbone=mel", *keys])
     check(run.dataset, run.task, own.get("output"))
+
+
+def _data_pack(arguments: list[str]) -> None:
+    from musictf.config import compose
+    from musictf.datasets.pack import pack, pack_keys, summary, verify
+    from musictf.report.cells import quoted
+
+    own, keys = _set_apart(arguments, {"root", "verify", "output", *pack_keys()})
+    if own.get("verify", "false") not in {"true", "false"}:
+        raise InputError(f"verify={own['verify']}: true or false")
+    if own.get("verify") == "true":
+        if set(own) != {"root", "verify"} or keys:
+            raise InputError("musictf data pack root=FOLDER verify=true takes no other keys")
+        print(f"{own['root']}: {verify(own['root'])} recordings are what was packed")
+        return
+    if "root" in own or not own.get("output"):
+        raise InputError("musictf data pack dataset=... dataset.root=ROOT output=FOLDER (or root=FOLDER verify=true)")
+    output = own.pop("output")
+    run = compose("pretrain", keys)
+    folder = pack(run.dataset, output, **pack_keys(own, run.front_end.sample_rate))
+    print(summary(folder))
+    print(f"next: musictf pretrain dataset=packed dataset.root={quoted(str(folder))}")
 
 
 def _data_features(arguments: list[str]) -> None:
@@ -177,12 +200,17 @@ def _set_apart(arguments: list[str], names: set[str]) -> tuple[dict[str, str], l
 def pretrain(run: Any) -> None:
     """Pretrain, mirrored in Weights & Biases, and say where everything is."""
     _quieten()
+    if run.dry_run:
+        _print_plan(run)
+        return
     import dataclasses
     from contextlib import ExitStack
 
+    from musictf.evaluation.online import OnlineProbing
     from musictf.models.backbone import FILE_NAME
     from musictf.pretraining import run as pretraining
     from musictf.pretraining.callbacks import Interrupted
+    from musictf.pretraining.guard import Diverged
     from musictf.report.pictures import pretraining_pictures
     from musictf.report.tracking import Tracker
 
@@ -197,9 +225,12 @@ def pretrain(run: Any) -> None:
             return (tracker.log,)
 
         try:
-            folder = pretraining.pretrain(run, observe)
+            watching = [] if run.online_probe is None else [OnlineProbing(run.online_probe)]
+            folder = pretraining.pretrain(run, observe, watching)
         except Interrupted as stop:
             raise Interruption(f"{stop}; the same command with the same output_dir goes on") from None
+        except Diverged as error:
+            sys.exit(_complain("pretrain", str(error), 1))
         pictures = pretraining_pictures(folder) if rank() == 0 else []
         for tracker in trackers:
             tracker.log_image("training", pictures[0])
@@ -207,6 +238,20 @@ def pretrain(run: Any) -> None:
     if rank() == 0:
         print(f"backbone: {folder / FILE_NAME}\nmetrics:  {folder / 'metrics.csv'}\npicture:  {pictures[0]}")
         print(f"next:     musictf probe backbone={folder} task=chord")
+
+
+def _print_plan(run: Any) -> None:
+    """What a run would take, from some of its steps."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from musictf.pretraining.plan import plan
+
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, value in plan(run).lines():
+        table.add_row(name, value)
+    Console(highlight=False, soft_wrap=True).print(table)
+    print("nothing was written; the same command without dry_run=true starts the run")
 
 
 def probe(run: Any) -> None:

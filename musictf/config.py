@@ -110,7 +110,9 @@ def register() -> None:
 
     import musictf.datasets
     import musictf.tasks
+    from musictf.audio.augment import AugmentConfig
     from musictf.datasets.base import Dataset
+    from musictf.evaluation.online import OnlineProbe
     from musictf.evaluation.run import ProbeRun
     from musictf.models.vit1d import ViT1DConfig
     from musictf.pretraining.module import NTXent
@@ -123,6 +125,8 @@ def register() -> None:
     store.store(name="probe_run", node=ProbeRun)
     store.store(group="model", name="ViT1D", node=ViT1DConfig)
     store.store(group="objective", name="NTXent", node=NTXent)
+    store.store(group="augment", name="Augment", node=AugmentConfig)
+    store.store(group="online_probe", name="OnlineProbe", node=OnlineProbe)
     store.store(group="trainer", name="Trainer", node=TrainerConfig)
     for cls in subclasses(musictf.tasks, Task):
         store.store(group="task", name=cls.__name__, node=cls)

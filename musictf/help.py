@@ -123,6 +123,7 @@ examples:
 _DATA = """\
 usage: musictf data check [key=value ...]
        musictf data prepare [CORPUS [ROOT]] [key=value ...]
+       musictf data pack [key=value ...] output=FOLDER
        musictf data features list|verify|prune
 
 check decodes every file of a corpus and reads every annotation. It counts tracks and annotations split by split, lists
@@ -137,6 +138,16 @@ layout is expected; without CORPUS it lists all corpora. Exit status 2 if the co
   full=true       decode every file instead of reading its header
   KEY=VALUE       keys of dataset.*: variant=..., split=...
 
+pack decodes a corpus once, to 16-bit samples at one rate in a few large files, with levels, labels, annotations and the
+list of what is in it: dataset=packed then reads random excerpts without decoding, and without the original audio. A
+pack that was killed goes on where it was; what does not decode is listed, and then nothing is made.
+  output=FOLDER   where (overwrite=true replaces a pack)
+  sample_rate=HZ  default: that of the front end (front_end.sample_rate)
+  splits=[...]    default: all   shard_gb=1: largest size of a shard
+  format=litdata  for object storage (pip install musictf[shards]): copy FOLDER/chunks there, keep the rest of FOLDER,
+                  and add dataset.url=s3://bucket/folder
+  root=FOLDER verify=true   compare all samples of a pack with their digests
+
 features shows what the feature store holds; verify reads it all and checks its sums; prune makes room, after which one
 of NAME (as list shows it), unused_days=N, stale, broken, all. What is wanted again is computed again.
 
@@ -150,6 +161,9 @@ examples:
   musictf data prepare
   musictf data prepare gtzan
   musictf data prepare gtzan ~/data/gtzan full=true
+  musictf data pack dataset=manifest dataset.root=corpora/a output=packs/a
+  musictf pretrain dataset=packed dataset.root=packs/a
+  musictf data pack root=packs/a verify=true
   musictf data features prune unused_days=30
 """
 

@@ -28,7 +28,10 @@ import yaml
 from musictf.errors import InputError
 
 # Keys that may differ when an unfinished run is taken up again: how it runs, not what it computes.
-RESUMABLE = frozenset({"max_steps", "trainer", "wandb", "resume", "overwrite", "output_dir", "num_workers", "choices"})
+RESUMABLE = frozenset(
+    {"max_steps", "trainer", "wandb", "resume", "overwrite", "output_dir", "num_workers", "choices"}
+    | {"micro_batch", "compile", "activation_checkpointing", "checkpoint", "guard", "online_probe", "dry_run"}
+)
 
 _PACKAGES = ("torch", "torchaudio", "lightning", "torchmetrics", "librosa", "mir_eval", "numpy", "soundfile")
 
@@ -42,8 +45,12 @@ class TrainerConfig:
     strategy: str = "auto"
     precision: str = "32-true"
     num_nodes: int = 1
+    accumulate_grad_batches: int = 1
     deterministic: bool = False
     enable_progress_bar: bool = True
+    # Seconds that a process waits for the others (ddp, fsdp). A process that died is noticed sooner (README); this ends
+    # a run in which one hangs. Not less than what rank 0 may do alone: a checkpoint on a slow disk, a first batch.
+    timeout_s: float = 300.0
 
 
 @dataclass(kw_only=True)
@@ -64,11 +71,13 @@ class FinishedRun(Exception):
 
 
 def rank() -> int:
-    """Rank of this process among those of one run, as its launcher set it; 0 without a launcher."""
-    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"):
-        if name in os.environ:
-            return int(os.environ[name])
-    return 0
+    """Rank of this process among those of one run, as its launcher set it; 0 on the first process alone."""
+    if "RANK" in os.environ:
+        return int(os.environ["RANK"])
+    if "LOCAL_RANK" in os.environ or "NODE_RANK" in os.environ:
+        # Lightning's own launcher numbers the processes of a node; on other nodes than the first none is 0.
+        return int(os.environ.get("LOCAL_RANK") or 0) + int(os.environ.get("NODE_RANK") or 0)
+    return int(os.environ.get("SLURM_PROCID", 0))
 
 
 def num_cores() -> int:
@@ -89,10 +98,10 @@ def default_folder(verb: str) -> Path:
     Raises:
         InputError: the processes were started one by one from outside, so they cannot agree on a time.
     """
-    # Only tasks of one step must agree; commands that follow each other in a job are runs of their own.
-    name = os.environ.get("SLURM_JOB_ID") if int(os.environ.get("SLURM_NTASKS", 1)) > 1 else None
+    # In a job that may be queued again: the same command of the same job comes back to the same folder.
+    name = os.environ.get("SLURM_JOB_ID") if os.environ.get("SLURM_JOB_NAME") not in {"bash", "interactive"} else None
     if name is not None:
-        name += f"-{os.environ.get('SLURM_STEP_ID', 0)}"
+        name += f"-{hashlib.sha256(repr(sys.argv[1:]).encode()).hexdigest()[:6]}"
     if name is None and "TORCHELASTIC_RUN_ID" in os.environ:
         raise InputError(
             "torchrun starts processes that cannot agree on a folder by themselves: give output_dir=FOLDER"
@@ -114,13 +123,14 @@ def open_run(folder: Path, config: Mapping[str, Any], overwrite: bool = False, v
     Args:
         folder: The folder; made if missing.
         config: Resolved configuration, written as ``config.yaml`` and compared with what an unfinished run used.
-        overwrite: Start afresh, whatever the folder holds.
+        overwrite: Start afresh, whatever the folder holds; not in a job that SLURM has queued again, which goes on.
         verb: What runs; a folder that another verb made is never overwritten.
 
     Raises:
         FinishedRun: the folder holds a finished run.
         InputError: the folder holds something else, or an unfinished run of another configuration.
     """
+    overwrite = overwrite and int(os.environ.get("SLURM_RESTART_COUNT", 0)) == 0
     if read_status(folder).get("status") == "finished" and not overwrite:  # said by every rank, or none waits
         _refuse_other_config(folder, config, "a finished run")
         raise FinishedRun(f"{folder} is finished already; nothing was changed (overwrite=true starts afresh)")
@@ -143,7 +153,7 @@ def open_run(folder: Path, config: Mapping[str, Any], overwrite: bool = False, v
     finally:  # whatever ends the run, Ctrl-C as well, leaves its trace and passes on
         raised = None if state == "finished" else sys.exc_info()[1]
         if rank() == 0:
-            _write_status(folder, state, verb, f"{type(raised).__name__}: {raised}" if raised else None)
+            _write_last_status(folder, state, verb, f"{type(raised).__name__}: {raised}" if raised else None)
         _release(lock)
 
 
@@ -218,7 +228,7 @@ def _release(lock: IO[str] | None) -> None:
 def _claim(folder: Path, config: Mapping[str, Any], overwrite: bool, verb: str) -> None:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"output_dir: {folder} is a file")
-    if folder.is_dir() and any(folder.iterdir()):
+    if folder.is_dir() and not _is_blank(folder):
         status = read_status(folder)
         if not status:
             raise InputError(f"output_dir: {folder} is not empty and holds no run; choose another folder")
@@ -231,6 +241,12 @@ def _claim(folder: Path, config: Mapping[str, Any], overwrite: bool, verb: str) 
     folder.mkdir(parents=True, exist_ok=True)
 
 
+def _is_blank(folder: Path) -> bool:
+    """Whether a folder holds nothing but what a run leaves that was killed before it could say its name."""
+    names = {path.name for path in folder.iterdir()} - {"config.yaml"}
+    return all(name.startswith(".") and name.endswith(".tmp") for name in names)
+
+
 def _refuse_other_config(folder: Path, config: Mapping[str, Any], what: str) -> None:
     path = folder / "config.yaml"
     before = yaml.safe_load(path.read_text()) if path.is_file() else {}
@@ -240,6 +256,14 @@ def _refuse_other_config(folder: Path, config: Mapping[str, Any], what: str) -> 
             f"{folder} holds {what} with other values of {', '.join(changed)}; "
             "give the same values, another output_dir=, or overwrite=true"
         )
+
+
+def _write_last_status(folder: Path, state: str, verb: str, error: str | None) -> None:
+    """The status a run ends with; where even that finds no room, what ended the run is still what is told."""
+    try:
+        _write_status(folder, state, verb, error)
+    except OSError as full:
+        print(f"{folder / 'status.json'} cannot be written ({full.strerror})", file=sys.stderr)
 
 
 def _write_status(folder: Path, state: str, verb: str, error: str | None = None) -> None:

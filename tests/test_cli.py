@@ -1,5 +1,6 @@
 """The commands as a user types them: what they print, where they write, how they end."""
 
+import csv
 import json
 import os
 import shutil
@@ -60,6 +61,10 @@ def test_help_answers_without_importing_torch(arguments):
         (["report", "no_such_folder"], "no_such_folder"),
         (["demo", "max_stepz=1"], "max_stepz"),
         (["data"], "data check"),
+        (["pretrain", "trainer.accumulate_grad_batches=4"], "accumulated gradients add no negatives"),
+        (["pretrain", "micro_batch=0"], "micro_batch=0"),
+        (["pretrain", "augment.polarity=2"], "augment.polarity=2"),
+        (["pretrain", "online_probe=synthetic", "online_probe.every=0"], "online_probe.every=0"),
     ],
 )
 def test_wrong_input_is_one_line_and_status_2(arguments, said, tmp_path):
@@ -93,6 +98,40 @@ def test_any_folder_of_mixed_audio_pretrains(tmp_path):
     done = musictf("pretrain", *data, *TINY, "max_steps=2", "batch_size=2", "output_dir=run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "backbone.safetensors").is_file()
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path):
+    steps = ["max_steps=5000", "batch_size=4", "dry_run=true"]
+    done = musictf("pretrain", *SMALL, *TINY, *steps, "trainer.enable_progress_bar=false", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for words in ("4 pairs a step: 1 x 4", "6 a view", "measured on", "expected", "without dry_run=true"):
+        assert words in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_packed_corpus_is_pretrained_on_in_parts_and_watched(tmp_path):
+    """Pack, pretrain with every switch of the engine, and see the online probe in the metrics."""
+    packed = musictf("data", "pack", *SMALL[:2], "output=pack", cwd=tmp_path)
+    assert packed.returncode == 0, packed.stderr
+    assert "next: musictf pretrain dataset=packed" in packed.stdout
+    data = ["dataset=packed", "dataset.root=pack", "wandb.mode=disabled", "trainer=cpu", "output_dir=run"]
+    engine = ["micro_batch=3", "token_dropping=0.5", "activation_checkpointing=true", "augment=mild", "pairs.places=2"]
+    watch = ["online_probe=synthetic", "online_probe.num_tracks=12", "online_probe.every=2", "log_every=1"]
+    done = musictf("pretrain", *data, *TINY, *engine, *watch, "max_steps=3", "batch_size=8", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    with open(tmp_path / "run" / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows if row["online/chord_accuracy_layer1"]] == ["0", "2", "3"]
+    assert all(float(row["train/loss"]) > 0 for row in rows[1:])
+
+
+def test_a_run_that_goes_wrong_ends_with_one_line_and_status_1(tmp_path):
+    data = ["output_dir=run", "max_steps=5", "batch_size=4", "optim.learning_rate=1e30", "log_every=1"]
+    done = musictf("pretrain", *SMALL, *TINY, *data, "trainer.enable_progress_bar=false", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "guard.budget=0 forgives fewer" in done.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert json.loads((tmp_path / "run" / "bad_batches.jsonl").read_text().splitlines()[0])["tracks"]
 
 
 @pytest.mark.slow

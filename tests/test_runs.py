@@ -114,9 +114,10 @@ def test_ranks_share_the_folder_of_the_first(tmp_path, monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert default_folder("pretrain") == first
     monkeypatch.setenv("SLURM_JOB_ID", "4711")
-    assert "4711" not in default_folder("probe").name  # commands that follow each other in a job are runs of their own
-    monkeypatch.setenv("SLURM_NTASKS", "2")
-    assert default_folder("probe") == Path("runs/probe/4711-0")
+    job = default_folder("probe")
+    assert job.name.startswith("4711-")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert default_folder("probe") == job
 
 
 def test_a_run_that_made_nothing_does_not_bind_the_next_one(tmp_path):
@@ -188,3 +189,55 @@ def test_a_finished_run_of_other_values_is_no_answer(tmp_path):
         pass
     with pytest.raises(FinishedRun), open_run(tmp_path / "run", {"task": "chord", "max_steps": 9}, verb="probe"):
         pass
+
+
+def test_a_run_killed_before_it_could_say_its_name_goes_on(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "config.yaml").write_text("seed: 0\n")
+    (folder / ".status.json.77.tmp").write_text("{")
+    with open_run(folder, {"seed": 0}):
+        pass
+    assert read_status(folder)["status"] == "finished"
+
+
+def test_a_requeued_job_does_not_start_afresh(tmp_path, monkeypatch):
+    with open_run(tmp_path / "run", {"seed": 0}) as folder:
+        (folder / "kept").touch()
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    with pytest.raises(FinishedRun), open_run(tmp_path / "run", {"seed": 0}, overwrite=True):
+        pass
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "0")
+    with open_run(tmp_path / "run", {"seed": 0}, overwrite=True):
+        assert not (tmp_path / "run" / "kept").exists()
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, 0),
+        ({"RANK": "3", "LOCAL_RANK": "0"}, 3),
+        ({"LOCAL_RANK": "1", "SLURM_PROCID": "0"}, 1),  # Lightning's launcher inside a batch script
+        ({"SLURM_PROCID": "5"}, 5),
+        ({"NODE_RANK": "1"}, 1),
+        ({"NODE_RANK": "0", "LOCAL_RANK": "0"}, 0),
+    ],
+)
+def test_the_first_process_of_a_run_is_rank_0_and_no_other(monkeypatch, environment, expected):
+    for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert rank() == expected
+
+
+def test_the_same_command_of_a_requeued_job_comes_back_to_its_folder(monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    monkeypatch.setattr("sys.argv", ["musictf", "pretrain", "seed=1"])
+    first = default_folder("pretrain")
+    assert default_folder("pretrain") == first
+    assert first.name.startswith("77-")
+    monkeypatch.setattr("sys.argv", ["musictf", "pretrain", "seed=2"])
+    assert default_folder("pretrain") != first
+    monkeypatch.setenv("SLURM_JOB_NAME", "interactive")
+    assert not default_folder("pretrain").name.startswith("77-")

@@ -99,6 +99,8 @@ class Fingerprinter:
         starts = [self._start(self._next_frame + index) - self._first_sample for index in range(count)]
         frames = np.lib.stride_tricks.sliding_window_view(self._samples, self._length)[starts]
         spectra = np.abs(scipy.fft.rfft(frames * self._window, axis=1)[:, _BINS])
+        # Below 7 kHz of sample rate the upper bins do not exist: nothing sounds there.
+        spectra = np.pad(spectra, ((0, 0), (0, self._rows.shape[1] - spectra.shape[1])))
         self._rows = np.concatenate([self._rows, spectra])
         self._next_frame += count
         keep = self._start(self._next_frame) - self._first_sample

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from musictf.audio.packed import Slot
 from musictf.errors import InputError
 
 SPLITS = ("train", "valid", "test")
@@ -40,6 +41,8 @@ class Track:
         versions: Other recordings of the same music, aligned in time with ``audio`` and of the same length;
             the second view of a contrastive pair is drawn from them where there are any.
         group: What must not be torn apart by a split (an album, a work, an artist); intervals are drawn over groups.
+        source: Name of the folder it comes from, where a corpus is joined of several.
+        slots: Where its samples lie in a pack: of ``audio``, then of each of ``versions``; empty for other corpora.
         labels: Everything else that is known, by name (``tags chords beats onsets key genre instrument tempo artist``):
             a value, or an `AnnotationFile` that holds it.
     """
@@ -49,6 +52,8 @@ class Track:
     split: str = "train"
     versions: tuple[Path, ...] = ()
     group: str = ""
+    source: str = ""
+    slots: tuple[Slot, ...] = ()
     labels: dict[str, Any] = field(default_factory=dict)
 
     def annotation(self, name: str) -> Any | None:
@@ -158,13 +163,19 @@ def read_exclusions(path: str | None) -> dict[str, str]:
     return {track_id.strip(): reason.strip() for track_id, _, reason in pairs}
 
 
-def require_audio(tracks: Sequence[Track], corpus: str) -> None:
+def require_audio(tracks: Sequence[Track], corpus: str, files: bool = False) -> None:
     """Stop before a long run finds out that audio is missing.
+
+    Args:
+        tracks: The tracks.
+        corpus: What to call the corpus.
+        files: The files themselves are needed: packed samples do not replace them.
 
     Raises:
         InputError: some of the tracks have no audio file, or lack one of their versions.
     """
-    lacking = [path for track in tracks for path in (track.audio, *track.versions) if not path.is_file()]
+    needed = [track for track in tracks if files or not track.slots]
+    lacking = [path for track in needed for path in (track.audio, *track.versions) if not path.is_file()]
     if lacking:
         raise InputError(
             f"{corpus}: {len(lacking)} audio files of {len(tracks)} tracks do not exist, {lacking[0]} for one; "
@@ -179,9 +190,13 @@ def derived_split(identity: str) -> str:
 
 
 def corpus_digest(tracks: Sequence[Track]) -> str:
-    """Digest of which tracks these are and how large their audio is (16 hexadecimal digits)."""
-    lines = sorted(f"{track.track_id}\t{track.split}\t{track.audio.stat().st_size}" for track in tracks)
+    """Digest of which tracks these are and how large their audio is, or which if packed (16 hexadecimal digits)."""
+    lines = sorted(f"{track.track_id}\t{track.split}\t{_audio_mark(track)}" for track in tracks)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+def _audio_mark(track: Track) -> str:
+    return ",".join(slot.digest for slot in track.slots) or str(track.audio.stat().st_size)
 
 
 def split_digest(tracks: Sequence[Track]) -> str:

@@ -6,7 +6,7 @@ split. One track in ten, by a hash of its name, is held out for the validation l
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, ClassVar
@@ -40,7 +40,7 @@ class Folder(Dataset):
         if len({track.track_id for track in tracks}) < len(tracks):
             raise InputError(f"dataset.root: two folders of {self.root} share name and files: rename one of them")
         if all(track.split == "valid" for track in tracks):
-            tracks = [Track(track_id=track.track_id, audio=track.audio, group=track.group) for track in tracks]
+            tracks = [replace(track, split="train") for track in tracks]
         return tracks
 
     @property
@@ -55,4 +55,4 @@ class Folder(Dataset):
 def _track(root: Path, path: Path) -> Track:
     track_id = f"{root.name}/{path.relative_to(root)}"
     split = "valid" if derived_split(track_id) == "valid" else "train"
-    return Track(track_id=track_id, audio=path, split=split, group=track_id)
+    return Track(track_id=track_id, audio=path, split=split, group=track_id, source=root.name)

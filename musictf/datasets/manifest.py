@@ -103,7 +103,15 @@ def _track(root: Path, line: str, where: str) -> Track:
         key: AnnotationFile(_file(root, value, key, where), READERS[key]) if key in READERS else value
         for key, value in fields.items()
     }
-    return Track(track_id=track_id, audio=audio, split=split, versions=versions, group=group, labels=labels)
+    return Track(
+        track_id=track_id,
+        audio=audio,
+        split=split,
+        versions=versions,
+        group=group,
+        source=root.name,
+        labels=labels,
+    )
 
 
 def _names_a_file(track_id: str) -> bool:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from musictf.errors import InputError
 
@@ -62,12 +63,12 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, exact: bool = False) -> tuple[Tensor, Tensor | None]:
         query, key, value = map(self._heads, self.qkv(x).chunk(3, dim=-1))  # each (B, H, K, D / H)
         weights = None
-        if exact:
+        if exact or _fused_is_slow(query):
             weights = (query @ key.mT * query.shape[-1] ** -0.5).softmax(dim=-1)
-            mixed = weights @ value
+            mixed = weights.to(value.dtype) @ value
         else:
             mixed = F.scaled_dot_product_attention(query, key, value)
-        return self.proj(mixed.transpose(1, 2).flatten(2)), weights
+        return self.proj(mixed.transpose(1, 2).flatten(2)), weights if exact else None
 
     def first(self, x: Tensor) -> Tensor:
         """What the first token gathers, (B, K, D) -> (B, 1, D), without the queries of the others."""
@@ -79,6 +80,11 @@ class Attention(nn.Module):
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+
+def _fused_is_slow(query: Tensor) -> bool:
+    """On processors torch's fused attention takes four times as long in bfloat16, most of it on the way back."""
+    return query.device.type == "cpu" and query.dtype == torch.bfloat16
 
 
 class Block(nn.Module):
@@ -152,16 +158,25 @@ class ViT1D(nn.Module):
             _keep(tokens, layer, self.norm(x) if layer == depth else x, wanted)
         return tokens
 
-    def class_token_of_last(self, mel: Tensor) -> Tensor:
+    def class_token_of_last(self, mel: Tensor, kept: Tensor | None = None, checkpointing: bool = False) -> Tensor:
         """The class token after the last layer, (B, F, T) -> (B, D): all that the contrastive loss looks at.
 
         Equal to ``forward``; the last block leaves out what only its sequence tokens would need.
+
+        Args:
+            mel: Log-mel (B, F, T) with T up to ``max_frames``.
+            kept: Frames to look at, (B, T') integers; the others are gone before anything sees them. None: all.
+            checkpointing: Keep each block's input alone and compute the block again on the way back.
         """
-        x = self.project(mel)
-        x = x + self.pos_embed[: x.shape[1]]
+        if kept is None:
+            x = self.project(mel)
+            x = x + self.pos_embed[: x.shape[1]]
+        else:
+            x = self.project(mel.gather(2, kept[:, None].expand(-1, mel.shape[1], -1)))
+            x = x + torch.cat([self.pos_embed[:1].expand(len(x), 1, -1), self.pos_embed[1:][kept]], dim=1)
         *before, last = self.blocks
         for block in before:
-            x, _ = block(x)
+            x, _ = checkpoint(block, x, use_reentrant=False) if checkpointing else block(x)
         assert isinstance(last, Block)
         return self.norm(last.first(x))[:, 0]
 

@@ -1,20 +1,23 @@
-"""What watches a pretraining run: the metrics file, the checkpoints, and a clean stop on Ctrl-C."""
+"""What a pretraining run leaves step by step: the metrics file and the checkpoints.
+
+Conventions: a checkpoint of step N is written when all that step N says, its validation included, is on file. So a
+run that is killed at any instant and goes on from it neither lacks a value nor has one twice.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
-import signal
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import lightning.pytorch as L
 from lightning.fabric.utilities.rank_zero import rank_zero_only
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers.logger import Logger
 
+from musictf.pretraining.checkpoints import BEST, LAST, step_name
 from musictf.runs import write_atomically
 
 Sink = Callable[[Mapping[str, float], int], None]
@@ -77,64 +80,108 @@ class MetricsFile(Logger):
 
 
 class Interrupted(Exception):
-    """The run was asked to stop and did, with a checkpoint to go on from."""
+    """The run came to a stop before its end, with a checkpoint to go on from."""
 
 
-class StopCleanly(L.Callback):
-    """On Ctrl-C: finish the step, its log and its validation, write the checkpoint, stop. A second one does not wait.
+class KeepCheckpoints(L.Callback):
+    """``last.ckpt`` every ``every`` steps and at the end, ``best.ckpt`` by the lowest score, and numbered ones.
 
-    Signals reach the ranks at different steps, so ranks agree every ``agree_every`` steps before any of them stops.
+    Lightning's own callback writes before the values of the step are logged and before its validation: what is lost
+    by a kill in between is not done again.
+
+    Args:
+        folder: Where they go.
+        every: Steps from one ``last.ckpt`` to the next.
+        keep_every: Steps from one numbered checkpoint, kept for good, to the next; 0 keeps none.
+        monitor: The logged value that is lowest at the best step.
+        valid_every: Steps from one validation to the next; where the value is one of training, ``every`` is used.
     """
 
-    def __init__(self, checkpoint: Path, agree_every: int) -> None:
-        self.checkpoint, self.agree_every = checkpoint, agree_every
-        self.asked = self._saved = False
-        self._before: Any = None
+    def __init__(self, folder: Path, every: int, keep_every: int, monitor: str, valid_every: int) -> None:
+        self.folder, self.every, self.keep_every = folder, every, keep_every
+        self.monitor, self.on_validation = monitor, monitor.startswith("valid/")
+        self.score_every = valid_every if self.on_validation else every
+        self.best_score, self.best_step = math.inf, 0
+        self._score = math.inf
+        self._held: dict[str, Any] | None = None
+        self._is_last = False
+        self._step = 0
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        # Not earlier: Lightning would take this handler for the one to put back after the run.
-        self._before = signal.signal(signal.SIGINT, self._ask)
+    def state_dict(self) -> dict[str, Any]:
+        return {"best_score": self.best_score, "best_step": self.best_step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if (self.folder / BEST).is_file():  # without it, the best is yet to come
+            self.best_score, self.best_step = state_dict["best_score"], state_dict["best_step"]
+
+    def hold(self, trainer: L.Trainer) -> None:
+        """Take the state after the step that has just been done, to be written as the last one."""
+        self._is_last = True
+        # What `Trainer.save_checkpoint` writes. Taken at the one hook from which Lightning resumes without training
+        # or validating a step twice; the tensors are not changed before the next step.
+        self._held = self._held or trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        stop = self.asked
-        if trainer.world_size > 1:
-            if trainer.global_step % self.agree_every:
-                return
-            stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
-        if stop:
-            trainer.save_checkpoint(self.checkpoint)
-            self._saved = True
+        step, before, self._step = trainer.global_step, self._step, trainer.global_step
+        if step == before:  # a part of a step
+            return
+        due = [every for every in (self.every, self.keep_every, self.score_every) if every and step % every == 0]
+        if due or step == trainer.max_steps:
+            self.hold(trainer)
+            self._is_last = step % self.every == 0 or step == trainer.max_steps
+        if not self.on_validation and step % self.score_every == 0:
+            self._score = _value(trainer, self.monitor)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self.on_validation:
+            self._score = _value(trainer, self.monitor)
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        if self._saved:  # not at once: the values of the last step are logged, and it is validated, after its end
-            raise Interrupted(f"stopped after step {trainer.global_step}")
+        self._write(trainer)
 
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        self.teardown(trainer, pl_module, "fit")
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._write(trainer)
 
-    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
-            self._before = None
+    def _write(self, trainer: L.Trainer) -> None:
+        if self._held is None:
+            return
+        (checkpoint, self._held), (score, self._score) = (self._held, None), (self._score, math.inf)
+        step = checkpoint["global_step"]
+        names = [step_name(step)] if self.keep_every and step % self.keep_every == 0 else []
+        if score < self.best_score:
+            self.best_score, self.best_step = score, step
+            names.append(BEST)
+        if self._is_last:
+            names.append(LAST)
+        # What callbacks know by now, after the validation; so this one stands first among them.
+        states = {callback.state_key: callback.state_dict() for callback in trainer.callbacks}  # type: ignore[attr-defined]
+        checkpoint["callbacks"].update({key: state for key, state in states.items() if state})
+        self._save(trainer, checkpoint, names)
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
+    def _save(self, trainer: L.Trainer, checkpoint: dict[str, Any], names: list[str]) -> None:
+        trouble = None
+        try:
+            for name in names:
+                trainer.strategy.save_checkpoint(checkpoint, self.folder / name)
+        except OSError as error:
+            trouble = (
+                f"step {checkpoint['global_step']}: {self.folder / name} could not be written "
+                f"({error.strerror or error}), the one before it is whole; make room"
+            )
+        trouble = trainer.strategy.broadcast(trouble)  # rank 0 writes, and all ranks stop or none
+        if trouble is not None:
+            leave(trainer, trouble)
 
 
-def checkpoints(folder: Path, every: int, monitor: str) -> list[L.Callback]:
-    """``last.ckpt`` every ``every`` steps and at the end, ``best.ckpt`` by the lowest ``monitor``."""
-    return [
-        ModelCheckpoint(folder, filename="last", every_n_train_steps=every, save_top_k=1, enable_version_counter=False),
-        ModelCheckpoint(folder, filename="best", monitor=monitor, mode="min", enable_version_counter=False)
-        if monitor.startswith("valid/")
-        else ModelCheckpoint(
-            folder,
-            filename="best",
-            monitor=monitor,
-            mode="min",
-            every_n_train_steps=every,
-            enable_version_counter=False,
-        ),
-    ]
+def leave(trainer: L.Trainer, reason: str) -> NoReturn:
+    """Stop, on all ranks at once: rank 0 says why, the others end in silence and without a failure of their own.
+
+    Lightning kills rank 0, in whatever it still has to write, five seconds after another rank has failed.
+    """
+    if trainer.is_global_zero:
+        raise Interrupted(reason)
+    raise SystemExit(0)
+
+
+def _value(trainer: L.Trainer, name: str) -> float:
+    return float(trainer.callback_metrics.get(name, math.inf))

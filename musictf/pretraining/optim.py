@@ -30,6 +30,8 @@ class OptimConfig:
     def __post_init__(self) -> None:
         if self.learning_rate <= 0 or not 0 <= self.warmup < 1:
             raise InputError("optim: learning_rate must be positive and warmup a share in [0, 1)")
+        if not self.gradient_clip > 0:
+            raise InputError(f"optim.gradient_clip={self.gradient_clip} must be positive; .inf does not clip")
 
 
 def adamw(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
@@ -39,7 +41,8 @@ def adamw(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay, "decays": True},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0, "decays": False},
     ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.beta1, config.beta2))
+    # Fused everywhere: one kernel a step, and the only one that can leave a step out without asking the host.
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.beta1, config.beta2), fused=True)
 
 
 def learning_rate(step: int, max_steps: int, config: OptimConfig) -> float:

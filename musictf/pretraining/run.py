@@ -4,37 +4,57 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as L
 import torch
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
 
+from musictf.audio.augment import AugmentConfig
 from musictf.audio.spectrogram import LogMelConfig
 from musictf.datasets.base import SPLITS, Dataset, Track, corpus_digest, require_audio
 from musictf.datasets.identity import FILE_NAME as IDENTITIES
 from musictf.datasets.identity import LEVELS, identities, write_identities
+from musictf.datasets.packed import packed_identities
 from musictf.errors import InputError
 from musictf.models.backbone import FILE_NAME, Backbone, save_backbone
 from musictf.models.vit1d import ViT1DConfig
-from musictf.pretraining.callbacks import MetricsFile, Sink, StopCleanly, checkpoints
+from musictf.pretraining.callbacks import KeepCheckpoints, MetricsFile, Sink
+from musictf.pretraining.checkpoints import VerifiedCheckpointIO, agreed, choose, read_checkpoint
 from musictf.pretraining.excerpts import PairConfig, PairModule, Pairs
-from musictf.pretraining.module import ContrastivePretraining, NTXent
+from musictf.pretraining.guard import FILE_NAME as BAD_BATCHES
+from musictf.pretraining.guard import GuardConfig, GuardWatch
+from musictf.pretraining.interruption import StopCleanly, follow_launcher, in_one_line
+from musictf.pretraining.module import ContrastivePretraining, NTXent, StepConfig
 from musictf.pretraining.optim import OptimConfig
+from musictf.pretraining.speed import Speedometer
 from musictf.runs import TrainerConfig, WandbConfig, default_folder, open_run, provenance, rank
-
-_LAST = "last.ckpt"
 
 
 @dataclass(kw_only=True)
 class CheckpointConfig:
-    """How often, in optimisation steps, the resumable checkpoint is written."""
+    """How often, in optimisation steps, the resumable checkpoint is written.
+
+    ``every`` renews ``last.ckpt``; ``keep_every`` leaves numbered ones for good (0: none). ``requeue`` asks SLURM to
+    queue the job again after SIGTERM as after SIGUSR1, where pre-emption cancels jobs (``scancel`` sends it too).
+    """
 
     every: int = 100
+    keep_every: int = 0
+    requeue: bool = False
+
+    def __post_init__(self) -> None:
+        if self.every < 1 or self.keep_every < 0:
+            raise InputError(
+                f"checkpoint.every={self.every} must be at least 1, checkpoint.keep_every={self.keep_every} at least 0"
+            )
 
 
 @dataclass(kw_only=True)
@@ -44,7 +64,8 @@ class PretrainRun:
     ``batch_size`` counts the pairs of one optimisation step over all ranks, ``max_steps`` such steps, ``valid_every``
     and ``log_every`` steps. ``resume`` is ``auto`` (the run's own last checkpoint, if any), ``never`` or a checkpoint.
     ``identities`` is what the run keeps of its corpus for later checks of leakage: ``full``, ``files`` (nothing is
-    decoded: for corpora too large to decode once more) or ``none``.
+    decoded: for corpora too large to decode once more) or ``none``. ``micro_batch`` to ``activation_checkpointing``
+    are those of `StepConfig`; ``online_probe`` and ``dry_run`` are read by whoever starts the run.
     """
 
     dataset: Dataset
@@ -54,10 +75,17 @@ class PretrainRun:
     front_end: LogMelConfig = field(default_factory=LogMelConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     pairs: PairConfig = field(default_factory=PairConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    guard: GuardConfig = field(default_factory=GuardConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     wandb: WandbConfig = field(default_factory=WandbConfig)
     max_steps: int = 1000
     batch_size: int = 128
+    micro_batch: int | None = None
+    token_dropping: float = 0.0
+    compile: bool = False
+    activation_checkpointing: bool = False
+    online_probe: Any = None
     seed: int = 0
     splits: list[str] = field(default_factory=lambda: ["train"])
     num_workers: int = 1
@@ -66,6 +94,7 @@ class PretrainRun:
     identities: str = "full"
     resume: str = "auto"
     overwrite: bool = False
+    dry_run: bool = False
     output_dir: str | None = None
     choices: dict[str, str] = field(default_factory=dict)
 
@@ -76,12 +105,31 @@ class PretrainRun:
         for name in ("max_steps", "log_every", "valid_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)} must be at least 1")
+        if self.trainer.accumulate_grad_batches != 1:
+            raise InputError(
+                f"trainer.accumulate_grad_batches={self.trainer.accumulate_grad_batches}: accumulated gradients add no "
+                "negatives to a contrast; set batch_size to the pairs you want and micro_batch to those that fit"
+            )
+        if self.trainer.precision in {"16-mixed", "16-true", "16", "bf16-true"}:
+            raise InputError(f"trainer.precision={self.trainer.precision} loses the contrast: bf16-mixed or 32-true")
+        if self.batch_size % self.pairs.places:
+            raise InputError(f"batch_size={self.batch_size} is not a multiple of pairs.places={self.pairs.places}")
+        self.step_config()
         if self.seed < 0 or self.num_workers < 0:
             raise InputError(f"seed={self.seed} and num_workers={self.num_workers} must not be negative")
         if self.identities not in {*LEVELS, "none"}:
             raise InputError(f"identities={self.identities!r} is unknown: one of {', '.join(LEVELS)}, none")
         if unknown := set(self.splits) - set(SPLITS):
             raise InputError(f"splits: {', '.join(sorted(unknown))} unknown: any of {', '.join(SPLITS)}")
+
+    def step_config(self) -> StepConfig:
+        """How a step is computed."""
+        return StepConfig(
+            micro_batch=self.micro_batch,
+            token_dropping=self.token_dropping,
+            compile=self.compile,
+            activation_checkpointing=self.activation_checkpointing,
+        )
 
 
 Observer = Callable[[Path], tuple[Sink, ...]]
@@ -92,12 +140,13 @@ def no_observer(folder: Path) -> tuple[Sink, ...]:
     return ()
 
 
-def pretrain(run: PretrainRun, observe: Observer = no_observer) -> Path:
+def pretrain(run: PretrainRun, observe: Observer = no_observer, callbacks: Sequence[L.Callback] = ()) -> Path:
     """Pretrain a backbone.
 
     Args:
         run: The configuration.
         observe: Called with the run folder once it is claimed; answers with receivers of every logged value.
+        callbacks: What else watches the run.
 
     Returns:
         The run folder, with ``backbone.safetensors``, ``identities.jsonl.gz``, ``metrics.csv`` and ``checkpoints/``.
@@ -106,62 +155,92 @@ def pretrain(run: PretrainRun, observe: Observer = no_observer) -> Path:
         InputError: something in the configuration or the corpus cannot be used; nothing has been trained.
         FinishedRun: the folder holds a finished run.
         Interrupted: stopped on request; the same command goes on.
+        Diverged: more steps went wrong than ``guard.budget`` forgives.
     """
-    train_tracks, valid_tracks = _tracks(run)
+    train_tracks, valid_tracks = training_tracks(run)
     L.seed_everything(run.seed, verbose=False)
     backbone = Backbone(run.model, run.front_end)
-    data = _pairs(run, backbone, train_tracks, valid_tracks)
+    data = pair_module(run, backbone, train_tracks, valid_tracks)
     folder = Path(run.output_dir).expanduser() if run.output_dir else default_folder("pretrain")
     with open_run(folder, dataclasses.asdict(run), run.overwrite, "pretrain"):
         seen = _write_identities(run, train_tracks, folder)
-        module = ContrastivePretraining(
-            backbone, run.objective, run.optim, run.max_steps, run.batch_size, run.log_every
-        )
-        trainer = _fit(run, module, data, folder, observe(folder))
+        module = contrastive_module(run, backbone)
+        trainer = _fit(run, module, data, folder, observe(folder), callbacks)
+        weights = trainer.strategy.lightning_module_state_dict()  # of all ranks: each may hold a part
         if trainer.is_global_zero:
             origin = _provenance(run, train_tracks, trainer.global_step) | {"identities": seen}
-            save_backbone(backbone, folder / FILE_NAME, origin)
+            trained = Backbone(run.model, run.front_end)
+            trained.load_state_dict({name: weights[f"backbone.{name}"] for name in trained.state_dict()})
+            save_backbone(trained, folder / FILE_NAME, origin)
         trainer.strategy.barrier()
     return folder
 
 
+def contrastive_module(run: PretrainRun, backbone: Backbone) -> ContrastivePretraining:
+    """The LightningModule of a run."""
+    return ContrastivePretraining(
+        backbone,
+        run.objective,
+        run.optim,
+        run.max_steps,
+        run.log_every,
+        step=run.step_config(),
+        augment=run.augment,
+        guard=run.guard,
+        seed=run.seed,
+    )
+
+
 def _fit(
-    run: PretrainRun, module: ContrastivePretraining, data: PairModule, folder: Path, sinks: tuple[Sink, ...]
+    run: PretrainRun,
+    module: ContrastivePretraining,
+    data: PairModule,
+    folder: Path,
+    sinks: tuple[Sink, ...],
+    others: Sequence[L.Callback],
 ) -> L.Trainer:
-    last = folder / "checkpoints" / _LAST
-    checkpoint = _checkpoint(run.resume, last)
+    own = folder / "checkpoints"
     metrics = MetricsFile(folder / "metrics.csv", sinks)
-    if checkpoint is not None:
-        metrics.forget_after(_global_step(checkpoint))
     monitor = "train/loss" if data.valid is None else "valid/loss"
-    callbacks = [*checkpoints(last.parent, run.checkpoint.every, monitor), StopCleanly(last, run.log_every)]
+    watch = GuardWatch(folder / BAD_BATCHES, data.tracks_of_step, (run.log_every, run.checkpoint.every))
+    keeper = KeepCheckpoints(own, run.checkpoint.every, run.checkpoint.keep_every, monitor, run.valid_every)
+    stop = StopCleanly(keeper, run.log_every, run.checkpoint.requeue)
+    callbacks: list[L.Callback] = [keeper, watch, Speedometer(run.max_steps, run.batch_size, run.log_every), *others]
+    callbacks.append(stop)
     if run.trainer.enable_progress_bar:
         callbacks.append(TQDMProgressBar(refresh_rate=run.log_every))
     try:
-        trainer = _trainer(run, data, folder, metrics, callbacks)
+        trainer = make_trainer(run, data, folder, metrics, callbacks)
     except (MisconfigurationException, ValueError) as error:
         raise InputError(f"trainer: {str(error).splitlines()[0]}") from error
-    with warnings.catch_warnings():
+    follow_launcher()
+    with in_one_line(trainer):
+        checkpoint = agreed(trainer, lambda: _checkpoint(run.resume, own))
+    metrics.forget_after(0 if checkpoint is None else _global_step(checkpoint))
+    with warnings.catch_warnings(), stop.listening(), in_one_line(trainer):
         # Lightning advises more loader workers than a small machine has cores, and dislikes an unending loader.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*val_check_interval.*")
-        warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning 2.6 beside torch 2.14
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    trainer.save_checkpoint(last)  # by all ranks or none: which of them sees the file is a race
     return trainer
 
 
-def _trainer(
+def make_trainer(
     run: PretrainRun, data: PairModule, folder: Path, metrics: MetricsFile, callbacks: list[L.Callback]
 ) -> L.Trainer:
-    return L.Trainer(
-        **dataclasses.asdict(run.trainer),
+    """Lightning's Trainer as a run uses it."""
+    settings = dataclasses.asdict(run.trainer)
+    timeout = timedelta(seconds=settings.pop("timeout_s"))
+    with_timeout = {"ddp": DDPStrategy, "fsdp": FSDPStrategy}
+    if run.trainer.strategy in with_timeout:
+        settings["strategy"] = with_timeout[run.trainer.strategy](timeout=timeout)
+    trainer = L.Trainer(
+        **settings,
         # BatchNorm of an MLP head over all ranks, as the loss is; on CPUs torch has none, and the module refuses.
         sync_batchnorm=run.objective.projection == "mlp" and torch.cuda.is_available(),
         max_steps=run.max_steps,
         max_epochs=-1,
-        gradient_clip_val=run.optim.gradient_clip,
         log_every_n_steps=run.log_every,
         val_check_interval=run.valid_every,
         check_val_every_n_epoch=None,
@@ -169,13 +248,24 @@ def _trainer(
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
         enable_model_summary=False,
+        enable_checkpointing=False,  # ours are written later in the step: KeepCheckpoints
+        plugins=[VerifiedCheckpointIO()],
         default_root_dir=folder,
         logger=metrics,
         callbacks=callbacks,
     )
+    environment = trainer._accelerator_connector.cluster_environment
+    if isinstance(environment, SLURMEnvironment):
+        environment.auto_requeue = False  # Lightning would save inside the signal handler, beside our checkpoints
+    return trainer
 
 
-def _tracks(run: PretrainRun) -> tuple[list[Track], list[Track]]:
+def training_tracks(run: PretrainRun) -> tuple[list[Track], list[Track]]:
+    """Tracks to train on, and those to validate on.
+
+    Raises:
+        InputError: the corpus has too few, or lacks their audio.
+    """
     tracks = run.dataset.all_tracks()
     train = [track for track in tracks if track.split in run.splits]
     valid = [track for track in tracks if track.split == "valid" and "valid" not in run.splits]
@@ -193,34 +283,35 @@ def _write_identities(run: PretrainRun, tracks: list[Track], folder: Path) -> di
     """Leave beside the backbone what it is about to be trained on; returns the note of it for the provenance."""
     if run.identities == "none" or rank() > 0:
         return None
-    digest = write_identities(folder / IDENTITIES, identities(tracks, run.identities))
+    seen = packed_identities(tracks) or identities(tracks, run.identities)
+    digest = write_identities(folder / IDENTITIES, seen)
     return {"file": IDENTITIES, "digest": digest, "level": run.identities}
 
 
-def _pairs(run: PretrainRun, backbone: Backbone, train: list[Track], valid: list[Track]) -> PairModule:
-    def make(tracks: list[Track], seed: int) -> Pairs:
-        return Pairs(tracks, run.pairs, run.front_end, backbone.num_samples, seed)
+def pair_module(run: PretrainRun, backbone: Backbone, train: list[Track], valid: list[Track]) -> PairModule:
+    """The batches of a run."""
 
-    # Other draws than training's, and the same ones at every validation.
+    def make(tracks: list[Track], pairs: PairConfig, seed: int) -> Pairs:
+        return Pairs(tracks, pairs, run.front_end, backbone.num_samples, seed, run.batch_size)
+
+    # Other draws than training's, the same ones at every validation, and plain: runs compare, however hard they train.
+    plain = dataclasses.replace(run.pairs, places=1, alike=None, weights=[])
     return PairModule(
-        make(train, run.seed), make(valid, run.seed + 1) if valid else None, run.batch_size, run.num_workers
+        make(train, run.pairs, run.seed),
+        make(valid, plain, run.seed + 1) if valid else None,
+        run.batch_size,
+        run.num_workers,
+        run.micro_batch is not None,
     )
 
 
-def _checkpoint(resume: str, last: Path) -> Path | None:
-    if resume == "never":
-        return None
-    if resume == "auto":
-        return last if last.is_file() else None
-    path = Path(resume).expanduser()
-    path = path / "checkpoints" / _LAST if path.is_dir() else path
-    if not path.is_file():
-        raise InputError(f"resume={resume}: no checkpoint there; give a run folder, a .ckpt file, auto or never")
-    return path
+def _checkpoint(resume: str, own: Path) -> Path | None:
+    chosen = choose(resume, own)
+    return None if chosen is None else chosen.path
 
 
 def _global_step(checkpoint: Path) -> int:
-    return int(torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"])
+    return read_checkpoint(checkpoint).step
 
 
 def _provenance(run: PretrainRun, tracks: list[Track], steps: int) -> dict[str, Any]:
@@ -235,5 +326,7 @@ def _provenance(run: PretrainRun, tracks: list[Track], steps: int) -> dict[str, 
         "objective": dataclasses.asdict(run.objective),
         "optim": dataclasses.asdict(run.optim),
         "pairs": dataclasses.asdict(run.pairs),
+        "augment": dataclasses.asdict(run.augment),
+        "token_dropping": run.token_dropping,
         **provenance(),
     }

@@ -15,7 +15,7 @@ from musictf.errors import InputError
 CONF = Path(musictf.datasets.__file__).resolve().parents[2] / "conf" / "dataset"
 
 # The user's own data and what is made here: nobody publishes them, and an empty copy may be right.
-OWN = {"manifest", "folder", "synthetic"}
+OWN = {"manifest", "folder", "packed", "synthetic"}
 # Gives access to the corpora of a library: it needs to be told which, and its index is the library's.
 ADAPTERS = {"mirdata"}
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 import yaml
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
@@ -182,3 +183,59 @@ def test_class_token_alone_equals_the_full_forward_and_its_gradients():
         torch.autograd.grad((alone * target).sum(), weights), torch.autograd.grad((full * target).sum(), weights)
     ):
         torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-4)
+
+
+@pytest.fixture
+def small():
+    torch.manual_seed(0)
+    return ViT1D(ViT1DConfig(depth=3, embed_dim=16, num_heads=2, max_frames=20), in_features=12)
+
+
+def test_keeping_every_frame_changes_nothing(small):
+    mel = torch.randn(3, 12, 20)
+    kept = torch.arange(20).expand(3, -1)
+    torch.testing.assert_close(small.class_token_of_last(mel, kept), small.class_token_of_last(mel))
+
+
+def test_a_kept_frame_has_the_position_it_had(small):
+    """Frames 4 to 11 kept are frames 4 to 11 of an excerpt whose positions begin there."""
+    mel = torch.randn(2, 12, 20)
+    kept = torch.arange(4, 12).expand(2, -1)
+    found = small.class_token_of_last(mel, kept)
+    with torch.no_grad():
+        small.pos_embed[1:9] = small.pos_embed[5:13].clone()
+    torch.testing.assert_close(small.class_token_of_last(mel[..., 4:12]), found)
+
+
+def test_a_dropped_frame_is_gone(small):
+    mel, kept = torch.randn(2, 12, 20), torch.tensor([[0, 3, 7], [1, 2, 19]])
+    before = small.class_token_of_last(mel, kept)
+    mel[0, :, 5], mel[1, :, 0] = 100.0, -100.0
+    assert torch.equal(small.class_token_of_last(mel, kept), before)
+    mel[0, :, 3] = 100.0
+    assert not torch.equal(small.class_token_of_last(mel, kept), before)
+
+
+def test_checkpointing_changes_no_gradient(small):
+    mel = torch.randn(3, 12, 20)
+    weight = torch.randn(3, 16)
+    slopes = []
+    for checkpointing in (False, True):
+        loss = (small.class_token_of_last(mel, checkpointing=checkpointing) * weight).sum()
+        slopes.append(torch.autograd.grad(loss, list(small.parameters())))
+    assert all(torch.equal(one, other) for one, other in zip(*slopes, strict=True))
+    assert all(slope.abs().max() > 0 for slope in slopes[0])
+
+
+def test_bfloat16_is_the_same_network_but_for_rounding(small):
+    """On processors it takes the open path of the attention, whose gradient must be that of the fused one."""
+    mel, weight = torch.randn(4, 12, 20), torch.randn(4, 16)
+    slopes = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            tokens = small.class_token_of_last(mel)
+        slopes.append(
+            torch.cat([g.flatten() for g in torch.autograd.grad((tokens * weight).sum(), small.parameters())])
+        )
+    assert F.cosine_similarity(*slopes, dim=0) > 0.999
+    assert not torch.equal(*slopes)

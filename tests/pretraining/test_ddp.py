@@ -5,6 +5,7 @@ This file is also the program of the two processes: ``python test_ddp.py FOLDER`
 
 from __future__ import annotations
 
+import csv
 import os
 import socket
 import subprocess
@@ -24,7 +25,7 @@ from musictf.objectives.ntxent import nt_xent
 from musictf.pretraining import module as subject
 from musictf.pretraining.excerpts import PairConfig
 from musictf.pretraining.gather import gather
-from musictf.pretraining.module import ContrastivePretraining, NTXent
+from musictf.pretraining.module import ContrastivePretraining, NTXent, StepConfig
 from musictf.pretraining.optim import OptimConfig
 from musictf.pretraining.run import PretrainRun, pretrain
 from musictf.runs import TrainerConfig, read_status
@@ -38,9 +39,10 @@ TOLERANCE = 1e-6  # float32: the loss computes in it whatever it is given
 VISIBLE = 1e-4
 
 
-def make_module():
+def make_module(micro_batch=None):
     torch.manual_seed(0)
-    return ContrastivePretraining(Backbone(MODEL), NTXent(), OptimConfig(), 1, NUM_PAIRS, log_every=1)
+    step = StepConfig(micro_batch=micro_batch)
+    return ContrastivePretraining(Backbone(MODEL), NTXent(), OptimConfig(), 1, log_every=1, step=step)
 
 
 def union_batch(masked):
@@ -71,6 +73,7 @@ def averaging_gather(tensor):
 SCHEMES = {
     "ours": (gather, nt_xent),
     "ours, masked": (gather, nt_xent),
+    "ours, masked, in parts": (gather, nt_xent),
     "local negatives": (no_gather, local_nt_xent),
     "detached gather": (detached_gather, nt_xent),
     "averaging gather": (averaging_gather, nt_xent),
@@ -78,7 +81,7 @@ SCHEMES = {
 
 
 def run_of(folder, devices):
-    """Three steps on the corpus of the folder."""
+    """Twenty steps on the corpus of the folder."""
     return PretrainRun(
         dataset=Folder(root=str(folder / "corpus")),
         model=MODEL,
@@ -90,7 +93,7 @@ def run_of(folder, devices):
             enable_progress_bar=False,
         ),
         pairs=PairConfig(min_distance=0.5, max_distance=2.0),
-        max_steps=3,
+        max_steps=20,
         batch_size=4,
         splits=["train", "valid"],
         num_workers=0,
@@ -114,7 +117,8 @@ def one_step(scheme, rank):
         accelerator="cpu", devices=WORLD_SIZE, strategy="ddp", max_steps=1, callbacks=[recorder], logger=False,
         use_distributed_sampler=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False
     )  # fmt: skip
-    trainer.fit(make_module(), DataLoader([batch], batch_size=None))
+    module = make_module(micro_batch=3 if "in parts" in scheme else None)
+    trainer.fit(module, DataLoader([batch], batch_size=None))
     return {"loss": trainer.callback_metrics["train/loss"], "gradients": recorder.gradients}
 
 
@@ -171,7 +175,7 @@ def distance(gradients, expected):
     return max(shares).item()
 
 
-@pytest.mark.parametrize("scheme", ["ours", "ours, masked"])
+@pytest.mark.parametrize("scheme", ["ours", "ours, masked", "ours, masked, in parts"])
 def test_loss_and_every_gradient_are_those_of_the_whole_batch(ranks, scheme):
     loss, expected = truth(masked="masked" in scheme)
     for rank in ranks:
@@ -197,14 +201,21 @@ def test_a_detached_gather_would_not_show_in_the_loss(ranks):
     assert ranks[0]["detached gather"]["loss"].item() == pytest.approx(loss.item(), abs=TOLERANCE)
 
 
+def rows(folder):
+    with open(folder / "metrics.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def test_a_run_of_two_processes_is_the_run_of_one(folder):
     alone = load_backbone(pretrain(run_of(folder, devices=1)))
     together = load_backbone(folder / "run2")
     assert read_status(folder / "run2")["status"] == "finished"
     for name, value in alone.state_dict().items():
         torch.testing.assert_close(together.state_dict()[name], value, rtol=0, atol=1e-5)
-    rows = [(folder / run / "metrics.csv").read_text().splitlines() for run in ("run1", "run2")]
-    assert len(rows[0]) == len(rows[1]) == 4
+    losses = [[float(row["train/loss"]) for row in rows(folder / run)] for run in ("run1", "run2")]
+    assert len(losses[0]) == 20
+    assert losses[1] == pytest.approx(losses[0], abs=1e-5)
+    assert max(losses[0]) - min(losses[0]) > 0.1
 
 
 if __name__ == "__main__":

@@ -100,7 +100,8 @@ def test_every_track_comes_once_an_epoch(pairs):
 
 def batches(pairs, num_workers=0, first_step=0, rank=0, world_size=1, count=4):
     sampler = StepBatches(4, rank, world_size, first_step)
-    return list(islice(iter(DataLoader(pairs, batch_sampler=sampler, num_workers=num_workers)), count))
+    loader = DataLoader(pairs, batch_sampler=sampler, num_workers=num_workers, collate_fn=lambda batch: batch)
+    return list(islice(iter(loader), count))
 
 
 def test_workers_do_not_change_what_is_heard(pairs):

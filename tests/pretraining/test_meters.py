@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from musictf.pretraining.meters import alignment, effective_rank, uniformity
+from musictf.pretraining.meters import alignment, effective_rank, positive_negative_gap, uniformity
 
 
 @pytest.fixture
@@ -42,3 +42,27 @@ def test_effective_rank_counts_orthogonal_directions(rank):
 def test_effective_rank_of_a_collapsed_batch_is_1(embeddings):
     assert effective_rank(embeddings[:1].repeat(6, 1)).item() == pytest.approx(1, abs=1e-3)
     assert 1 < effective_rank(embeddings).item() < 5
+
+
+def test_the_gap_is_the_cosine_of_partners_less_that_of_everyone_else(embeddings):
+    first, second = 3 * embeddings[:4], embeddings[3:] + 0.5
+    views = torch.cat([first, second])
+    cosines = torch.nn.functional.cosine_similarity(views[:, None], views[None], dim=-1)
+    partners = [cosines[k, (k + 4) % 8].item() for k in range(8)]
+    others = [cosines[k, j].item() for k in range(8) for j in range(8) if j not in (k, (k + 4) % 8)]
+    expected = sum(partners) / 8 - sum(others) / 48
+    assert positive_negative_gap(first, second).item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_gap_is_1_for_orthogonal_pairs_and_0_after_a_collapse(embeddings):
+    assert positive_negative_gap(torch.eye(6), 2 * torch.eye(6)).item() == pytest.approx(1, abs=1e-6)
+    assert positive_negative_gap(embeddings[:1].repeat(6, 1), embeddings[:1].repeat(6, 1)).item() == pytest.approx(
+        0, abs=1e-5
+    )
+    assert positive_negative_gap(embeddings[:1], embeddings[1:2]).isnan()
+
+
+def test_the_meters_survive_what_they_are_there_to_show():
+    broken = torch.full((4, 3), float("nan"))
+    assert effective_rank(broken).isnan()
+    assert alignment(broken, broken).isnan()

@@ -20,7 +20,7 @@ MODEL = ViT1DConfig(depth=2, embed_dim=16, num_heads=2, max_frames=16)
 
 def make_module(objective=None):
     torch.manual_seed(0)
-    return ContrastivePretraining(Backbone(MODEL), objective or NTXent(), OptimConfig(learning_rate=1e-2), 80, 4)
+    return ContrastivePretraining(Backbone(MODEL), objective or NTXent(), OptimConfig(learning_rate=1e-2), 80)
 
 
 @pytest.fixture

@@ -1,13 +1,15 @@
-"""A small backbone, sound files of a known content, and splits of random features."""
+"""A small backbone, sound files of a known content, stores to turn to, and splits of features that can be learned."""
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from problems import problem
 
 from musictf.datasets.base import Track
 from musictf.models.controls import random_backbone
 from musictf.models.vit1d import ViT1DConfig
+from musictf.probing.module import LinearProbe
 from musictf.probing.readouts import Split
 
 SAMPLE_RATE = 16000
@@ -50,3 +52,59 @@ def make_split():
         return Split([], [], rows, index, torch.as_tensor(targets))
 
     return make
+
+
+@pytest.fixture
+def splits(make_split):
+    return make_split(*problem(0, 600)), make_split(*problem(1, 300))
+
+
+@pytest.fixture
+def probes(monkeypatch):
+    """The probes that ``fit`` trains, to look inside."""
+    seen = []
+    original = LinearProbe.__init__
+
+    def spy(self, *arguments):
+        original(self, *arguments)
+        seen.append(self)
+
+    monkeypatch.setattr(LinearProbe, "__init__", spy)
+    return seen
+
+
+@pytest.fixture
+def overfitted(make_split):
+    """Two readouts of few noisy examples: fast heads overfit at once, slow ones never."""
+
+    def make(seed, num_examples):
+        rows, targets = problem(seed, num_examples, dim=20, noise=4)
+        return make_split({"class": rows, "sequence": np.ascontiguousarray(rows[:, ::-1, ::-1])}, targets)
+
+    return make(0, 150), make(1, 200)
+
+
+@pytest.fixture
+def passes(backbone):
+    """Counts the batches that go through the backbone."""
+    seen = []
+    handle = backbone.register_forward_hook(lambda *arguments: seen.append(1))
+    yield seen
+    handle.remove()
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """Turns to a store of its own, empty, and says where it is."""
+
+    def turn(name):
+        monkeypatch.setenv("MUSICTF_CACHE", str(tmp_path / name))
+        return tmp_path / name
+
+    return turn
+
+
+@pytest.fixture
+def few(wav):
+    """Tracks from half an excerpt to six; no number of excerpts divides a batch."""
+    return [wav(f"t{k}", seconds=seconds, seed=k) for k, seconds in enumerate([9.0, 2.0, 14.7, 4.0, 6.3, 2.0, 11.1])]

@@ -2,12 +2,12 @@
 
 import os
 import shutil
-from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from extracts import LAYERS, assert_same, entries, extracted, tensors
 from safetensors.torch import load_file
 
 from musictf.datasets.base import Track
@@ -15,62 +15,13 @@ from musictf.errors import InputError
 from musictf.models.controls import CONTROLS, MelBackbone, random_backbone
 from musictf.models.vit1d import ViT1DConfig
 from musictf.probing import features as module
-from musictf.probing.features import FeatureConfig, TrackFeatures, extract
+from musictf.probing.features import FeatureConfig, extract
 from musictf.probing.store import is_intact
-
-LAYERS = [0, 1, 2]
-
-
-@pytest.fixture
-def passes(backbone):
-    """Counts the batches that go through the backbone."""
-    seen = []
-    handle = backbone.register_forward_hook(lambda *arguments: seen.append(1))
-    yield seen
-    handle.remove()
-
-
-@pytest.fixture
-def elsewhere(tmp_path, monkeypatch):
-    """Turns to a store of its own, empty, and says where it is."""
-
-    def turn(name):
-        monkeypatch.setenv("MUSICTF_CACHE", str(tmp_path / name))
-        return tmp_path / name
-
-    return turn
-
-
-@pytest.fixture
-def few(wav):
-    """Tracks from half an excerpt to six; no number of excerpts divides a batch."""
-    return [wav(f"t{k}", seconds=seconds, seed=k) for k, seconds in enumerate([9.0, 2.0, 14.7, 4.0, 6.3, 2.0, 11.1])]
-
-
-def extracted(backbone, track, layers=LAYERS, **config):
-    """Features of one track, in float32 unless told otherwise."""
-    (found,) = extract(backbone, [track], layers, FeatureConfig(**{"precision": "float32"} | config))
-    return found
 
 
 def copied(track):
     """The same bytes under another name; writing them again gives other bytes, for a float wav holds the time."""
     return Track(track_id="copy", audio=Path(shutil.copyfile(track.audio, track.audio.with_name("copy.wav"))))
-
-
-def tensors(features):
-    """By name, read: what is mapped may be deleted."""
-    return {field.name: getattr(features, field.name).clone() for field in fields(TrackFeatures)}
-
-
-def assert_same(first, second):
-    for field in fields(TrackFeatures):
-        assert torch.equal(getattr(first, field.name), getattr(second, field.name)), field.name
-
-
-def entries(cache):
-    """What is stored, bit by bit, by name."""
-    return {path.name: path.read_bytes() for path in cache.rglob("*.safetensors")}
 
 
 def leftovers(cache):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from extracts import LAYERS, assert_same, entries, extracted, tensors
 
 from musictf.audio.io import read_excerpt
 from musictf.errors import InputError
@@ -14,55 +15,7 @@ from musictf.models.vit1d import ViT1DConfig
 from musictf.probing import features as module
 from musictf.probing.features import FeatureConfig, TrackFeatures, edge_taper, excerpt_starts, extract
 
-LAYERS = [0, 1, 2]
 EXCERPT, HOP, SOURCE_RATE = 64000, 512, 22050
-
-
-@pytest.fixture
-def passes(backbone):
-    """Counts the batches that go through the backbone."""
-    seen = []
-    handle = backbone.register_forward_hook(lambda *arguments: seen.append(1))
-    yield seen
-    handle.remove()
-
-
-@pytest.fixture
-def elsewhere(tmp_path, monkeypatch):
-    """Turns to a store of its own, empty, and says where it is."""
-
-    def turn(name):
-        monkeypatch.setenv("MUSICTF_CACHE", str(tmp_path / name))
-        return tmp_path / name
-
-    return turn
-
-
-@pytest.fixture
-def few(wav):
-    """Tracks from half an excerpt to six; no number of excerpts divides a batch."""
-    return [wav(f"t{k}", seconds=seconds, seed=k) for k, seconds in enumerate([9.0, 2.0, 14.7, 4.0, 6.3, 2.0, 11.1])]
-
-
-def extracted(backbone, track, layers=LAYERS, **config):
-    """Features of one track, in float32 unless told otherwise."""
-    (found,) = extract(backbone, [track], layers, FeatureConfig(**{"precision": "float32"} | config))
-    return found
-
-
-def tensors(features):
-    """By name, read: what is mapped may be deleted."""
-    return {field.name: getattr(features, field.name).clone() for field in fields(TrackFeatures)}
-
-
-def assert_same(first, second):
-    for field in fields(TrackFeatures):
-        assert torch.equal(getattr(first, field.name), getattr(second, field.name)), field.name
-
-
-def entries(cache):
-    """What is stored, bit by bit, by name."""
-    return {path.name: path.read_bytes() for path in cache.rglob("*.safetensors")}
 
 
 @pytest.mark.parametrize("num_samples", [600, 24000, 63999, 64000, 64001, 64511, 64512, 96256, 100000, 500123])
@@ -106,8 +59,8 @@ def test_the_stitched_sequence_is_the_weighted_mean_of_all_excerpts_that_see_a_t
             collected[first + k].append((1 + min(k, count - 1 - k), value))
         first += hop
     assert len(found.sequence) == len(found.times) == num_tokens
-    for k, entries in enumerate(collected):
-        wanted = sum(weight * value for weight, value in entries) / sum(weight for weight, _ in entries)
+    for k, seen in enumerate(collected):
+        wanted = sum(weight * value for weight, value in seen) / sum(weight for weight, _ in seen)
         torch.testing.assert_close(found.sequence[k], wanted, rtol=1e-4, atol=1e-5)
 
 

@@ -7,26 +7,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from problems import CLASSES, CPU, Classes, config, final, problem, trained
 from sklearn.linear_model import LogisticRegression
 
 from musictf.probing.heads import HeadGrid
-from musictf.probing.module import LinearProbe, ProbeConfig, fit
+from musictf.probing.module import LinearProbe, fit
 from musictf.probing.readouts import READOUTS
-from musictf.runs import TrainerConfig
 from musictf.tasks.base import Task
-
-CPU = TrainerConfig(accelerator="cpu")
-CLASSES = 4
-
-
-class Classes(Task):
-    """One of four classes."""
-
-    name = "classes"
-    num_outputs = CLASSES
-
-    def loss(self, logits, targets):
-        return F.cross_entropy(logits, targets)
 
 
 class Labels(Task):
@@ -37,52 +24,6 @@ class Labels(Task):
 
     def loss(self, logits, targets):
         return F.binary_cross_entropy_with_logits(logits, targets)
-
-
-def problem(seed, num_examples, num_layers=2, dim=12, noise=1.5):
-    """Gaussian clouds, more apart in later layers, on features of very different scale."""
-    clouds = np.random.default_rng(99)
-    centres, scales = clouds.normal(size=(num_layers, CLASSES, dim)), 10.0 ** clouds.uniform(-2, 2, size=dim)
-    generator = np.random.default_rng(seed)
-    targets = generator.integers(0, CLASSES, num_examples)
-    layers = [
-        (1 + layer) * centres[layer, targets] + noise * generator.normal(size=(num_examples, dim))
-        for layer in range(num_layers)
-    ]
-    return (np.stack(layers, axis=1) * scales + 5 * scales).astype(np.float32), targets
-
-
-@pytest.fixture
-def splits(make_split):
-    return make_split(*problem(0, 600)), make_split(*problem(1, 300))
-
-
-@pytest.fixture
-def probes(monkeypatch):
-    """The probes that ``fit`` trains, to look inside."""
-    seen = []
-    original = LinearProbe.__init__
-
-    def spy(self, *arguments):
-        original(self, *arguments)
-        seen.append(self)
-
-    monkeypatch.setattr(LinearProbe, "__init__", spy)
-    return seen
-
-
-def config(**changes):
-    return ProbeConfig(**{"learning_rates": [1e-2], "steps": 60, "batch_size": 128, "valid_every": 20} | changes)
-
-
-def trained(train, valid, settings, seed=0, layers=(0, 1), task=None, **others):
-    """The heads of one readout and one seed."""
-    ((_, heads),) = fit(task or Classes(), train, valid, layers, settings, CPU, [seed], **others).items()
-    return heads
-
-
-def final(probe, *cell):
-    return [part.detach() for part in probe.grid.parts(*cell)]
 
 
 def test_statistics_come_from_the_training_split_alone(splits, make_split):
@@ -161,17 +102,6 @@ def alone(rows, targets, valid_rows, valid_targets, seed, rate, decay, probe):
             if waited == probe.patience:
                 break
     return best, best_loss, (step + 1) // probe.valid_every
-
-
-@pytest.fixture
-def overfitted(make_split):
-    """Two readouts of few noisy examples: fast heads overfit at once, slow ones never."""
-
-    def make(seed, num_examples):
-        rows, targets = problem(seed, num_examples, dim=20, noise=4)
-        return make_split({"class": rows, "sequence": np.ascontiguousarray(rows[:, ::-1, ::-1])}, targets)
-
-    return make(0, 150), make(1, 200)
 
 
 def test_all_heads_together_are_each_head_alone(overfitted, probes, monkeypatch):

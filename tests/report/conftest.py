@@ -4,7 +4,10 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from musictf.report.render import grid
 
 HEADLINE = {"tagging": "map", "chord": "majmin", "beat": "f_measure"}
 
@@ -74,3 +77,25 @@ def row():
 @pytest.fixture
 def run_folder():
     return write_run
+
+
+@pytest.fixture
+def texts():
+    """The cells of a column of a block."""
+
+    def read(block, name):
+        columns, rows = grid(block)
+        return [cells[columns.index(name)].text for cells in rows]
+
+    return read
+
+
+@pytest.fixture
+def floors(tmp_path, row, run_folder):
+    """A pretrained backbone .1 above random weights on every track and .1 below the mel on average."""
+    generator = np.random.default_rng(0)
+    base = generator.uniform(0.4, 0.8, 30)
+    rows = [row("pretrained", 0.7, valid=0.66), row("random", 0.6), row("mel", 0.8, layer=0, readout="average")]
+    values = [base + 0.1, base, base + 0.2 + generator.normal(0, 0.01, 30)]
+    constant = row("majority", 0.1, selection=None, readout="constant", layer=0)
+    return run_folder(tmp_path / "run", [*rows, constant], list(zip(rows, values, strict=True)))

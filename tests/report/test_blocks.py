@@ -4,29 +4,12 @@ import io
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 from rich.console import Console
 
-from musictf.report.render import grid, print_terminal
+from musictf.report.render import print_terminal
 from musictf.report.run import main, report
 from musictf.report.tables import decimal, summary_table, system_of
-
-
-def texts(block, name):
-    columns, rows = grid(block)
-    return [cells[columns.index(name)].text for cells in rows]
-
-
-@pytest.fixture
-def floors(tmp_path, row, run_folder):
-    """A pretrained backbone .1 above random weights on every track and .1 below the mel on average."""
-    generator = np.random.default_rng(0)
-    base = generator.uniform(0.4, 0.8, 30)
-    rows = [row("pretrained", 0.7, valid=0.66), row("random", 0.6), row("mel", 0.8, layer=0, readout="average")]
-    values = [base + 0.1, base, base + 0.2 + generator.normal(0, 0.01, 30)]
-    constant = row("majority", 0.1, selection=None, readout="constant", layer=0)
-    return run_folder(tmp_path / "run", [*rows, constant], list(zip(rows, values, strict=True)))
 
 
 def test_markdown_table_is_regular_and_bold_at_the_best(floors, capsys):
@@ -102,7 +85,7 @@ def test_floors_of_other_shapes_are_not_seeds_of_one():
     assert system_of(row("mel")) != system_of(row("mel", digest="b"))
 
 
-def test_the_ceiling_is_last_never_bold_and_no_floor(row):
+def test_the_ceiling_is_last_never_bold_and_no_floor(row, texts):
     unprobed = {"selection": None, "layer": 0}
     rows = [row("oracle", 1.0, readout="targets", decoder={"name": name}, **unprobed) for name in ("peaks", "dbn")]
     rows += [row("majority", 0.1, readout="constant", decoder={"name": "constant"}, **unprobed)]
@@ -142,7 +125,7 @@ def test_every_probed_floor_that_wins_is_named(row, kind):
     assert any(f"the floor {kind}" in note and ".800 > .700" in note for note in block.notes)
 
 
-def test_probes_of_other_settings_are_other_systems_named_by_what_differs(row):
+def test_probes_of_other_settings_are_other_systems_named_by_what_differs(row, texts):
     features = {"excerpt_hop": 63, "precision": "float16", "batch_size": 16, "memory_gib": 8.0}
     rows = [
         row(value=0.7, features=features, probe={"steps": 600, "patience": 3}),
@@ -162,13 +145,13 @@ def test_probes_of_other_settings_are_other_systems_named_by_what_differs(row):
     assert "not the same (excerpt_hop, steps)" in note
 
 
-def test_settings_that_change_no_number_make_no_other_system(row):
+def test_settings_that_change_no_number_make_no_other_system(row, texts):
     rows = [row(seed=seed, features={"excerpt_hop": 63, "batch_size": 4 * (seed + 1)}) for seed in range(2)]
     (block,) = summary_table(rows)
     assert (texts(block, "system"), texts(block, "seeds")) == (["pretrained vit1d_mini"], ["2"])
 
 
-def test_rows_that_do_not_record_their_settings_are_kept_apart(row):
+def test_rows_that_do_not_record_their_settings_are_kept_apart(row, texts):
     (block,) = summary_table([row(value=0.7), row(value=0.6, seed=1, probe={"steps": 600})])
     assert sorted(texts(block, "system")) == [
         "pretrained vit1d_mini",

@@ -1,7 +1,6 @@
 import csv
 import io
 
-import numpy as np
 import pytest
 
 from musictf.errors import InputError
@@ -9,22 +8,6 @@ from musictf.report.gains import with_baseline_gains, with_floor_gains
 from musictf.report.render import grid, sentence
 from musictf.report.run import report
 from musictf.report.tables import read_rows, summary_table
-
-
-def texts(block, name):
-    columns, rows = grid(block)
-    return [cells[columns.index(name)].text for cells in rows]
-
-
-@pytest.fixture
-def floors(tmp_path, row, run_folder):
-    """A pretrained backbone .1 above random weights on every track and .1 below the mel on average."""
-    generator = np.random.default_rng(0)
-    base = generator.uniform(0.4, 0.8, 30)
-    rows = [row("pretrained", 0.7, valid=0.66), row("random", 0.6), row("mel", 0.8, layer=0, readout="average")]
-    values = [base + 0.1, base, base + 0.2 + generator.normal(0, 0.01, 30)]
-    constant = row("majority", 0.1, selection=None, readout="constant", layer=0)
-    return run_folder(tmp_path / "run", [*rows, constant], list(zip(rows, values, strict=True)))
 
 
 def test_rows_are_found_below_and_each_file_counts_once(tmp_path, row, run_folder):
@@ -79,7 +62,7 @@ def test_best_is_marked_within_a_decoder_only(row):
     ]
 
 
-def test_layers_that_validation_did_not_choose_stay_hidden_and_never_win(row):
+def test_layers_that_validation_did_not_choose_stay_hidden_and_never_win(row, texts):
     rows = [row(value=0.7), row(value=0.9, layer=2, selected=False), row(value=0.7, layer=1, selected=False)]
     (block,) = summary_table(rows)
     assert texts(block, "layer") == ["3"]
@@ -88,14 +71,14 @@ def test_layers_that_validation_did_not_choose_stay_hidden_and_never_win(row):
     assert [bool(line.best) for line in block.lines] == [False, False, True]
 
 
-def test_seeds_are_averaged_and_counted(row):
+def test_seeds_are_averaged_and_counted(row, texts):
     rows = [row(value=0.6, seed=0, layer=3), row(value=0.8, seed=1, layer=4)]
     (block,) = summary_table(rows)
     assert [texts(block, name) for name in ("seeds", "layer", "f_measure")] == [["2"], ["3, 4"], [".700"]]
     assert grid(block)[1][0][-1].detail == "[.680 .720]"
 
 
-def test_a_row_scored_again_replaces_the_older_one_and_the_table_says_so(row):
+def test_a_row_scored_again_replaces_the_older_one_and_the_table_says_so(row, texts):
     rows = [row(value=0.8, time="2026-01-02"), row(value=0.6, time="2026-01-01")]
     (block,) = summary_table(rows)
     assert texts(block, "f_measure") == [".800"]
@@ -103,7 +86,7 @@ def test_a_row_scored_again_replaces_the_older_one_and_the_table_says_so(row):
     assert any("1 older row" in note for note in block.notes)
 
 
-def test_two_backbones_of_one_preset_stay_apart_but_random_weights_are_one_system(row):
+def test_two_backbones_of_one_preset_stay_apart_but_random_weights_are_one_system(row, texts):
     rows = [row(digest="aaaaaaaaaa"), row(digest="bbbbbbbbbb")]
     rows += [row("random", seed=0, digest="r0"), row("random", seed=1, digest="r1")]
     (block,) = summary_table(rows)
@@ -122,7 +105,7 @@ def test_a_floor_that_wins_is_named(row):
     assert ".800 > .700" in block.notes[0]
 
 
-def test_missing_tracks_are_said(row):
+def test_missing_tracks_are_said(row, texts):
     (block,) = summary_table([row(split_changes={"scored": 28}), row("random")])
     assert texts(block, "tracks") == ["28/30", "30"]
     assert any("28 of 30" in note for note in block.notes)

@@ -1,0 +1,163 @@
+"""What a pretraining run would be, before it is one: sizes, negatives, memory, time.
+
+Time and memory are measured: some steps with one rank's share of a batch, on this machine, in one process. What several
+processes have to say to each other is not in it.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import lightning.pytorch as L
+import torch
+
+from musictf.audio.io import audio_info
+from musictf.datasets.base import Track
+from musictf.errors import InputError
+from musictf.models.backbone import Backbone
+from musictf.pretraining.callbacks import MetricsFile
+from musictf.pretraining.run import PretrainRun, contrastive_module, make_trainer, pair_module, training_tracks
+from musictf.pretraining.speed import peak_memory
+from musictf.runs import TrainerConfig
+
+WARM_UP, STEPS = 3, 20
+_ADAMW_BYTES = 16  # a float32 parameter, its gradient and its two moments
+_PCM_BYTES = 2
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The sizes of a run; times in seconds, memory and disk in bytes.
+
+    Attributes:
+        run: What is planned.
+        tracks: Training tracks.
+        audio_seconds: Their length, versions included.
+        disk: Size of their files, or of their part of the packs.
+        parameters: Of the backbone.
+        state: Weights, gradients and moments of the optimiser, on each rank.
+        ranks: Processes that share a batch.
+        step_seconds: One optimisation step, measured.
+        memory: Most that this process has held, measured; without a GPU all of Python is in it.
+        device: Where it was measured.
+    """
+
+    run: PretrainRun
+    tracks: int
+    audio_seconds: float
+    disk: int
+    parameters: int
+    state: int
+    ranks: int
+    step_seconds: float
+    memory: int
+    device: str
+
+    def lines(self) -> list[tuple[str, str]]:
+        """The plan in words: what, and how much."""
+        run, own = self.run, self.run.batch_size // self.ranks
+        slots = max(1, run.batch_size // run.pairs.places)
+        return [
+            ("corpus", f"{run.dataset.label}: {self.tracks} tracks, {self.audio_seconds / 3600:.1f} h of audio"),
+            ("data on disk", _size(self.disk)),
+            ("model", f"{run.model.preset}: {self.parameters / 1e6:.2f} M parameters"),
+            ("batch", f"{run.batch_size} pairs a step: {self.ranks} x {own}{_parts(run, own)}"),
+            ("negatives", f"{2 * run.batch_size - 2} a view, less those of its own track"),
+            ("steps", f"{run.max_steps}: {run.max_steps * slots / self.tracks:.1f} times through the corpus"),
+            ("memory", f"{_size(self.memory)} measured, of which weights and optimiser {_size(self.state)}"),
+            ("step", f"{self.step_seconds:.3g} s measured on {self.device}, one rank alone"),
+            ("expected", f"{run.max_steps * self.step_seconds / 3600:.3g} h, if ranks do not wait for each other"),
+        ]
+
+
+class _Stopwatch(L.Callback):
+    """When each step ended."""
+
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        if pl_module.device.type == "cuda":
+            torch.cuda.synchronize(pl_module.device)
+        self.ends.append(perf_counter())
+
+
+def plan(run: PretrainRun, steps: int = STEPS) -> Plan:
+    """Read the headers of the corpus, make some steps, and say what the whole would take. Leaves nothing behind.
+
+    Args:
+        run: The configuration.
+        steps: Steps to measure, after a warm-up.
+
+    Raises:
+        InputError: something in the configuration or the corpus cannot be used.
+    """
+    ranks = num_ranks(run.trainer)
+    if run.batch_size % ranks:
+        raise InputError(f"batch_size={run.batch_size} pairs do not divide among {ranks} processes")
+    tracks, _ = training_tracks(run)
+    L.seed_everything(run.seed, verbose=False)
+    backbone = Backbone(run.model, run.front_end)
+    watch = _Stopwatch()
+    device = _measure(run, backbone, tracks, ranks, watch, steps)
+    return Plan(
+        run=run,
+        tracks=len(tracks),
+        audio_seconds=sum(_seconds(track) for track in tracks),
+        disk=sum(_bytes(track) for track in tracks),
+        parameters=backbone.num_parameters,
+        state=_ADAMW_BYTES * backbone.num_parameters,
+        ranks=ranks,
+        step_seconds=(watch.ends[-1] - watch.ends[WARM_UP - 1]) / steps,
+        memory=peak_memory(device),
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads",
+    )
+
+
+def num_ranks(trainer: TrainerConfig) -> int:
+    """Processes that a configuration of the Trainer starts, over all nodes."""
+    devices = trainer.devices
+    if isinstance(devices, list):
+        own = len(devices)
+    elif str(devices) in {"-1", "auto"}:
+        own = max(1, torch.cuda.device_count())
+    else:
+        own = int(devices)
+    return own * trainer.num_nodes
+
+
+def _measure(
+    run: PretrainRun, backbone: Backbone, tracks: list[Track], ranks: int, watch: _Stopwatch, steps: int
+) -> torch.device:
+    """Make the steps; returns the device they were made on."""
+    alone = replace(run.trainer, devices=1, num_nodes=1, strategy="auto")
+    own = replace(run, batch_size=run.batch_size // ranks, trainer=alone, max_steps=WARM_UP + steps, resume="never")
+    data = pair_module(own, backbone, tracks, [])
+    with tempfile.TemporaryDirectory(prefix="musictf-plan-") as folder:
+        trainer = make_trainer(own, data, Path(folder), MetricsFile(Path(folder) / "metrics.csv"), [watch])
+        trainer.fit(contrastive_module(own, backbone), datamodule=data)
+    return trainer.strategy.root_device
+
+
+def _seconds(track: Track) -> float:
+    if track.slots:
+        return sum(slot.num_samples / slot.sample_rate for slot in track.slots)
+    return sum(audio_info(path).seconds for path in (track.audio, *track.versions))
+
+
+def _bytes(track: Track) -> int:
+    if track.slots:
+        return sum(_PCM_BYTES * slot.num_samples for slot in track.slots)
+    return sum(path.stat().st_size for path in (track.audio, *track.versions))
+
+
+def _parts(run: PretrainRun, own: int) -> str:
+    return f", embedded {min(run.micro_batch, own)} at a time" if run.micro_batch else ""
+
+
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e8 else f"{num_bytes / 1e6:.1f} MB"

@@ -1,0 +1,123 @@
+"""How fast a run goes, what holds it up, and when it will be done.
+
+Waiting for data is the time Lightning spends on fetching the next training batch, as it tells its profiler: neither
+validation nor checkpoints nor other callbacks are part of it. It is measured on the host, which runs ahead of an
+accelerator: what the accelerator idles is that at most.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+from time import perf_counter
+from typing import Any, NamedTuple
+
+import lightning.pytorch as L
+import torch
+from lightning.pytorch.profilers import Profiler
+
+_FETCH = ".train_dataloader_next"  # how the name of the action ends, in Lightning
+
+
+class FetchClock(Profiler):
+    """Seconds spent on fetching training batches; every action is passed on to the profiler that was there."""
+
+    def __init__(self, inner: Profiler) -> None:
+        super().__init__()
+        self.inner, self.seconds, self._since = inner, 0.0, 0.0
+
+    def start(self, action_name: str) -> None:
+        self.inner.start(action_name)
+        if action_name.endswith(_FETCH):
+            self._since = perf_counter()
+
+    def stop(self, action_name: str) -> None:
+        if action_name.endswith(_FETCH):
+            self.seconds += perf_counter() - self._since
+        self.inner.stop(action_name)
+
+
+class Mark(NamedTuple):
+    """Where a run stands: steps done, and the clocks in seconds."""
+
+    step: int
+    time: float
+    waited: float
+
+
+class Speedometer(L.Callback):
+    """Logs speed, waiting, memory and time left every ``log_every`` steps; waiting and time left stand in the bar too.
+
+    ``train/examples_per_second`` counts all ranks, ``train/data_wait`` is the share of wall time that rank 0 waits for
+    data, ``train/memory_gb`` the most that it has held in 1e9 bytes (allocated on the GPU; without one, resident,
+    without its loader workers), and ``train/hours_left`` assumes the mean pace of this process so far, validation and
+    checkpoints included, and without its first step, which starts workers and compiles.
+
+    Args:
+        max_steps: Optimisation steps of the whole run.
+        batch_size: Examples of one of them, over all ranks.
+        log_every: Steps; the trainer's ``log_every_n_steps``.
+    """
+
+    def __init__(self, max_steps: int, batch_size: int, log_every: int) -> None:
+        self.max_steps, self.batch_size, self.log_every = max_steps, batch_size, log_every
+        self._clock: FetchClock | None = None
+        self._first: Mark | None = None
+        self._second: Mark | None = None
+        self._logged = Mark(0, 0.0, 0.0)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        public: Any = trainer  # its stub lacks the profiler
+        self._clock = public.profiler = FetchClock(public.profiler)
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        if self._first is None:  # not sooner: other callbacks may have had much to do before the first step
+            self._first = self._logged = self._mark(trainer)
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        now = self._mark(trainer)
+        if now.step == self._logged.step:  # gradients are still being accumulated
+            return
+        if self._second is None:
+            self._second = now
+        if now.step % self.log_every == 0:
+            self._log(trainer, pl_module, now)
+            self._logged = now
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._clock is not None:
+            public: Any = trainer
+            public.profiler, self._clock = self._clock.inner, None
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        self.on_train_end(trainer, pl_module)
+
+    def seconds_left(self, now: Mark) -> float:
+        """Estimate for the rest of the run, from the steps that this process has made."""
+        assert self._first is not None
+        assert self._second is not None
+        origin = self._second if now.step > self._second.step else self._first
+        return (self.max_steps - now.step) * (now.time - origin.time) / (now.step - origin.step)
+
+    def _log(self, trainer: L.Trainer, pl_module: L.LightningModule, now: Mark) -> None:
+        seconds = max(now.time - self._logged.time, sys.float_info.epsilon)
+        waiting, left = (now.waited - self._logged.waited) / seconds, self.seconds_left(now)
+        values = {
+            "train/examples_per_second": (now.step - self._logged.step) * self.batch_size / seconds,
+            "train/data_wait": waiting,
+            "train/memory_gb": peak_memory(trainer.strategy.root_device) / 1e9,
+            "train/hours_left": left / 3600,
+        }
+        pl_module.log_dict(values)
+        pl_module.log_dict({"data_wait": waiting, "minutes_left": left / 60}, prog_bar=True, logger=False)
+
+    def _mark(self, trainer: L.Trainer) -> Mark:
+        return Mark(trainer.global_step, perf_counter(), self._clock.seconds if self._clock else 0.0)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes that this process has held at most: allocated on a CUDA device, or resident without one."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak  # macOS answers bytes, Linux KiB

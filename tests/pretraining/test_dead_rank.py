@@ -1,0 +1,73 @@
+"""Two processes over gloo, one of them killed: the other does not wait for it, and the same command ends the run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.ddp, pytest.mark.slow]
+
+WITHIN_S = 60
+
+
+def arguments(kit, tracks, folder, *more):
+    return kit.keys(tracks, folder, "trainer.devices=2", "trainer.strategy=ddp", "checkpoint.keep_every=0", *more)
+
+
+def start(argv, output):
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    with open(output, "w") as file:
+        return subprocess.Popen([sys.executable, "-m", "musictf", *argv], stdout=file, stderr=file, env=environment)
+
+
+def children(process):
+    """Ids of the processes that a process started."""
+    folder = Path("/proc", str(process.pid), "task", str(process.pid), "children")
+    return [int(child) for child in folder.read_text().split()]
+
+
+def is_alive(pid):
+    try:
+        return Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_for(condition, what, seconds=WITHIN_S):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, what
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory, kit, tracks):
+    """A run of two processes that nothing happened to."""
+    folder = tmp_path_factory.mktemp("ddp") / "run"
+    process = start(arguments(kit, tracks, folder), folder.with_name("output"))
+    assert process.wait(240) == 0, folder.with_name("output").read_text()
+    return folder
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_dead_rank_ends_the_run_and_the_same_command_goes_on(kit, tracks, folder, straight, victim):
+    output = folder.with_name("output")
+    process = start(arguments(kit, tracks, folder), output)
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    wait_for(checkpoint.exists, "no checkpoint", 120)
+    ranks = [process.pid, *children(process)]
+    assert len(ranks) == 2
+    os.kill(ranks[victim], signal.SIGKILL)
+    assert process.wait(WITHIN_S) != 0
+    wait_for(lambda: not any(map(is_alive, ranks)), f"processes are left: {output.read_text()}")
+    assert not (folder / "backbone.safetensors").exists()
+    assert "Traceback" not in output.read_text()
+    again = start(arguments(kit, tracks, folder), output)
+    assert again.wait(240) == 0, output.read_text()
+    kit.same(folder, straight)

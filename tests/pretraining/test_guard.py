@@ -1,0 +1,142 @@
+"""Steps that go wrong: not taken, written down, and only as many as the budget forgives."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import lightning.pytorch as L
+import pytest
+import torch
+
+from musictf.datasets.folder import Folder
+from musictf.errors import InputError
+from musictf.models.backbone import Backbone, load_backbone
+from musictf.models.vit1d import ViT1DConfig
+from musictf.pretraining.excerpts import PairConfig
+from musictf.pretraining.guard import BadStep, Diverged, Guard, GuardConfig
+from musictf.pretraining.module import ContrastivePretraining, NTXent
+from musictf.pretraining.run import CheckpointConfig, PretrainRun, pretrain
+from musictf.runs import TrainerConfig, read_status
+
+
+@pytest.fixture
+def run(corpus, tmp_path):
+    return PretrainRun(
+        dataset=Folder(root=str(corpus)),
+        model=ViT1DConfig(depth=1, embed_dim=16, num_heads=2, max_frames=16),
+        objective=NTXent(),
+        trainer=TrainerConfig(accelerator="cpu", enable_progress_bar=False),
+        pairs=PairConfig(min_distance=0.5, max_distance=2.0),
+        checkpoint=CheckpointConfig(every=2),
+        max_steps=6,
+        batch_size=4,
+        splits=["train", "valid"],
+        num_workers=0,
+        log_every=2,
+        output_dir=str(tmp_path / "run"),
+    )
+
+
+@pytest.fixture
+def poison(monkeypatch):
+    """Makes the loss of some steps, numbered from 1, what is told."""
+
+    def set_losses(losses):
+        contrast = ContrastivePretraining.contrast
+
+        def poisoned(self, batch, tokens=None):
+            loss, *others = contrast(self, batch, tokens)
+            return loss * losses.get(self.global_step + 1, 1.0), *others
+
+        monkeypatch.setattr(ContrastivePretraining, "contrast", poisoned)
+
+    return set_losses
+
+
+def bad_batches(folder):
+    return [json.loads(line) for line in (folder / "bad_batches.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("factor", [float("nan"), float("inf")])
+def test_a_wrong_step_stops_the_run_and_names_the_tracks(run, poison, tmp_path, factor):
+    poison({3: factor})
+    with pytest.raises(Diverged, match=r"step 3: loss .*guard\.budget=0 forgives fewer.*bad_batches\.jsonl"):
+        pretrain(run)
+    (bad,) = bad_batches(tmp_path / "run")
+    assert bad["step"] == 3
+    assert bad["loss"] == str(factor)
+    assert sorted(bad["tracks"]) == [f"corpus/track{n}.wav" for n in range(4)]
+    assert read_status(tmp_path / "run")["status"] == "failed"
+
+
+def test_a_wrong_step_within_the_budget_is_as_if_it_had_not_been(run, poison):
+    """Weights and moments stay; the rate and the data of the steps after it are those of their numbers."""
+    poison({3: float("nan")})
+    folder = pretrain(dataclasses.replace(run, guard=GuardConfig(budget=1)))
+    assert [bad["step"] for bad in bad_batches(folder)] == [3]
+    weights = load_backbone(folder).state_dict()
+    assert all(value.isfinite().all() for value in weights.values())
+    state = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert state["state_dict"]["guard.num_skipped"] == 1
+    moments = state["optimizer_states"][0]["state"]
+    assert {float(entry["step"]) for entry in moments.values()} == {5.0}
+    assert all(entry["exp_avg"].isfinite().all() for entry in moments.values())
+
+
+def test_the_weights_do_not_move_in_wrong_steps(run, poison):
+    L.seed_everything(run.seed, verbose=False)
+    first = Backbone(run.model).state_dict()
+    moved = load_backbone(pretrain(dataclasses.replace(run, max_steps=3))).state_dict()
+    assert not torch.equal(moved["encoder.pos_embed"], first["encoder.pos_embed"])
+    poison(dict.fromkeys((1, 2, 3), float("nan")))
+    keys = {"max_steps": 3, "guard": GuardConfig(budget=3), "output_dir": f"{run.output_dir}2"}
+    still = load_backbone(pretrain(dataclasses.replace(run, **keys))).state_dict()
+    assert all(torch.equal(still[name], value) for name, value in first.items())
+
+
+def test_the_budget_counts_over_the_whole_run(run, poison):
+    poison({2: float("nan"), 5: float("nan")})
+    guarded = dataclasses.replace(run, guard=GuardConfig(budget=1))
+    with pytest.raises(Diverged, match="2 steps were wrong"):
+        pretrain(guarded)
+    assert [bad["step"] for bad in bad_batches(pretrain(dataclasses.replace(run, guard=GuardConfig(budget=2))))] == [
+        2,
+        5,  # once, though it was made again from the checkpoint before it
+    ]
+
+
+def judged(config, losses, norm=1.0):
+    guard = Guard(config)
+    for step, loss in enumerate(losses):
+        guard.saw_loss(torch.tensor(loss))
+        yield guard.saw_norm(torch.tensor(norm), step).item(), guard
+
+
+def test_a_spike_is_a_loss_far_above_its_running_mean():
+    losses = [4.0 + 0.1 * (step % 3) for step in range(80)]
+    losses[70] = 9.0
+    answers = [answer for answer, _ in judged(GuardConfig(spike=2.0), losses)]
+    assert [step for step, answer in enumerate(answers) if answer] == [70]
+
+
+def test_a_spike_does_not_move_the_mean_it_is_measured_by():
+    *_, (_, guard) = judged(GuardConfig(spike=2.0), [4.0] * 60 + [1000.0])
+    assert guard.mean_loss.item() == pytest.approx(4.0)
+    assert guard.bad_steps() == [BadStep(61, 1000.0, 1.0)]
+    assert guard.bad_steps() == []
+
+
+def test_nothing_is_a_spike_before_there_is_a_mean():
+    assert not any(answer for answer, _ in judged(GuardConfig(spike=2.0), [9.0, 1.0, 9.0, 1.0]))
+
+
+def test_without_a_threshold_only_what_is_not_finite_is_wrong():
+    assert not any(answer for answer, _ in judged(GuardConfig(), [4.0] * 60 + [1e6]))
+    assert all(answer for answer, _ in judged(GuardConfig(), [4.0], norm=float("nan")))
+
+
+@pytest.mark.parametrize(("keys", "words"), [({"budget": -1}, "guard.budget=-1"), ({"spike": 0.5}, "guard.spike=0.5")])
+def test_settings_that_mean_nothing_are_refused(keys, words):
+    with pytest.raises(InputError, match=words):
+        GuardConfig(**keys)

@@ -1,0 +1,141 @@
+"""What is contrasted with what: places of one track, tracks of one group, packed samples beside decoded files."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from musictf.audio.spectrogram import LogMelConfig
+from musictf.datasets.base import Track
+from musictf.datasets.folder import Folder
+from musictf.datasets.pack import pack
+from musictf.datasets.packed import Packed
+from musictf.errors import InputError
+from musictf.pretraining.excerpts import PairConfig, PairModule, Pairs, waveforms
+
+RATE, LENGTH = 16_000, 8_000
+NEAR = {"min_distance": 0.0, "max_distance": 2.0}
+
+
+@pytest.fixture
+def ramp(tmp_path):
+    """Maker of tracks whose samples say where they lie: value k is k / 2**20, exact in float32."""
+
+    def make(seconds, name="ramp"):
+        waveform = np.arange(seconds * RATE, dtype=np.float32) / 2**20
+        soundfile.write(tmp_path / f"{name}.wav", waveform, RATE, subtype="FLOAT")
+        return Track(track_id=name, audio=tmp_path / f"{name}.wav")
+
+    return make
+
+
+def starts(batch):
+    """First sample of both views of each pair, (n, 2)."""
+    return np.stack([np.rint(batch[view][:, 0].numpy() * 2**20).astype(int) for view in ("first", "second")], axis=1)
+
+
+def test_the_places_of_a_track_lie_apart_and_are_told_apart(ramp):
+    pairs = Pairs([ramp(30)], PairConfig(**NEAR, places=4, gap=2.0), LogMelConfig(), LENGTH, 0, batch_size=8)
+    for slot in range(20):
+        batch = pairs.__getitems__(list(range(4 * slot, 4 * slot + 4)))
+        assert batch["track"].tolist() == [0, 1, 2, 3]
+        found = np.sort(starts(batch), axis=1)
+        assert (found[1:, 0] - (found[:-1, 1] + LENGTH) >= 2 * RATE).all()  # the next begins a gap after the last ends
+        assert (np.diff(found, axis=1) <= 2 * RATE).all()
+        assert 0 <= found.min() <= found.max() <= 30 * RATE - LENGTH
+
+
+def test_a_place_is_used_to_its_edges(ramp):
+    pairs = Pairs([ramp(30)], PairConfig(**NEAR, places=4, gap=2.0), LogMelConfig(), LENGTH, 0)
+    found = np.array([starts(pairs.__getitems__([4 * slot + 1]))[0] for slot in range(200)])
+    assert found.min() / RATE == pytest.approx(8.0, abs=0.3)  # (30 + 2) / 4 seconds a place, the gap at its end
+    assert found.max() / RATE == pytest.approx(16.0 - 2.0 - 0.5, abs=0.3)
+
+
+def test_a_track_too_short_for_its_places_is_not_its_own_negative(ramp):
+    tracks = [ramp(5, "short"), ramp(30, "long")]
+    pairs = Pairs(tracks, PairConfig(**NEAR, places=4, gap=2.0), LogMelConfig(), LENGTH, 0)
+    keys = {
+        pairs.track_of(4 * slot).track_id: pairs.__getitems__([4 * slot + place for place in range(4)])["track"]
+        for slot in range(2)
+    }
+    assert len(set(keys["short"].tolist())) == 1
+    assert len(set(keys["long"].tolist())) == 4
+    assert not set(keys["short"].tolist()) & set(keys["long"].tolist())
+
+
+def test_the_pairs_of_a_slot_come_from_one_track(ramp):
+    tracks = [ramp(30, name) for name in "abc"]
+    pairs = Pairs(tracks, PairConfig(**NEAR, places=2), LogMelConfig(), LENGTH, 0)
+    names = [pairs.track_of(example).track_id for example in range(12)]
+    assert names[::2] == names[1::2]
+    assert sorted(names[:6:2]) == sorted(names[6::2]) == ["a", "b", "c"]
+
+
+@pytest.fixture
+def packed(corpus, tmp_path):
+    """The corpus, and the same corpus packed."""
+    folder = pack(Folder(root=str(corpus)), str(tmp_path / "pack"), sample_rate=RATE)
+    return Folder(root=str(corpus)).all_tracks(), Packed(root=str(folder)).all_tracks()
+
+
+@pytest.mark.parametrize("normalise", ["none", "peak"])
+def test_packed_pairs_are_those_of_the_files(packed, normalise):
+    config, front_end = PairConfig(min_distance=0.5, max_distance=1.5), LogMelConfig(normalise=normalise)
+    plain, fast = (Pairs(tracks, config, front_end, LENGTH, seed=3) for tracks in packed)
+    batch = fast.__getitems__(list(range(8)))
+    assert batch["first"].dtype == torch.int16
+    expected = waveforms(plain.__getitems__(list(range(8))))
+    found = waveforms(batch)
+    assert found.dtype == torch.float32
+    assert (found - expected).abs().max() <= 2.0**-15 / (0.3 if normalise == "peak" else 1)
+    assert expected.abs().max() > 0.1
+
+
+def test_a_corpus_that_is_packed_in_part_is_read_in_part_from_files(packed):
+    files, slots = packed
+    mixed = Pairs([files[0], *slots[1:]], PairConfig(**NEAR), LogMelConfig(), LENGTH, seed=3)
+    whole = Pairs(slots, PairConfig(**NEAR), LogMelConfig(), LENGTH, seed=3)
+    one, other = (waveforms(pairs.__getitems__(list(range(4)))) for pairs in (mixed, whole))
+    torch.testing.assert_close(one, other, rtol=0, atol=2.0**-15)
+
+
+def test_quiet_places_of_a_pack_are_drawn_again(tmp_path, white_noise):
+    waveform = white_noise(20 * RATE)
+    waveform[: 10 * RATE] = 0
+    (tmp_path / "music").mkdir()
+    soundfile.write(tmp_path / "music" / "a.wav", waveform, RATE)
+    soundfile.write(tmp_path / "music" / "b.wav", white_noise(20 * RATE, 1), RATE)
+    folder = pack(Folder(root=str(tmp_path / "music")), str(tmp_path / "pack"), sample_rate=RATE)
+    tracks = Packed(root=str(folder)).all_tracks()
+    pairs = Pairs(tracks, PairConfig(min_distance=0.0, max_distance=1.0), LogMelConfig(), LENGTH, seed=0)
+    levels = waveforms(pairs.__getitems__(list(range(40)))).square().mean(dim=1).sqrt()
+    assert (levels < 1e-3).float().mean() < 0.1  # five draws: one pair in 32 finds nothing else, at most
+
+
+def test_another_rate_than_the_packs_is_refused(packed):
+    with pytest.raises(InputError, match=r"packed at 16000 Hz.*pack again with sample_rate=22050"):
+        Pairs(packed[1], PairConfig(), LogMelConfig(sample_rate=22_050), LENGTH, seed=0)
+
+
+def test_the_tracks_of_a_step_are_those_of_its_batch(corpus):
+    tracks = Folder(root=str(corpus)).all_tracks()
+    pairs = Pairs(tracks, PairConfig(**NEAR, places=2), LogMelConfig(), LENGTH, 0, batch_size=4)
+    names = PairModule(pairs, None, 4, 0).tracks_of_step(3)
+    assert names == [pairs.track_of(example).track_id for example in range(8, 12)]
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"places": 0}, "places"),
+        ({"gap": -1.0}, "gap"),
+        ({"weights": [1.0, 0.0]}, "pairs.weights must be positive"),
+        ({"weights": [1.0], "alike": "group"}, "exclude each other"),
+    ],
+)
+def test_pairs_that_cannot_be_are_refused(keys, words):
+    with pytest.raises(InputError, match=words):
+        PairConfig(**keys)

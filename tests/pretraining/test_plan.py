@@ -1,0 +1,95 @@
+"""The plan of a run: sizes that are counted elsewhere, times that are measured, and nothing left behind."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from musictf.datasets.folder import Folder
+from musictf.datasets.pack import pack
+from musictf.datasets.packed import Packed
+from musictf.errors import InputError
+from musictf.models.vit1d import ViT1DConfig
+from musictf.pretraining.excerpts import PairConfig
+from musictf.pretraining.module import NTXent
+from musictf.pretraining.plan import num_ranks, plan
+from musictf.pretraining.run import PretrainRun
+from musictf.runs import TrainerConfig
+
+
+@pytest.fixture
+def run(corpus, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return PretrainRun(
+        dataset=Folder(root=str(corpus)),
+        model=ViT1DConfig(preset="tiny one", depth=1, embed_dim=16, num_heads=2, max_frames=16),
+        objective=NTXent(),
+        trainer=TrainerConfig(accelerator="cpu", enable_progress_bar=False),
+        pairs=PairConfig(min_distance=0.5, max_distance=2.0),
+        max_steps=1000,
+        batch_size=4,
+        splits=["train", "valid"],
+        num_workers=0,
+    )
+
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers.*", "ignore:.*isinstance.treespec.*")
+
+
+def test_the_plan_counts_what_there_is(run, corpus, tmp_path):
+    found = plan(run, steps=2)
+    assert found.tracks == 4
+    assert found.audio_seconds == pytest.approx(12.0)
+    assert found.disk == sum(path.stat().st_size for path in corpus.iterdir())
+    assert found.state == 16 * found.parameters
+    assert found.step_seconds > 0
+    assert found.memory > 0
+    words = dict(found.lines())
+    assert words["batch"] == "4 pairs a step: 1 x 4"
+    assert words["negatives"].startswith("6 a view")
+    assert words["steps"] == "1000: 1000.0 times through the corpus"
+    assert words["model"].startswith("tiny one: ")
+    assert {path.name for path in tmp_path.iterdir()} == {"corpus"}  # no run folder, no log
+
+
+def test_hours_are_steps_times_seconds(run):
+    found = plan(run, steps=2)
+    assert dict(found.lines())["expected"].startswith(f"{1000 * found.step_seconds / 3600:.3g} h")
+
+
+def test_a_plan_of_two_ranks_measures_the_share_of_one(run):
+    found = plan(dataclasses.replace(run, trainer=dataclasses.replace(run.trainer, devices=2, strategy="ddp")), steps=1)
+    assert found.ranks == 2
+    assert dict(found.lines())["batch"] == "4 pairs a step: 2 x 2"
+    assert dict(found.lines())["negatives"].startswith("6 a view")  # of all ranks
+
+
+def test_places_and_parts_are_in_the_plan(run):
+    pairs = dataclasses.replace(run.pairs, places=2)
+    words = dict(plan(dataclasses.replace(run, pairs=pairs, micro_batch=3), steps=1).lines())
+    assert words["batch"] == "4 pairs a step: 1 x 4, embedded 3 at a time"
+    assert words["steps"] == "1000: 500.0 times through the corpus"
+
+
+def test_the_plan_of_a_pack_needs_no_originals(run, corpus, tmp_path):
+    folder = pack(run.dataset, str(tmp_path / "pack"))
+    for path in Path(corpus).iterdir():
+        path.unlink()
+    found = plan(dataclasses.replace(run, dataset=Packed(root=str(folder))), steps=1)
+    assert found.audio_seconds == pytest.approx(12.0)
+    assert found.disk == 12 * 16_000 * 2
+
+
+@pytest.mark.parametrize(
+    ("devices", "nodes", "ranks"), [(1, 1, 1), (2, 1, 2), ("2", 4, 8), ([0, 1, 3], 2, 6), ("auto", 1, 3)]
+)
+def test_ranks_are_counted_as_lightning_counts_them(monkeypatch, devices, nodes, ranks):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
+    assert num_ranks(TrainerConfig(devices=devices, num_nodes=nodes)) == ranks
+
+
+def test_a_batch_that_does_not_divide_is_refused_before_anything_is_measured(run):
+    with pytest.raises(InputError, match="batch_size=4 pairs do not divide among 3 processes"):
+        plan(dataclasses.replace(run, trainer=TrainerConfig(devices=3, strategy="ddp")))
