@@ -16,7 +16,7 @@ usage: musictf VERB [key=value ...]
   pretrain   raw audio -> backbone.safetensors
   probe      backbone + task + corpus -> scores beside their floors
   report     rows of many runs -> one comparison; of a sweep, which cells are missing
-  data       check, prepare: is a corpus whole; features: what the feature store holds
+  data       check, prepare: is a corpus whole; pack: decode it once for all; features: what the feature store holds
 
 examples:
   musictf demo
@@ -61,8 +61,9 @@ _PRETRAIN = """\
 usage: musictf pretrain [-m] [key=value ...]
 
 Two excerpts of each track, NT-Xent on their class tokens, nothing on the sequence tokens. Writes backbone.safetensors,
-metrics.csv and checkpoints/ to output_dir. Ctrl-C stops after the step; the same command with the same output_dir
-goes on. batch_size counts pairs over all ranks.
+metrics.csv and checkpoints/ to output_dir. Ctrl-C, SIGTERM and SIGUSR1 stop after the step (exit status 1); the same
+command with the same output_dir goes on, after a kill too. batch_size counts pairs over all ranks. dry_run=true only
+prints what the run would take, from twenty of its steps.
 
 choices:
 {choices}
@@ -70,16 +71,25 @@ choices:
 keys (default):
   max_steps=1000   batch_size=128   seed=0   splits=[train]   num_workers=1   output_dir=runs/pretrain/TIME
   objective.temperature=0.1   objective.projection=none|mlp   optim.learning_rate=1e-3   optim.warmup=0.05
-  pairs.min_distance=5   pairs.max_distance=90   front_end.normalise=none|peak
-  checkpoint.every=100   valid_every=100   log_every=10   resume=auto|never|PATH   overwrite=false
+  front_end.normalise=none|peak   valid_every=100   log_every=10   resume=auto|never|PATH   overwrite=false
   identities=full|files|none (the list of what was heard, for the leakage report)
+  micro_batch=null (pairs embedded at a time; same gradient)   activation_checkpointing=false   compile=false
+  token_dropping=0 (share of the frames that training does not look at)
+  pairs.min_distance=5   pairs.max_distance=90 (seconds)   pairs.places=1 (of a track, each other's negatives)
+  pairs.gap=4 (seconds between places)   pairs.alike=group (field that a batch shares)   pairs.weights=[..] (of corpora)
+  augment.gain_db=0   augment.polarity|noise|low_pass|high_pass|reverb|pitch=0 (chances; ranges: augment.noise_db, ..)
+  online_probe=synthetic|manifest   online_probe.root=   online_probe.every=500
+  checkpoint.every=100   checkpoint.keep_every=0   checkpoint.requeue=false (SLURM, after SIGTERM too)
+  guard.budget=0 (steps that may go wrong and are left out)   guard.spike=0 (a loss that many times the usual is wrong)
   trainer.accelerator  trainer.devices  trainer.strategy  trainer.precision  trainer.num_nodes   (Lightning's)
+  trainer.timeout_s=300 (how long processes wait for one that hangs)
   wandb.mode=auto|online|offline|disabled   wandb.project=musictf
 
 {sweeps}
 examples:
   musictf pretrain dataset=folder dataset.root=~/music max_steps=2000 output_dir=runs/mine
   musictf pretrain dataset=manifest 'dataset.root=[corpora/a,corpora/b]' model=vit1d_tiny trainer=gpu
+  musictf pretrain dataset=packed dataset.root=packs/mine batch_size=2048 micro_batch=64 dry_run=true
   musictf pretrain trainer=ddp trainer.accelerator=cpu trainer.devices=2 max_steps=20
   musictf pretrain -m seed=0,1,2 output_dir=runs/three dry_run=true
   musictf pretrain -m seed=0,1,2 output_dir=runs/three
@@ -169,7 +179,7 @@ examples:
 
 _TEXTS = {
     "demo": (_DEMO, ()),
-    "pretrain": (_PRETRAIN, ("dataset", "model", "objective", "trainer", "experiment")),
+    "pretrain": (_PRETRAIN, ("dataset", "model", "objective", "augment", "online_probe", "trainer", "experiment")),
     "probe": (_PROBE, ("task", "dataset", "model", "trainer")),
     "data": (_DATA, ("dataset", "task")),
 }

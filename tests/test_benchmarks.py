@@ -343,7 +343,8 @@ def test_every_product_of_a_step_is_noted_and_done_again(load):
     noted = step.products_of(run)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         run()
-    assert step.flop(noted) == counter.get_total_flops() == by_hand(SMALL, 3)
+    unknown_to_torch = 2 * 6**2 * SMALL.embed_dim  # the one product in place, of the loss
+    assert step.flop(noted) == counter.get_total_flops() + unknown_to_torch == by_hand(SMALL, 3)
     with FlopCounterMode(display=False) as counter:
         step.alone(noted, "cpu")()
     assert counter.get_total_flops() == step.flop(noted)
