@@ -23,7 +23,11 @@ _RANKS = ["trainer.accelerator=cpu", "trainer.strategy=ddp"]
 
 def measure(settings: Settings) -> list[Measurement]:
     """Train with one process and with two, in turn."""
-    keys = ["max_steps=4", "log_every=2", "batch_size=4"] if settings.quick else ["max_steps=16", "log_every=2"]
+    keys = (
+        ["max_steps=4", "log_every=2", "batch_size=4"]
+        if settings.quick
+        else ["max_steps=10", "log_every=2", "batch_size=64"]
+    )
     speeds: dict[int, list[float]] = {1: [], 2: []}
     with packed(settings.corpus, QUICK_TRACKS if settings.quick else TRACKS) as folder:
         for devices in ORDER[:2] if settings.quick else ORDER:

@@ -31,7 +31,7 @@ from musictf.pretraining.optim import OptimConfig
 
 TINY = ViT1DConfig(preset="vit1d_tiny")
 QUICK = ViT1DConfig(preset="vit1d_quick", depth=2, embed_dim=64, num_heads=1)
-PAIRS, QUICK_PAIRS, ROUNDS = 32, 4, 7
+PAIRS, QUICK_PAIRS, ROUNDS = 32, 4, 5
 DROPPED = 0.5
 BANDS = 128
 
@@ -185,8 +185,13 @@ def _operand(tensor: Tensor) -> Operand:
 
 def products_of(step: Step) -> list[Product]:
     """The matrix products of a step, in their order; attention in the open, so that its products can be seen."""
-    with sdpa_kernel(SDPBackend.MATH), _Notes() as notes:
-        step()
+    before = torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()
+    torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)  # in the step's precision, on any device
+    try:
+        with sdpa_kernel(SDPBackend.MATH), _Notes() as notes:
+            step()
+    finally:
+        torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(before)
     return notes.products
 
 

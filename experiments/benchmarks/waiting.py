@@ -17,7 +17,7 @@ TARGET = 0.03  # of the time
 
 def measure(settings: Settings) -> list[Measurement]:
     """Train for a while and read what the run says of itself."""
-    keys = ["max_steps=4", "log_every=2", "batch_size=4"] if settings.quick else ["max_steps=50", "log_every=5"]
+    keys = ["max_steps=4", "log_every=2", "batch_size=4"] if settings.quick else ["max_steps=20", "log_every=4"]
     with packed(settings.corpus, QUICK_TRACKS if settings.quick else TRACKS) as folder:
         return rows(pretrained(folder, THREADS, [*keys, f"trainer.accelerator={accelerator(settings.device)}"]))
 

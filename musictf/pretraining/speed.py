@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import resource
 import sys
+from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -119,5 +120,8 @@ def peak_memory(device: torch.device) -> int:
     """Bytes that this process has held at most: allocated on a CUDA device, or resident without one."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    status = Path("/proc/self/status")
+    if status.is_file():  # not getrusage, whose peak a process inherits from the one that started it
+        return 1024 * int(status.read_text().partition("VmHWM:")[2].split()[0])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak  # macOS answers bytes, Linux KiB
+    return peak if sys.platform == "darwin" else 1024 * peak  # macOS answers bytes

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import resource
+import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import lightning.pytorch as L
@@ -194,10 +195,19 @@ def test_the_profiler_comes_back_after_an_error(fit):
 
 
 def test_memory_is_the_most_this_process_has_held(monkeypatch):
-    peak = peak_memory(torch.device("cpu"))
-    assert peak == pytest.approx(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, rel=0.01)
-    assert 5e7 < peak < 1e11  # bytes: torch alone takes more than the one, and KiB would stay below it
-    monkeypatch.setattr(sys, "platform", "darwin")
-    assert peak_memory(torch.device("cpu")) == pytest.approx(peak / 1024, rel=0.01)
+    before = peak_memory(torch.device("cpu"))
+    assert 5e7 < before < 1e11  # bytes: torch alone takes more than the one, and KiB would stay below it
+    held = torch.ones(3 * before // 8)  # more than was ever free again
+    assert peak_memory(torch.device("cpu")) - before > held.nbytes / 2
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 123)
     assert peak_memory(torch.device("cuda", 0)) == 123
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/status").is_file(), reason="the peak of one process is read from Linux's /proc"
+)
+def test_memory_of_the_process_that_started_this_one_does_not_count():
+    ask = "import torch; from musictf.pretraining.speed import peak_memory; print(peak_memory(torch.device('cpu')))"
+    hold = "import subprocess, sys; held = b'x' * (2 << 30); subprocess.run([sys.executable, '-c', sys.argv[1]])"
+    done = subprocess.run([sys.executable, "-c", hold, ask], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 1.5 * 2**30
