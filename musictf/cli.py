@@ -231,12 +231,15 @@ def pretrain(run: Any) -> None:
             raise Interruption(f"{stop}; the same command with the same output_dir goes on") from None
         except Diverged as error:
             sys.exit(_complain("pretrain", str(error), 1))
-        pictures = pretraining_pictures(folder) if rank() == 0 else []
+        pictures = [path for path in pretraining_pictures(folder) if path.suffix == ".png"] if rank() == 0 else []
         for tracker in trackers:
-            tracker.log_image("training", pictures[0])
+            for picture in pictures:
+                tracker.log_image(picture.stem, picture)
             tracker.log_backbone(folder / FILE_NAME, {"max_steps": run.max_steps, "seed": run.seed})
     if rank() == 0:
-        print(f"backbone: {folder / FILE_NAME}\nmetrics:  {folder / 'metrics.csv'}\npicture:  {pictures[0]}")
+        print(
+            f"backbone: {folder / FILE_NAME}\nmetrics:  {folder / 'metrics.csv'}\npictures: {', '.join(map(str, pictures))}"
+        )
         print(f"next:     musictf probe backbone={folder} task=chord")
 
 

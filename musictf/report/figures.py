@@ -77,7 +77,7 @@ def training_curves(metrics_csv: Path, out: Path) -> list[Path]:
     Raises:
         InputError: the file holds no step or none of the meters.
     """
-    series = _read_metrics(metrics_csv)
+    series = read_metrics(metrics_csv)
     meters = [meter for meter in _METERS if any(name.split("/")[-1] == meter for name in series)]
     if not meters:
         raise InputError(f"{metrics_csv}: none of train/{', train/'.join(_METERS)}; is this the log of a pretraining?")
@@ -142,7 +142,7 @@ def save(figure: Figure, out: Path) -> list[Path]:
     return paths
 
 
-def _read_metrics(path: Path) -> dict[str, tuple[Floats, Floats]]:
+def read_metrics(path: Path) -> dict[str, tuple[Floats, Floats]]:
     """Name -> (steps, values), empty cells left out."""
     series: dict[str, list[tuple[float, float]]] = defaultdict(list)
     try:

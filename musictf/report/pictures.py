@@ -12,6 +12,7 @@ from musictf.annotations import Beats, Chords, read_beats, read_chords
 from musictf.evaluation.rows import RESULTS, Row, cell_name, read_rows
 from musictf.report.detail_figures import details_figures
 from musictf.report.figures import layer_heatmap, training_curves
+from musictf.report.online_figure import online_curves
 from musictf.report.rows import KINDS, MAJORITY, ORACLE
 from musictf.report.tracks import TrackView, track_figure
 
@@ -20,8 +21,9 @@ _FIRST_SECOND = 6.0  # beats before 5 s are not scored: show some that are
 
 
 def pretraining_pictures(folder: Path) -> list[Path]:
-    """Loss and collapse meters of a pretraining run, in its ``figures/``."""
-    return training_curves(folder / "metrics.csv", folder / "figures" / "training")
+    """Loss and collapse meters of a pretraining run, and what its online probe saw, in its ``figures/``."""
+    metrics, figures = folder / "metrics.csv", folder / "figures"
+    return training_curves(metrics, figures / "training") + online_curves(metrics, figures / "online")
 
 
 def probe_pictures(folder: Path, out: Path | None = None) -> list[Path]:

@@ -203,9 +203,7 @@ def test_memory_is_the_most_this_process_has_held(monkeypatch):
     assert peak_memory(torch.device("cuda", 0)) == 123
 
 
-@pytest.mark.skipif(
-    not Path("/proc/self/status").is_file(), reason="the peak of one process is read from Linux's /proc"
-)
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="peaks of one process: Linux's /proc")
 def test_memory_of_the_process_that_started_this_one_does_not_count():
     ask = "import torch; from musictf.pretraining.speed import peak_memory; print(peak_memory(torch.device('cpu')))"
     hold = "import subprocess, sys; held = b'x' * (2 << 30); subprocess.run([sys.executable, '-c', sys.argv[1]])"

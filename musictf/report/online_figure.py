@@ -1,0 +1,76 @@
+"""What the online probe saw while a backbone was pretrained: a panel a task, a line a layer.
+
+Conventions: the first point of every line is of the weights before the first step: the floor that training must leave.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, MaxNLocator
+
+from musictf.report.figures import BLUE, COLUMN_INCHES, GREEN, ORANGE, SKY, STYLE, VERMILLION, read_metrics, save
+from musictf.report.rows import Floats
+
+_COLOURS = (SKY, ORANGE, GREEN, BLUE, VERMILLION)
+_PANELS = {
+    "chord_accuracy": "chords (accuracy of tokens)",
+    "beat_ap": "beats (average precision)",
+    "track": "tracks (class token)",
+}
+_TRACK = {"tag_map": "tags (mAP)", "knn_accuracy": "tags by kNN", "retrieval_accuracy": "same track nearest"}
+_LAYER = re.compile(r"online/(\w+)_layer(\d+)")
+
+Series = tuple[Floats, Floats]
+
+
+def online_curves(metrics_csv: Path, out: Path) -> list[Path]:
+    """Draw the values of the online probe over the steps.
+
+    Args:
+        metrics_csv: ``metrics.csv`` of a run folder.
+        out: Where to write, without suffix.
+
+    Returns:
+        The files written, PNG and SVG; none where the run was not watched.
+    """
+    panels = _panels(read_metrics(metrics_csv))
+    if not panels:
+        return []
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(COLUMN_INCHES, 1.4 * len(panels) + 0.3), layout="constrained")
+        grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+        for axes, (title, lines) in zip(grid, panels.items(), strict=True):
+            _draw(axes, title, lines)
+        grid[-1].set_xlabel("step (optimiser updates)")
+        return save(figure, out)
+
+
+def _panels(series: Mapping[str, Series]) -> dict[str, dict[str, Series]]:
+    """Title of a panel to its lines, by name."""
+    found: dict[str, dict[str, Series]] = {title: {} for title in _PANELS.values()}
+    layers = {name: match for name in series if (match := _LAYER.fullmatch(name)) and match[1] in _PANELS}
+    for name, match in sorted(layers.items(), key=lambda item: int(item[1][2])):
+        found[_PANELS[match[1]]][f"layer {match[2]}"] = series[name]
+    for name, label in _TRACK.items():
+        if f"online/{name}" in series:
+            found[_PANELS["track"]][label] = series[f"online/{name}"]
+    return {title: lines for title, lines in found.items() if lines}
+
+
+def _draw(axes: Axes, title: str, lines: Mapping[str, Series]) -> None:
+    for index, (label, (steps, values)) in enumerate(lines.items()):
+        colour = _COLOURS[index % len(_COLOURS)]
+        style = "-" if index < len(_COLOURS) else "--"
+        axes.plot(steps, values, style, color=colour, linewidth=1.1, marker="o", markersize=2, label=label)
+    axes.set_title(title)
+    axes.margins(x=0.02, y=0.12)
+    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+    axes.legend(handlelength=1.2, loc="center left", bbox_to_anchor=(1.0, 0.5))
