@@ -237,9 +237,9 @@ def pretrain(run: Any) -> None:
                 tracker.log_image(picture.stem, picture)
             tracker.log_backbone(folder / FILE_NAME, {"max_steps": run.max_steps, "seed": run.seed})
     if rank() == 0:
-        print(
-            f"backbone: {folder / FILE_NAME}\nmetrics:  {folder / 'metrics.csv'}\npictures: {', '.join(map(str, pictures))}"
-        )
+        print(f"backbone: {folder / FILE_NAME}")
+        print(f"metrics:  {folder / 'metrics.csv'}")
+        print(f"pictures: {', '.join(map(str, pictures))}")
         print(f"next:     musictf probe backbone={folder} task=chord")
 
 
