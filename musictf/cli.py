@@ -229,8 +229,8 @@ def pretrain(run: Any) -> None:
             folder = pretraining.pretrain(run, observe, watching)
         except Interrupted as stop:
             raise Interruption(f"{stop}; the same command with the same output_dir goes on") from None
-        except Diverged as error:
-            sys.exit(_complain("pretrain", str(error), 1))
+        except Diverged as error:  # on every rank alike: one says so
+            sys.exit(_complain("pretrain", str(error), 1) if rank() == 0 else 1)
         pictures = [path for path in pretraining_pictures(folder) if path.suffix == ".png"] if rank() == 0 else []
         for tracker in trackers:
             for picture in pictures:
@@ -248,8 +248,12 @@ def _print_plan(run: Any) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from musictf.evaluation.online import Watch
+    from musictf.models.backbone import Backbone
     from musictf.pretraining.plan import plan
 
+    if run.online_probe is not None:  # refuses what a run would
+        Watch(run.online_probe, Backbone(run.model, run.front_end))
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in plan(run).lines():
         table.add_row(name, value)

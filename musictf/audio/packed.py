@@ -9,9 +9,9 @@ A pack is a folder:
     identities.jsonl.gz
 
 Conventions: samples are mono at the pack's rate; float32 waveform = integer * ``gain``. The gain is 1/32768, which
-keeps 16-bit files exactly; a recording that exceeds full scale is scaled down instead of clipped, and its gain undoes
-that. Levels are RMS in decibels of full scale. The silence map holds one byte for each whole or last quarter of a
-second: its level, rounded down to a decibel, plus 128.
+keeps 16-bit files exactly; a recording that exceeds full scale is scaled down instead of clipped, a faint one up, and
+its gain undoes that. Levels are RMS in decibels of full scale. The silence map holds one byte for each whole or last
+quarter of a second: its level, rounded down to a decibel, plus 128.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ HEADER, INDEX, SHARDS = "pack.json", "index.jsonl", "shards"
 SAMPLE_BYTES = 2
 
 _FULL_SCALE = 32768
+_FAINT = 1 / 64  # a recording whose peak lies below has fewer than ten bits of the sixteen: it is scaled up
 _CELLS_PER_SECOND = 4
 _LEVEL_ZERO = 128
 # Mean square of each byte of a silence map; the lowest stands for anything down to digital silence.
@@ -123,6 +124,8 @@ def _shard(folder: str, pack: str, number: int) -> PCM:
     """A shard, mapped once per process; forked processes share the map of their parent."""
     path = shard_path(folder, number)
     try:
+        if json.loads((Path(folder) / HEADER).read_bytes())["digest"] != pack:
+            raise InputError(f"{folder}: was packed anew since it was opened; start again")
         return np.asarray(np.memmap(path, "<i2", mode="r"))
     except (OSError, ValueError) as error:  # numpy maps neither an empty file nor half a sample
         raise InputError(f"{path}: cannot be read ({error}); copy or make the pack again") from None
@@ -173,12 +176,13 @@ def record(
         offset: Its first sample there.
         sample_rate: Samples a second.
         blocks: Gives its waveform, (N,) each, from the start; all but the last of `block_samples`. Called a second time
-            for a recording that exceeds full scale.
+            for a recording that exceeds full scale or is faint.
         peak: Its largest magnitude, where it is not that of these samples.
     """
     meter, gain = _Meter(sample_rate), 1 / _FULL_SCALE
     digest = _write(path, offset, map(meter.add, blocks()), gain)
-    if round(meter.highest * _FULL_SCALE) >= _FULL_SCALE or round(meter.lowest * _FULL_SCALE) < -_FULL_SCALE:
+    exceeds = round(meter.highest * _FULL_SCALE) >= _FULL_SCALE or round(meter.lowest * _FULL_SCALE) < -_FULL_SCALE
+    if exceeds or 0 < meter.peak < _FAINT:
         gain = meter.peak / (_FULL_SCALE - 1)
         digest = _write(path, offset, blocks(), gain)
     levels = bytes(meter.levels)

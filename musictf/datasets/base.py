@@ -41,7 +41,7 @@ class Track:
         versions: Other recordings of the same music, aligned in time with ``audio`` and of the same length;
             the second view of a contrastive pair is drawn from them where there are any.
         group: What must not be torn apart by a split (an album, a work, an artist); intervals are drawn over groups.
-        source: Name of the folder it comes from, where a corpus is joined of several.
+        source: The folder it comes from, where a corpus is joined of several.
         slots: Where its samples lie in a pack: of ``audio``, then of each of ``versions``; empty for other corpora.
         labels: Everything else that is known, by name (``tags chords beats onsets key genre instrument tempo artist``):
             a value, or an `AnnotationFile` that holds it.

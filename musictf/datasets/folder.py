@@ -55,4 +55,4 @@ class Folder(Dataset):
 def _track(root: Path, path: Path) -> Track:
     track_id = f"{root.name}/{path.relative_to(root)}"
     split = "valid" if derived_split(track_id) == "valid" else "train"
-    return Track(track_id=track_id, audio=path, split=split, group=track_id, source=root.name)
+    return Track(track_id=track_id, audio=path, split=split, group=track_id, source=str(root))

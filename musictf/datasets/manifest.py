@@ -109,7 +109,7 @@ def _track(root: Path, line: str, where: str) -> Track:
         split=split,
         versions=versions,
         group=group,
-        source=root.name,
+        source=str(root),
         labels=labels,
     )
 

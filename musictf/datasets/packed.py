@@ -48,7 +48,7 @@ class Packed(Dataset):
         found: dict[str, tuple[Track, Path]] = {}
         for pack in packs:
             for line, slots in zip(pack.lines, _slots(pack, self.url), strict=True):
-                track = _track(pack, line, slots, pack.folder.name if len(packs) > 1 else line["source"])
+                track = _track(pack, line, slots, str(pack.folder) if len(packs) > 1 else line["source"])
                 if track.track_id in found:
                     other = found[track.track_id][1]
                     raise InputError(f"track_id {track.track_id!r} occurs in {other} and in {pack.folder}")

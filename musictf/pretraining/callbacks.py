@@ -94,13 +94,17 @@ class KeepCheckpoints(L.Callback):
         every: Steps from one ``last.ckpt`` to the next.
         keep_every: Steps from one numbered checkpoint, kept for good, to the next; 0 keeps none.
         monitor: The logged value that is lowest at the best step.
-        valid_every: Steps from one validation to the next; where the value is one of training, ``every`` is used.
+        score_every: Steps from one such value to the next; it is logged at every multiple.
+
+    Attributes:
+        before_writing: Has a last look at the module; what it raises keeps the checkpoint from being written.
     """
 
-    def __init__(self, folder: Path, every: int, keep_every: int, monitor: str, valid_every: int) -> None:
+    def __init__(self, folder: Path, every: int, keep_every: int, monitor: str, score_every: int) -> None:
         self.folder, self.every, self.keep_every = folder, every, keep_every
         self.monitor, self.on_validation = monitor, monitor.startswith("valid/")
-        self.score_every = valid_every if self.on_validation else every
+        self.score_every = score_every
+        self.before_writing: Callable[[L.LightningModule], None] = lambda module: None
         self.best_score, self.best_step = math.inf, 0
         self._score = math.inf
         self._held: dict[str, Any] | None = None
@@ -145,6 +149,7 @@ class KeepCheckpoints(L.Callback):
     def _write(self, trainer: L.Trainer) -> None:
         if self._held is None:
             return
+        self.before_writing(trainer.lightning_module)
         (checkpoint, self._held), (score, self._score) = (self._held, None), (self._score, math.inf)
         step = checkpoint["global_step"]
         names = [step_name(step)] if self.keep_every and step % self.keep_every == 0 else []

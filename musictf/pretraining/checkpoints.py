@@ -13,7 +13,7 @@ import os
 import pickle
 import sys
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from typing import Any
 import lightning.pytorch as L
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from torch import Tensor
 
 from musictf.errors import InputError
 from musictf.runs import rank
@@ -130,6 +131,28 @@ def choose(resume: str, folder: Path) -> Checkpoint | None:
             file=sys.stderr,
         )
     return own
+
+
+def require_fitting(path: Path, weights: Mapping[str, Tensor], resume: str) -> None:
+    """Refuse a checkpoint of another network.
+
+    Args:
+        path: The checkpoint.
+        weights: Those that it is to replace.
+        resume: What named it.
+
+    Raises:
+        InputError: a weight is missing, unknown or of another shape.
+    """
+    stored = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
+    shapes = {name: tuple(value.shape) for name, value in weights.items()}
+    others = {name: tuple(value.shape) for name, value in stored.items()}
+    if different := sorted(name for name in shapes.keys() | others.keys() if shapes.get(name) != others.get(name)):
+        name = different[0]
+        raise InputError(
+            f"resume={resume}: {path} is of another network ({len(different)} weights differ: {name} is "
+            f"{others.get(name, 'missing')} there, {shapes.get(name, 'missing')} here); give the model it was made with"
+        )
 
 
 def agreed(trainer: L.Trainer, decide: Callable[[], Path | None]) -> Path | None:

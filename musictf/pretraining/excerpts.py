@@ -14,7 +14,9 @@ References:
 
 from __future__ import annotations
 
+import math
 import signal
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -32,6 +34,7 @@ from musictf.audio.spectrogram import LogMelConfig
 from musictf.datasets.base import Track
 from musictf.errors import InputError
 from musictf.pretraining.order import track_order
+from musictf.runs import rank
 
 Batch = dict[str, Tensor]
 
@@ -70,7 +73,9 @@ class PairConfig:
             raise InputError(f"pairs: 0 <= min_distance ({self.min_distance}) <= max_distance ({self.max_distance})")
         if self.places < 1 or self.gap < 0:
             raise InputError(f"pairs: places ({self.places}) must be at least 1 and gap ({self.gap}) not negative")
-        if any(weight <= 0 for weight in self.weights):
+        if self.silence_db != self.silence_db:
+            raise InputError("pairs.silence_db=nan is no level")
+        if any(not 0 < weight < np.inf for weight in self.weights):
             raise InputError("pairs.weights must be positive; leave a corpus out of dataset.root instead")
         if self.weights and self.alike is not None:
             raise InputError("pairs.weights and pairs.alike exclude each other: a batch is mixed or it is alike")
@@ -98,6 +103,7 @@ class Pairs(Dataset[Batch]):
         self.packed = all(track.slots for track in tracks)
         self.order = track_order(tracks, seed, max(1, batch_size // config.places), config.alike, config.weights)
         self.lengths = _lengths(tracks, front_end.sample_rate, num_samples)
+        self._say_who_has_no_places()
 
     def __getitems__(self, examples: list[int]) -> Batch:
         views = np.empty((2, len(examples), self.num_samples), np.int16 if self.packed else np.float32)
@@ -150,6 +156,20 @@ class Pairs(Dataset[Batch]):
                 return width - gap - self.num_samples, width
         return length - self.num_samples, 0
 
+    def _say_who_has_no_places(self) -> None:
+        """Tracks too short for their places make weaker negatives; where all are, there is nothing left to learn."""
+        if self.config.places == 1:
+            return
+        short = [track for index, track in enumerate(self.tracks) if not self._stretch(index)[1]]
+        words = (
+            f"{len(short)} of {len(self.tracks)} tracks are too short for pairs.places={self.config.places} with "
+            f"pairs.gap={self.config.gap}"
+        )
+        if len(short) == len(self.tracks):
+            raise InputError(f"{words}: choose fewer places or a smaller gap")
+        if short and rank() == 0:
+            print(f"{words}, {short[0].track_id} for one: their places are no negatives of each other", file=sys.stderr)
+
     def _read_view(
         self,
         index: int,
@@ -163,7 +183,9 @@ class Pairs(Dataset[Batch]):
         track, front_end = self.tracks[index], self.front_end
         if self.packed:
             slot = track.slots[recording]
-            if not always and slot.is_quiet(start, self.num_samples, self.config.silence_db):
+            # Of the waveform as the model hears it, as it is for files.
+            level = self.config.silence_db + (_decibels(slot.peak) if front_end.normalise == "peak" else 0.0)
+            if not always and slot.is_quiet(start, self.num_samples, level):
                 return False
             slot.read(start, self.num_samples, cast(PCM, out))
             gain[0] = slot.gain / max(slot.peak, _TINY) if front_end.normalise == "peak" else slot.gain
@@ -175,6 +197,10 @@ class Pairs(Dataset[Batch]):
 
     def _is_silent(self, waveform: npt.NDArray[np.generic]) -> bool:
         return bool(np.sqrt(np.mean(np.square(waveform))) < 10 ** (self.config.silence_db / 20))
+
+
+def _decibels(amplitude: float) -> float:
+    return 20 * math.log10(max(amplitude, _TINY))
 
 
 def waveforms(batch: Batch) -> Tensor:

@@ -7,7 +7,7 @@ heeds): weights and moments stay as they were, and no step waits for the host. T
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ class GuardConfig:
     def __post_init__(self) -> None:
         if self.budget < 0:
             raise InputError(f"guard.budget={self.budget} must not be negative")
-        if self.spike != 0 and self.spike <= 1:
+        if self.spike != 0 and not self.spike > 1:
             raise InputError(f"guard.spike={self.spike}: a multiple of the usual loss, above 1, or 0 for none")
 
 
@@ -89,7 +89,7 @@ class Guard(nn.Module):
             wrong = wrong | spikes | ~torch.isfinite(self._loss)
             inertia = _INERTIA * (self.num_seen > 0)
             self.mean_loss = torch.where(wrong, self.mean_loss, inertia * self.mean_loss + (1 - inertia) * self._loss)
-        self.num_seen = self.num_seen + ~wrong
+            self.num_seen = self.num_seen + ~wrong  # of the mean: a run that begins to watch later warms up then
         self.num_skipped = self.num_skipped + wrong
         self._seen.append((step + 1, torch.stack([wrong.float(), self._loss, norm.float()])))
         return wrong.float()
@@ -107,32 +107,39 @@ class GuardWatch(L.Callback):
     Args:
         path: ``bad_batches.jsonl`` of the run.
         tracks: Names of the tracks of a step, by its number.
-        every: Numbers of steps between looks: those of the log, and of the checkpoints, which forget what was not read.
+        every: Steps between looks.
     """
 
-    def __init__(self, path: Path, tracks: Callable[[int], list[str]], every: Sequence[int]) -> None:
+    def __init__(self, path: Path, tracks: Callable[[int], list[str]], every: int) -> None:
         self.path, self.tracks, self.every = path, tracks, every
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        if any(trainer.global_step % every == 0 for every in self.every):
-            self._look(pl_module)
+        if trainer.global_step % self.every == 0:
+            self.look(pl_module)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._look(pl_module)
+        self.look(pl_module)
 
-    def _look(self, module: Any) -> None:
+    def look(self, module: Any) -> None:
+        """Read what the guard saw; also before a checkpoint, which would forget it.
+
+        Raises:
+            Diverged: more steps were wrong than the budget forgives, in this process or before it.
+        """
         guard: Guard = module.guard
         bad = guard.bad_steps()
-        if not bad:
-            return
-        self._write(bad)
+        if bad:
+            self._write(bad)
         skipped, budget = int(guard.num_skipped), guard.config.budget
         if skipped > budget:
-            first = bad[0]
+            where = "".join(
+                f"step {step.number}: loss {step.loss:.4g}, gradient norm {step.gradient_norm:.4g}; "
+                for step in bad[:1]
+            )
             raise Diverged(
-                f"step {first.number}: loss {first.loss:.4g}, gradient norm {first.gradient_norm:.4g}; {skipped} steps "
-                f"were wrong and not taken, guard.budget={budget} forgives fewer ({self.path} names their tracks); "
-                "lower optim.learning_rate, leave the tracks out, or raise guard.budget"
+                f"{where}{skipped} steps were wrong and not taken, guard.budget={budget} forgives fewer "
+                f"({self.path} names their tracks); lower optim.learning_rate, leave the tracks out, "
+                "or raise guard.budget"
             )
 
     @rank_zero_only

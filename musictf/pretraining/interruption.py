@@ -20,8 +20,10 @@ from types import FrameType
 from typing import Any
 
 import lightning.pytorch as L
+from torch._dynamo.exc import TorchDynamoException
 from torch.distributed import DistError
 
+from musictf.errors import InputError
 from musictf.pretraining.callbacks import Interrupted, KeepCheckpoints, leave
 from musictf.runs import rank
 
@@ -115,9 +117,15 @@ def in_one_line(trainer: L.Trainer) -> Iterator[None]:
 
     Raises:
         Interrupted: the run can go on from its last checkpoint.
+        InputError: a file cannot be read, or nothing can be compiled here.
     """
     try:
         yield
+    except InputError as error:  # one of a loader's process comes with all it went through
+        raise InputError(str(error).rpartition("InputError: ")[2].strip()) from error
+    except TorchDynamoException as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"compile=true: {reason[:200]}; compile=false does without a compiler") from error
     except OSError as error:
         if error.errno not in _FULL:
             raise

@@ -23,6 +23,7 @@ from musictf.pretraining.meters import alignment, effective_rank, positive_negat
 from musictf.pretraining.optim import OptimConfig, adamw, cosine, learning_rate
 from musictf.pretraining.replay import Replay
 
+_SPREAD = 0x9E3779B97F4A7C15  # odd, 2**64 over the golden ratio
 _DROPPING = 1 << 10  # stream of randomness of token dropping, apart from those of the augmentations
 
 
@@ -37,7 +38,9 @@ class NTXent:
     def __post_init__(self) -> None:
         if self.projection not in {"none", "mlp"}:
             raise InputError(f"objective.projection={self.projection!r} is unknown: one of none, mlp")
-        if self.temperature <= 0:
+        if not self.widths or min(self.widths) < 1:
+            raise InputError(f"objective.widths={self.widths}: at least one width, each at least 1")
+        if not self.temperature > 0:
             raise InputError(f"objective.temperature={self.temperature} must be positive")
 
 
@@ -62,6 +65,19 @@ class StepConfig:
             raise InputError(f"micro_batch={self.micro_batch} must be at least 1 pair")
         if not 0 <= self.token_dropping < 1:
             raise InputError(f"token_dropping={self.token_dropping} must be a share in [0, 1)")
+
+
+def refuse_split_norm(projection: str, num_ranks: int, on_cpu: bool) -> None:
+    """Stop before a loss depends on how a batch is spread over processes.
+
+    Raises:
+        InputError: each of several processes would normalise its own part of a batch.
+    """
+    if num_ranks > 1 and projection == "mlp" and on_cpu:
+        raise InputError(
+            "objective.projection=mlp on several CPU processes: its BatchNorm would see each process alone; "
+            "use projection=none, or GPUs, where it is synchronised"
+        )
 
 
 class ContrastivePretraining(L.LightningModule):
@@ -98,16 +114,21 @@ class ContrastivePretraining(L.LightningModule):
         self.augment = Augment(augment or AugmentConfig(), backbone.sample_rate)
         self.guard = Guard(guard or GuardConfig())
         self.objective, self.optim, self.max_steps, self.log_every = objective, optim, max_steps, log_every
-        self.step, self.seed = step or StepConfig(), seed
+        self.step = step or StepConfig()
+        # Runs of other seeds draw from other stretches of the 64-bit numbers, whatever the seed.
+        self._offset = (seed * _SPREAD + 2**63) % 2**64 - 2**63
+        self._before: list[Tensor] = []
         encode = backbone.encoder.class_token_of_last
         self._encode: Callable[..., Tensor] = torch.compile(encode) if self.step.compile else encode
+        # By name, and now: a strategy that splits parameters over ranks makes vectors of all of them.
+        self._matrices = {name for name, parameter in self.named_parameters() if parameter.ndim > 1}
         self._replay: Replay | None = None
 
     def class_tokens(self, batch: Batch) -> Tensor:
         """Class tokens of n pairs on their way to the loss, (2n, D), the first views before the second ones."""
         batch = {name: value.to(self.device, non_blocking=True) for name, value in batch.items()}
         waveform = waveforms(batch)
-        if not self.augment.config.off:
+        if self.training and not self.augment.config.off:
             waveform = self.augment(waveform, self._seeds(batch))
         mel = self.backbone.front_end(waveform)
         kept = self._kept(mel, batch) if self.step.token_dropping and self.training else None
@@ -131,6 +152,7 @@ class ContrastivePretraining(L.LightningModule):
         return loss, found, first.detach().float(), second.detach().float()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        self._before = [buffer.clone() for buffer in self.projection.buffers()]
         size = self.step.micro_batch
         if size is not None and size < len(batch["first"]):
             self._replay = Replay(self.class_tokens, batch, size)
@@ -154,7 +176,7 @@ class ContrastivePretraining(L.LightningModule):
         self._log_meters("valid", *self.contrast(batch, Replay(self.class_tokens, batch, size).embeddings.detach()))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return adamw(self, self.optim)
+        return adamw(self, self.optim, self._matrices)
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         """Schedules as pure functions of the step, so that a resumed run cannot lose them."""
@@ -169,16 +191,14 @@ class ContrastivePretraining(L.LightningModule):
         """Clip, and let the guard tell the optimiser on the device whether this step may be taken."""
         norm = self._clipped_norm()
         optimizer.found_inf = self.guard.saw_norm(norm, self.global_step)
+        for buffer, before in zip(self.projection.buffers(), self._before, strict=True):  # statistics of batch norm
+            buffer.copy_(torch.where(optimizer.found_inf > 0, before, buffer))
         if (self.global_step + 1) % self.log_every == 0:
             self.log("train/gradient_norm", norm)
 
     def on_fit_start(self) -> None:
         """Refuse what would make the loss depend on how a batch is spread over processes."""
-        if self.trainer.world_size > 1 and self.objective.projection == "mlp" and self.device.type == "cpu":
-            raise InputError(
-                "objective.projection=mlp on several CPU processes: its BatchNorm would see each process alone; "
-                "use projection=none, or GPUs, where it is synchronised"
-            )
+        refuse_split_norm(self.objective.projection, self.trainer.world_size, self.device.type == "cpu")
 
     def _clipped_norm(self) -> Tensor:
         """Norm of all gradients before they are clipped, a scalar on the device."""
@@ -192,7 +212,7 @@ class ContrastivePretraining(L.LightningModule):
     def _seeds(self, batch: Batch) -> Tensor:
         """A number for each view, (2n,), the same wherever and whenever it is drawn."""
         examples = batch["example"]
-        return torch.cat([examples * 2, examples * 2 + 1]) + (self.seed << 40)
+        return torch.cat([examples * 2, examples * 2 + 1]) + self._offset
 
     def _kept(self, mel: Tensor, batch: Batch) -> Tensor:
         """Frames to keep, (2n, T') in ascending order."""
@@ -202,6 +222,7 @@ class ContrastivePretraining(L.LightningModule):
         return drawn.argsort(dim=1)[:, :num_kept].sort(dim=1).values
 
     def _log_meters(self, stage: str, loss: Tensor, found: Tensor, first: Tensor, second: Tensor) -> None:
+        first, second = gather(first), gather(second)  # the rank of a part is not that of the whole
         values = {
             "loss": loss.detach(),
             "accuracy": found.float().mean(),

@@ -6,6 +6,7 @@ Their peak learning rate was not found; 1.5e-4 is inferred from their minimum. O
 from __future__ import annotations
 
 import math
+from collections.abc import Set
 from dataclasses import dataclass
 
 import torch
@@ -28,18 +29,39 @@ class OptimConfig:
     gradient_clip: float = 3.0
 
     def __post_init__(self) -> None:
-        if self.learning_rate <= 0 or not 0 <= self.warmup < 1:
+        if not 0 < self.learning_rate < math.inf or not 0 <= self.warmup < 1:
             raise InputError("optim: learning_rate must be positive and warmup a share in [0, 1)")
+        if not 0 <= self.min_learning_rate <= self.learning_rate:
+            raise InputError(f"optim.min_learning_rate={self.min_learning_rate} must be from 0 to learning_rate")
+        if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1):
+            raise InputError(f"optim: beta1 ({self.beta1}) and beta2 ({self.beta2}) must be in [0, 1)")
+        if not (self.weight_decay >= 0 and self.final_weight_decay >= 0):
+            raise InputError("optim: weight_decay and final_weight_decay must not be negative")
         if not self.gradient_clip > 0:
             raise InputError(f"optim.gradient_clip={self.gradient_clip} must be positive; .inf does not clip")
 
 
-def adamw(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW over two groups: matrices with decay; biases, norms and other vectors without."""
-    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+def adamw(module: nn.Module, config: OptimConfig, matrices: Set[str] | None = None) -> torch.optim.AdamW:
+    """AdamW over two groups: matrices with decay; biases, norms and other vectors without.
+
+    Args:
+        module: What is trained.
+        config: Rates and decays.
+        matrices: Names of the parameters that decay; by default those with more than one axis.
+    """
+    parameters = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+    decaying = {name for name, parameter in parameters.items() if parameter.ndim > 1} if matrices is None else matrices
     groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay, "decays": True},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0, "decays": False},
+        {
+            "params": [parameter for name, parameter in parameters.items() if name in decaying],
+            "weight_decay": config.weight_decay,
+            "decays": True,
+        },
+        {
+            "params": [parameter for name, parameter in parameters.items() if name not in decaying],
+            "weight_decay": 0.0,
+            "decays": False,
+        },
     ]
     # Fused everywhere: one kernel a step, and the only one that can leave a step out without asking the host.
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.beta1, config.beta2), fused=True)

@@ -39,8 +39,11 @@ class Order:
         self.num_tracks, self.seed, self.groups, self.run, self.stream = num_tracks, seed, groups, run, stream
         self._pass = functools.lru_cache(maxsize=4)(self._make_pass)
 
+        # Stretches stay in step with batches: what is left over of a pass is left out of it, other tracks each time.
+        self.length = num_tracks // run * run if groups and num_tracks >= run else num_tracks
+
     def __call__(self, place: int) -> int:
-        number, position = divmod(place, self.num_tracks)
+        number, position = divmod(place, self.length)
         return int(self._pass(number)[position])
 
     def _make_pass(self, number: int) -> Indices:
@@ -48,7 +51,8 @@ class Order:
         if not self.groups:
             return generator.permutation(self.num_tracks)
         runs = [part for group in self.groups for part in _cut(generator.permutation(group), self.run)]
-        return np.concatenate([runs[index] for index in generator.permutation(len(runs))])
+        shuffled = [runs[index] for index in generator.permutation(len(runs))]
+        return np.concatenate(sorted(shuffled, key=lambda run: len(run) < self.run))  # the short ones last
 
 
 class Mixture:
@@ -67,6 +71,8 @@ class Mixture:
         # Largest remainders: the counts add up to the cycle, and no corpus is off by a whole place.
         counts = np.floor(shares * _CYCLE).astype(np.int64)
         counts[np.argsort(counts - shares * _CYCLE, kind="stable")[: _CYCLE - counts.sum()]] += 1
+        if not counts.all():
+            raise InputError(f"pairs.weights={list(weights)}: a share below one in {_CYCLE} is never drawn")
         self.counts = counts
         self._cycle = functools.lru_cache(maxsize=4)(self._make_cycle)
 
@@ -96,7 +102,7 @@ def track_order(
         seed: Source of the order.
         run: Tracks of a batch.
         alike: Field whose value the tracks of a batch share as far as they can: ``group``, or a field of the corpus.
-        weights: Share of each corpus, in the order in which the tracks name them; none: all tracks alike.
+        weights: Share of each corpus, in the order in which the tracks name them; none: each track once a pass.
 
     Raises:
         InputError: no track has the field, or there are not as many weights as corpora.
@@ -109,6 +115,8 @@ def track_order(
     if not any(values):
         known = sorted({"group", *(name for track in tracks for name in track.labels)})
         raise InputError(f"pairs.alike={alike}: no track has that field; there are {', '.join(known)}")
+    if len(set(values)) == len(values):
+        raise InputError(f"pairs.alike={alike}: every track has a value of its own, so none are alike")
     return Order(len(tracks), seed, _members(values), run)
 
 

@@ -6,6 +6,7 @@ processes have to say to each other is not in it.
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from musictf.datasets.base import Track
 from musictf.errors import InputError
 from musictf.models.backbone import Backbone
 from musictf.pretraining.callbacks import MetricsFile
+from musictf.pretraining.module import refuse_split_norm
 from musictf.pretraining.run import PretrainRun, contrastive_module, make_trainer, pair_module, training_tracks
 from musictf.pretraining.speed import peak_memory
 from musictf.runs import TrainerConfig
@@ -44,6 +46,7 @@ class Plan:
         step_seconds: One optimisation step, measured.
         memory: Most that this process has held, measured; without a GPU all of Python is in it.
         device: Where it was measured.
+        skipped: Measured steps that went wrong.
     """
 
     run: PretrainRun
@@ -56,6 +59,7 @@ class Plan:
     step_seconds: float
     memory: int
     device: str
+    skipped: int
 
     def lines(self) -> list[tuple[str, str]]:
         """The plan in words: what, and how much."""
@@ -70,15 +74,17 @@ class Plan:
             ("steps", f"{run.max_steps}: {run.max_steps * slots / self.tracks:.1f} times through the corpus"),
             ("memory", f"{_size(self.memory)} measured, of which weights and optimiser {_size(self.state)}"),
             ("step", f"{self.step_seconds:.3g} s measured on {self.device}, one rank alone"),
+            *([("attention", f"{self.skipped} of the measured steps had no finite gradient")] if self.skipped else []),
             ("expected", f"{run.max_steps * self.step_seconds / 3600:.3g} h, if ranks do not wait for each other"),
         ]
 
 
 class _Stopwatch(L.Callback):
-    """When each step ended."""
+    """When each step ended, and how many went wrong."""
 
     def __init__(self) -> None:
         self.ends: list[float] = []
+        self.skipped = 0
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         if pl_module.device.type == "cuda":
@@ -99,9 +105,12 @@ def plan(run: PretrainRun, steps: int = STEPS) -> Plan:
     ranks = num_ranks(run.trainer)
     if run.batch_size % ranks:
         raise InputError(f"batch_size={run.batch_size} pairs do not divide among {ranks} processes")
-    tracks, _ = training_tracks(run)
+    tracks, valid = training_tracks(run)
     L.seed_everything(run.seed, verbose=False)
     backbone = Backbone(run.model, run.front_end)
+    pair_module(run, backbone, tracks, valid)  # refuses what a run would
+    on_cpu = run.trainer.accelerator == "cpu" or not torch.cuda.is_available()
+    refuse_split_norm(run.objective.projection, ranks, on_cpu)
     watch = _Stopwatch()
     device = _measure(run, backbone, tracks, ranks, watch, steps)
     return Plan(
@@ -115,19 +124,30 @@ def plan(run: PretrainRun, steps: int = STEPS) -> Plan:
         step_seconds=(watch.ends[-1] - watch.ends[WARM_UP - 1]) / steps,
         memory=peak_memory(device),
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads",
+        skipped=watch.skipped,
     )
 
 
 def num_ranks(trainer: TrainerConfig) -> int:
-    """Processes that a configuration of the Trainer starts, over all nodes."""
-    devices = trainer.devices
+    """Processes that a configuration of the Trainer starts, over all nodes.
+
+    Raises:
+        InputError: ``trainer.devices`` says nothing that Lightning would understand.
+    """
+    devices = [entry for entry in trainer.devices.split(",") if entry] if _lists(trainer.devices) else trainer.devices
     if isinstance(devices, list):
         own = len(devices)
     elif str(devices) in {"-1", "auto"}:
-        own = max(1, torch.cuda.device_count())
+        own = 1 if trainer.accelerator == "cpu" else max(1, torch.cuda.device_count())
     else:
-        own = int(devices)
+        own = int(devices) if str(devices).isdecimal() else 0
+    if own < 1:
+        raise InputError(f"trainer.devices={trainer.devices}: a number from 1, a list such as [0,1], or auto")
     return own * trainer.num_nodes
+
+
+def _lists(devices: Any) -> bool:
+    return isinstance(devices, str) and "," in devices
 
 
 def _measure(
@@ -135,11 +155,14 @@ def _measure(
 ) -> torch.device:
     """Make the steps; returns the device they were made on."""
     alone = replace(run.trainer, devices=1, num_nodes=1, strategy="auto")
-    own = replace(run, batch_size=run.batch_size // ranks, trainer=alone, max_steps=WARM_UP + steps, resume="never")
+    own = copy.copy(run)  # not validated anew: the share of a rank is no batch of its own
+    own.batch_size, own.trainer, own.max_steps, own.resume = run.batch_size // ranks, alone, WARM_UP + steps, "never"
     data = pair_module(own, backbone, tracks, [])
+    module = contrastive_module(own, backbone)
     with tempfile.TemporaryDirectory(prefix="musictf-plan-") as folder:
         trainer = make_trainer(own, data, Path(folder), MetricsFile(Path(folder) / "metrics.csv"), [watch])
-        trainer.fit(contrastive_module(own, backbone), datamodule=data)
+        trainer.fit(module, datamodule=data)
+    watch.skipped = int(module.guard.num_skipped)
     return trainer.strategy.root_device
 
 

@@ -27,7 +27,7 @@ from musictf.errors import InputError
 from musictf.models.backbone import FILE_NAME, Backbone, save_backbone
 from musictf.models.vit1d import ViT1DConfig
 from musictf.pretraining.callbacks import KeepCheckpoints, MetricsFile, Sink
-from musictf.pretraining.checkpoints import VerifiedCheckpointIO, agreed, choose, read_checkpoint
+from musictf.pretraining.checkpoints import VerifiedCheckpointIO, agreed, choose, read_checkpoint, require_fitting
 from musictf.pretraining.excerpts import PairConfig, PairModule, Pairs
 from musictf.pretraining.guard import FILE_NAME as BAD_BATCHES
 from musictf.pretraining.guard import GuardConfig, GuardWatch
@@ -105,13 +105,7 @@ class PretrainRun:
         for name in ("max_steps", "log_every", "valid_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)} must be at least 1")
-        if self.trainer.accumulate_grad_batches != 1:
-            raise InputError(
-                f"trainer.accumulate_grad_batches={self.trainer.accumulate_grad_batches}: accumulated gradients add no "
-                "negatives to a contrast; set batch_size to the pairs you want and micro_batch to those that fit"
-            )
-        if self.trainer.precision in {"16-mixed", "16-true", "16", "bf16-true"}:
-            raise InputError(f"trainer.precision={self.trainer.precision} loses the contrast: bf16-mixed or 32-true")
+        self._refuse_trainer()
         if self.batch_size % self.pairs.places:
             raise InputError(f"batch_size={self.batch_size} is not a multiple of pairs.places={self.pairs.places}")
         self.step_config()
@@ -121,6 +115,24 @@ class PretrainRun:
             raise InputError(f"identities={self.identities!r} is unknown: one of {', '.join(LEVELS)}, none")
         if unknown := set(self.splits) - set(SPLITS):
             raise InputError(f"splits: {', '.join(sorted(unknown))} unknown: any of {', '.join(SPLITS)}")
+
+    def _refuse_trainer(self) -> None:
+        """What Lightning's Trainer can do, and a contrast cannot bear."""
+        trainer = self.trainer
+        if trainer.accumulate_grad_batches != 1:
+            raise InputError(
+                f"trainer.accumulate_grad_batches={trainer.accumulate_grad_batches}: accumulated gradients add no "
+                "negatives to a contrast; set batch_size to the pairs you want and micro_batch to those that fit"
+            )
+        if trainer.precision in {"16-mixed", "16-true", "16", "bf16-true"}:
+            raise InputError(f"trainer.precision={trainer.precision} loses the contrast: bf16-mixed or 32-true")
+        if str(trainer.strategy).startswith("fsdp"):
+            # Each rank holds a part of the weights, and these look at them outside of the pass that joins the parts.
+            wanted = {"micro_batch": self.micro_batch, "online_probe": self.online_probe}
+            found = [name for name, value in wanted.items() if value is not None]
+            found += ["trainer.precision"] * (trainer.precision != "32-true")
+            if found:
+                raise InputError(f"trainer.strategy={trainer.strategy} does without {', '.join(found)}; ddp has all")
 
     def step_config(self) -> StepConfig:
         """How a step is computed."""
@@ -202,8 +214,11 @@ def _fit(
     own = folder / "checkpoints"
     metrics = MetricsFile(folder / "metrics.csv", sinks)
     monitor = "train/loss" if data.valid is None else "valid/loss"
-    watch = GuardWatch(folder / BAD_BATCHES, data.tracks_of_step, (run.log_every, run.checkpoint.every))
-    keeper = KeepCheckpoints(own, run.checkpoint.every, run.checkpoint.keep_every, monitor, run.valid_every)
+    watch = GuardWatch(folder / BAD_BATCHES, data.tracks_of_step, run.log_every)
+    logged = -(-run.checkpoint.every // run.log_every) * run.log_every  # values of training: where there are any
+    score_every = logged if data.valid is None else run.valid_every
+    keeper = KeepCheckpoints(own, run.checkpoint.every, run.checkpoint.keep_every, monitor, score_every)
+    keeper.before_writing = watch.look
     stop = StopCleanly(keeper, run.log_every, run.checkpoint.requeue)
     callbacks: list[L.Callback] = [keeper, watch, Speedometer(run.max_steps, run.batch_size, run.log_every), *others]
     callbacks.append(stop)
@@ -216,6 +231,8 @@ def _fit(
     follow_launcher()
     with in_one_line(trainer):
         checkpoint = agreed(trainer, lambda: _checkpoint(run.resume, own))
+    if checkpoint is not None:
+        require_fitting(checkpoint, module.state_dict(), run.resume)
     metrics.forget_after(0 if checkpoint is None else _global_step(checkpoint))
     with warnings.catch_warnings(), stop.listening(), in_one_line(trainer):
         # Lightning advises more loader workers than a small machine has cores, and dislikes an unending loader.
@@ -328,5 +345,6 @@ def _provenance(run: PretrainRun, tracks: list[Track], steps: int) -> dict[str, 
         "pairs": dataclasses.asdict(run.pairs),
         "augment": dataclasses.asdict(run.augment),
         "token_dropping": run.token_dropping,
+        "resume": run.resume,
         **provenance(),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import lightning.pytorch as L
 import pytest
@@ -14,7 +15,7 @@ from musictf.errors import InputError
 from musictf.models.backbone import Backbone, load_backbone
 from musictf.models.vit1d import ViT1DConfig
 from musictf.pretraining.excerpts import PairConfig
-from musictf.pretraining.guard import BadStep, Diverged, Guard, GuardConfig
+from musictf.pretraining.guard import BadStep, Diverged, Guard, GuardConfig, GuardWatch
 from musictf.pretraining.module import ContrastivePretraining, NTXent
 from musictf.pretraining.run import CheckpointConfig, PretrainRun, pretrain
 from musictf.runs import TrainerConfig, read_status
@@ -140,3 +141,41 @@ def test_without_a_threshold_only_what_is_not_finite_is_wrong():
 def test_settings_that_mean_nothing_are_refused(keys, words):
     with pytest.raises(InputError, match=words):
         GuardConfig(**keys)
+
+
+def test_a_checkpoint_does_not_forget_a_wrong_step(run, poison, tmp_path):
+    """It is written between two looks at the log: without one of its own it would come to be past the failure."""
+    poison({3: float("nan")})
+    between = dataclasses.replace(run, log_every=6, checkpoint=CheckpointConfig(every=6, keep_every=3))
+    with pytest.raises(Diverged, match="step 3"):
+        pretrain(between)
+    assert not list((tmp_path / "run").glob("checkpoints/step-*"))
+    assert [bad["step"] for bad in bad_batches(tmp_path / "run")] == [3]
+
+
+def test_a_budget_that_was_spent_before_a_restart_is_spent(tmp_path):
+    module = SimpleNamespace(guard=Guard(GuardConfig(budget=1)))
+    module.guard.num_skipped += 2
+    with pytest.raises(Diverged, match="2 steps were wrong"):
+        GuardWatch(tmp_path / "bad.jsonl", lambda step: [], 10).look(module)
+
+
+def test_the_statistics_of_batch_norm_do_not_move_in_a_wrong_step(run, monkeypatch):
+    embed = ContrastivePretraining.class_tokens
+
+    def broken(self, batch):
+        return embed(self, batch) * (float("nan") if self.global_step == 1 else 1.0)
+
+    monkeypatch.setattr(ContrastivePretraining, "class_tokens", broken)
+    objective = NTXent(projection="mlp", widths=[8, 4])
+    folder = pretrain(dataclasses.replace(run, objective=objective, guard=GuardConfig(budget=1), log_every=1))
+    state = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert state["projection.1.num_batches_tracked"] == 5
+    assert state["projection.1.running_mean"].isfinite().all()
+
+
+def test_watching_for_spikes_may_begin_later():
+    *_, (_, guard) = judged(GuardConfig(), [4.0] * 60)
+    guard.config = GuardConfig(spike=2.0)
+    guard.saw_loss(torch.tensor(4.0))
+    assert guard.saw_norm(torch.tensor(1.0), 60) == 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import soundfile
@@ -122,7 +124,7 @@ def test_another_rate_than_the_packs_is_refused(packed):
 
 def test_the_tracks_of_a_step_are_those_of_its_batch(corpus):
     tracks = Folder(root=str(corpus)).all_tracks()
-    pairs = Pairs(tracks, PairConfig(**NEAR, places=2), LogMelConfig(), LENGTH, 0, batch_size=4)
+    pairs = Pairs(tracks, PairConfig(**NEAR, places=2, gap=0.5), LogMelConfig(), LENGTH, 0, batch_size=4)
     names = PairModule(pairs, None, 4, 0).tracks_of_step(3)
     assert names == [pairs.track_of(example).track_id for example in range(8, 12)]
 
@@ -139,3 +141,35 @@ def test_the_tracks_of_a_step_are_those_of_its_batch(corpus):
 def test_pairs_that_cannot_be_are_refused(keys, words):
     with pytest.raises(InputError, match=words):
         PairConfig(**keys)
+
+
+def test_a_corpus_whose_tracks_have_no_places_is_refused_and_a_part_of_it_is_told(ramp, capsys):
+    config = PairConfig(**NEAR, places=4, gap=2.0)
+    with pytest.raises(InputError, match=r"1 of 1 tracks are too short for pairs\.places=4"):
+        Pairs([ramp(5, "short")], config, LogMelConfig(), LENGTH, 0)
+    Pairs([ramp(5, "short"), ramp(30, "long")], config, LogMelConfig(), LENGTH, 0)
+    assert "1 of 2 tracks are too short" in capsys.readouterr().err
+
+
+def test_the_shortest_packed_version_bounds_the_pair(tmp_path, white_noise):
+    (tmp_path / "in").mkdir()
+    for name, seconds in (("a", 10), ("b", 1)):
+        soundfile.write(tmp_path / "in" / f"{name}.wav", white_noise(seconds * RATE), RATE)
+    long, short = Packed(root=str(pack(Folder(root=str(tmp_path / "in")), str(tmp_path / "out")))).all_tracks()
+    both = dataclasses.replace(long, versions=(short.audio,), slots=(*long.slots, *short.slots))
+    pairs = Pairs([both], PairConfig(**NEAR), LogMelConfig(), LENGTH, seed=0)
+    assert pairs.lengths == [RATE]
+    assert pairs.__getitems__(list(range(20)))["first"].any()
+
+
+def test_silence_is_judged_alike_in_files_and_packs(tmp_path, white_noise):
+    """A quiet recording that the model hears at full level is no silence."""
+    (tmp_path / "in").mkdir()
+    soundfile.write(tmp_path / "in" / "a.wav", white_noise(20 * RATE, level=5e-5), RATE, subtype="FLOAT")
+    soundfile.write(tmp_path / "in" / "b.wav", white_noise(20 * RATE, 1, level=5e-5), RATE, subtype="FLOAT")
+    corpus, config = Folder(root=str(tmp_path / "in")), PairConfig(**NEAR)
+    slots = Packed(root=str(pack(corpus, str(tmp_path / "out")))).all_tracks()
+    front_end = LogMelConfig(normalise="peak")
+    plain, fast = (Pairs(tracks, config, front_end, LENGTH, seed=3) for tracks in (corpus.all_tracks(), slots))
+    one, other = (waveforms(pairs.__getitems__(list(range(8)))) for pairs in (plain, fast))
+    torch.testing.assert_close(other, one, rtol=0, atol=1e-3)

@@ -13,7 +13,7 @@ from musictf.datasets.packed import Packed
 from musictf.errors import InputError
 from musictf.models.vit1d import ViT1DConfig
 from musictf.pretraining.excerpts import PairConfig
-from musictf.pretraining.module import NTXent
+from musictf.pretraining.module import ContrastivePretraining, NTXent
 from musictf.pretraining.plan import num_ranks, plan
 from musictf.pretraining.run import PretrainRun
 from musictf.runs import TrainerConfig
@@ -67,7 +67,7 @@ def test_a_plan_of_two_ranks_measures_the_share_of_one(run):
 
 
 def test_places_and_parts_are_in_the_plan(run):
-    pairs = dataclasses.replace(run.pairs, places=2)
+    pairs = dataclasses.replace(run.pairs, places=2, gap=0.5)
     words = dict(plan(dataclasses.replace(run, pairs=pairs, micro_batch=3), steps=1).lines())
     assert words["batch"] == "4 pairs a step: 1 x 4, embedded 3 at a time"
     assert words["steps"] == "1000: 500.0 times through the corpus"
@@ -82,8 +82,37 @@ def test_the_plan_of_a_pack_needs_no_originals(run, corpus, tmp_path):
     assert found.disk == 12 * 16_000 * 2
 
 
+@pytest.mark.parametrize("devices", [0, "many", -2])
+def test_devices_that_are_none_are_refused(devices):
+    with pytest.raises(InputError, match=f"trainer.devices={devices}"):
+        num_ranks(TrainerConfig(devices=devices))
+
+
+def test_the_share_of_a_rank_is_what_is_measured(run, monkeypatch):
+    sizes = set()
+    step = ContrastivePretraining.training_step
+
+    def spy(self, batch, batch_idx):
+        sizes.add(len(batch["first"]))
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(ContrastivePretraining, "training_step", spy)
+    two = dataclasses.replace(run.trainer, devices=2, strategy="ddp")
+    # Four places of a track: a batch of one rank is no multiple of them, and need not be.
+    pairs = dataclasses.replace(run.pairs, places=4, gap=0.0)
+    short = dataclasses.replace(run.model, max_frames=4)
+    plan(dataclasses.replace(run, trainer=two, pairs=pairs, model=short), steps=1)
+    assert sizes == {2}
+
+
+def test_what_a_run_would_refuse_its_plan_refuses(run):
+    two = dataclasses.replace(run.trainer, devices=2, strategy="ddp")
+    with pytest.raises(InputError, match="several CPU processes"):
+        plan(dataclasses.replace(run, trainer=two, objective=NTXent(projection="mlp")))
+
+
 @pytest.mark.parametrize(
-    ("devices", "nodes", "ranks"), [(1, 1, 1), (2, 1, 2), ("2", 4, 8), ([0, 1, 3], 2, 6), ("auto", 1, 3)]
+    ("devices", "nodes", "ranks"), [(1, 1, 1), (2, 1, 2), ("2", 4, 8), ([0, 1, 3], 2, 6), ("0,1", 1, 2), ("auto", 1, 3)]
 )
 def test_ranks_are_counted_as_lightning_counts_them(monkeypatch, devices, nodes, ranks):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 3)

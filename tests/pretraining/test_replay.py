@@ -190,3 +190,19 @@ def test_what_cannot_work_is_refused_before_anything_runs(keys, words):
     with pytest.raises(InputError, match=words):
         RUN(**keys)
     assert dataclasses.asdict(StepConfig())["micro_batch"] is None
+
+
+def test_validation_is_not_augmented(batch):
+    plain = ContrastivePretraining(Backbone(MODEL), NTXent(), OptimConfig(), 1, 1).eval()
+    noisy = ContrastivePretraining(plain.backbone, NTXent(), OptimConfig(), 1, 1, augment=NOISY).eval()
+    assert torch.equal(noisy.class_tokens(batch), plain.class_tokens(batch))
+
+
+@pytest.mark.parametrize("seed", [0, 1, 20_240_101, 2**63 - 1])
+def test_any_seed_draws_its_own(batch, seed):
+    def seeds(value):
+        module = ContrastivePretraining(Backbone(MODEL), NTXent(), OptimConfig(), 1, 1, seed=value)
+        return set(module._seeds(batch).tolist())
+
+    assert len(seeds(seed)) == 2 * NUM_PAIRS
+    assert not seeds(seed) & seeds(seed // 2 + 7)

@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+import soundfile
 import torch
 import yaml
 
@@ -18,13 +19,13 @@ from musictf.datasets.folder import Folder
 from musictf.datasets.identity import read_identities
 from musictf.datasets.manifest import Manifest
 from musictf.errors import InputError
-from musictf.models.backbone import load_backbone
+from musictf.models.backbone import Backbone, load_backbone
 from musictf.models.vit1d import ViT1DConfig
 from musictf.pretraining.callbacks import Interrupted, MetricsFile
 from musictf.pretraining.excerpts import PairConfig
 from musictf.pretraining.module import NTXent
 from musictf.pretraining.optim import cosine, learning_rate
-from musictf.pretraining.run import CheckpointConfig, PretrainRun, _write_identities, pretrain
+from musictf.pretraining.run import CheckpointConfig, PretrainRun, _write_identities, pair_module, pretrain
 from musictf.runs import FinishedRun, TrainerConfig, file_digest, read_status
 
 NUM_STEPS = 6
@@ -292,3 +293,33 @@ def test_a_missing_checkpoint_or_split_is_refused(run, tmp_path):
         pretrain(dataclasses.replace(run, resume=str(tmp_path / "nowhere")))
     with pytest.raises(InputError, match="no track in test"):
         pretrain(dataclasses.replace(run, splits=["test"]))
+
+
+def test_a_checkpoint_of_another_network_is_refused_in_one_line(run, straight, tmp_path):
+    other = dataclasses.replace(run, model=dataclasses.replace(run.model, embed_dim=32), resume=str(straight))
+    with pytest.raises(InputError, match=r"is of another network \(\d+ weights differ") as caught:
+        pretrain(other)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_broken_file_that_a_loader_process_meets_is_one_line(run, corpus):
+    waveform = soundfile.read(corpus / "track1.wav")[0]
+    waveform[:] = float("nan")
+    soundfile.write(corpus / "track1.wav", waveform, 16_000, subtype="FLOAT")
+    with pytest.raises(InputError, match=r"track1\.wav: holds NaN") as caught:
+        pretrain(dataclasses.replace(run, num_workers=1, identities="files"))
+    assert "\n" not in str(caught.value)
+    assert "Traceback" not in str(caught.value)
+
+
+@pytest.mark.parametrize("keys", [{"micro_batch": 2}, {"online_probe": object()}])
+def test_what_fsdp_cannot_do_is_refused(run, keys):
+    sharded = dataclasses.replace(run.trainer, strategy="fsdp")
+    with pytest.raises(InputError, match=f"fsdp does without {next(iter(keys))}; ddp has all"):
+        dataclasses.replace(run, trainer=sharded, **keys)
+
+
+def test_validation_hears_other_excerpts_than_training(run, tmp_path):
+    tracks = run.dataset.all_tracks()
+    data = pair_module(run, Backbone(run.model), tracks, tracks)
+    assert not torch.equal(data.train[0]["first"], data.valid[0]["first"])
