@@ -13,6 +13,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from musictf.datasets.folder import Folder
+from musictf.models.vit1d import ViT1DConfig
+from musictf.pretraining.excerpts import PairConfig
+from musictf.pretraining.module import NTXent
+from musictf.pretraining.run import CheckpointConfig, PretrainRun
+from musictf.runs import TrainerConfig
+
 NUM_STEPS = 6
 TIMING = re.compile("second|hour|wait|time|memory|mfu|flops", re.IGNORECASE)  # columns that no two runs share
 KEYS = [
@@ -129,4 +136,23 @@ def kit():
 
     return types.SimpleNamespace(
         keys=keys, metrics=metrics, load=load, differences=differences, same=assert_same_run, NUM_STEPS=NUM_STEPS
+    )
+
+
+@pytest.fixture
+def run(corpus, tmp_path):
+    """Six steps of four pairs with a model of one block."""
+    return PretrainRun(
+        dataset=Folder(root=str(corpus)),
+        model=ViT1DConfig(depth=1, embed_dim=16, num_heads=2, max_frames=16),
+        objective=NTXent(),
+        trainer=TrainerConfig(accelerator="cpu", enable_progress_bar=False),
+        pairs=PairConfig(min_distance=0.5, max_distance=2.0),
+        checkpoint=CheckpointConfig(every=2),
+        max_steps=NUM_STEPS,
+        batch_size=4,
+        splits=["train", "valid"],
+        num_workers=0,
+        log_every=1,
+        output_dir=str(tmp_path / "run"),
     )

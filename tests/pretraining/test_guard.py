@@ -10,33 +10,18 @@ import lightning.pytorch as L
 import pytest
 import torch
 
-from musictf.datasets.folder import Folder
 from musictf.errors import InputError
 from musictf.models.backbone import Backbone, load_backbone
-from musictf.models.vit1d import ViT1DConfig
-from musictf.pretraining.excerpts import PairConfig
 from musictf.pretraining.guard import BadStep, Diverged, Guard, GuardConfig, GuardWatch
 from musictf.pretraining.module import ContrastivePretraining, NTXent
-from musictf.pretraining.run import CheckpointConfig, PretrainRun, pretrain
-from musictf.runs import TrainerConfig, read_status
+from musictf.pretraining.run import CheckpointConfig, pretrain
+from musictf.runs import read_status
 
 
 @pytest.fixture
-def run(corpus, tmp_path):
-    return PretrainRun(
-        dataset=Folder(root=str(corpus)),
-        model=ViT1DConfig(depth=1, embed_dim=16, num_heads=2, max_frames=16),
-        objective=NTXent(),
-        trainer=TrainerConfig(accelerator="cpu", enable_progress_bar=False),
-        pairs=PairConfig(min_distance=0.5, max_distance=2.0),
-        checkpoint=CheckpointConfig(every=2),
-        max_steps=6,
-        batch_size=4,
-        splits=["train", "valid"],
-        num_workers=0,
-        log_every=2,
-        output_dir=str(tmp_path / "run"),
-    )
+def run(run):
+    """The guard looks every second step."""
+    return dataclasses.replace(run, log_every=2)
 
 
 @pytest.fixture

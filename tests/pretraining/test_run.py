@@ -15,39 +15,16 @@ import soundfile
 import torch
 import yaml
 
-from musictf.datasets.folder import Folder
 from musictf.datasets.identity import read_identities
 from musictf.datasets.manifest import Manifest
 from musictf.errors import InputError
 from musictf.models.backbone import Backbone, load_backbone
-from musictf.models.vit1d import ViT1DConfig
 from musictf.pretraining.callbacks import Interrupted, MetricsFile
-from musictf.pretraining.excerpts import PairConfig
-from musictf.pretraining.module import NTXent
 from musictf.pretraining.optim import cosine, learning_rate
-from musictf.pretraining.run import CheckpointConfig, PretrainRun, _write_identities, pair_module, pretrain
-from musictf.runs import FinishedRun, TrainerConfig, file_digest, read_status
+from musictf.pretraining.run import _write_identities, pair_module, pretrain
+from musictf.runs import FinishedRun, file_digest, read_status
 
 NUM_STEPS = 6
-
-
-@pytest.fixture
-def run(corpus, tmp_path):
-    """Six steps of four pairs with a model of one block."""
-    return PretrainRun(
-        dataset=Folder(root=str(corpus)),
-        model=ViT1DConfig(depth=1, embed_dim=16, num_heads=2, max_frames=16),
-        objective=NTXent(),
-        trainer=TrainerConfig(accelerator="cpu", enable_progress_bar=False),
-        pairs=PairConfig(min_distance=0.5, max_distance=2.0),
-        checkpoint=CheckpointConfig(every=2),
-        max_steps=NUM_STEPS,
-        batch_size=4,
-        splits=["train", "valid"],
-        num_workers=0,
-        log_every=1,
-        output_dir=str(tmp_path / "run"),
-    )
 
 
 @pytest.fixture
