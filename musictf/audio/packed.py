@@ -124,7 +124,8 @@ def _shard(folder: str, pack: str, number: int) -> PCM:
     """A shard, mapped once per process; forked processes share the map of their parent."""
     path = shard_path(folder, number)
     try:
-        if json.loads((Path(folder) / HEADER).read_bytes())["digest"] != pack:
+        header = Path(folder) / HEADER
+        if header.is_file() and json.loads(header.read_bytes())["digest"] != pack:
             raise InputError(f"{folder}: was packed anew since it was opened; start again")
         return np.asarray(np.memmap(path, "<i2", mode="r"))
     except (OSError, ValueError) as error:  # numpy maps neither an empty file nor half a sample

@@ -152,7 +152,7 @@ def test_rows_do_not_touch_each_other(shift, white_noise):
     before[4] = torch.from_numpy(tone(440.0, 1.0))
     together = shift(before, CENTS)
     order = torch.tensor([6, 3, 0, 1, 5, 2, 4])
-    torch.testing.assert_close(shift(before[order], CENTS[order]), together[order], atol=1e-5, rtol=0)
+    torch.testing.assert_close(shift(before[order], CENTS[order]), together[order], atol=1e-4, rtol=0)
     for row in range(len(CENTS)):
         alone = shift(before[row : row + 1], CENTS[row : row + 1])[0]
-        torch.testing.assert_close(alone, together[row], atol=1e-5, rtol=0)
+        torch.testing.assert_close(alone, together[row], atol=1e-4, rtol=0)
