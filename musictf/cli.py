@@ -240,7 +240,8 @@ def pretrain(run: Any) -> None:
         print(f"backbone: {folder / FILE_NAME}")
         print(f"metrics:  {folder / 'metrics.csv'}")
         print(f"pictures: {', '.join(map(str, pictures))}")
-        print(f"next:     musictf probe backbone={folder} task=chord")
+        own = "" if run.dataset.name == "synthetic" else " dataset=manifest dataset.root=FOLDER_WITH_CHORDS"
+        print(f"next:     musictf probe backbone={folder} task=chord{own}")
 
 
 def _print_plan(run: Any) -> None:

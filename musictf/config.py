@@ -67,6 +67,12 @@ def compose(verb: str, overrides: Sequence[str] = ()) -> Any:
             return typed(config, verb, choices)
         except (HydraException, OmegaConfBaseException) as error:
             raise InputError(_explanation(error, verb, overrides)) from None
+        except ValueError as error:  # Hydra's word for a choice that is no name
+            if "Config group override" not in str(error):
+                raise
+            wrong = next((o for o in overrides if o.split("=")[0] in groups() and _is_no_name(o)), "a group")
+            names = ", ".join(groups().get(wrong.split("=")[0], []))
+            raise InputError(f"{wrong} is not a choice: one of {names}") from None
 
 
 def parsed(schema: type, overrides: Sequence[str], verb: str) -> Any:
@@ -162,6 +168,11 @@ def _explanation(error: Exception, verb: str, overrides: Sequence[str]) -> str:
     return f"{full_key}: {text}" if full_key and full_key not in text else text
 
 
+def _is_no_name(override: str) -> bool:
+    value = override.partition("=")[2]
+    return value.lower() in {"true", "false"} or re.fullmatch(r"[-\d.e]+", value) is not None
+
+
 def _unknown_key(key: str, verb: str, overrides: Sequence[str]) -> str:
     """Says what is near a key that does not exist, or what its section holds."""
     chosen = [override for override in overrides if override.split("=")[0] in groups()]
@@ -172,6 +183,9 @@ def _unknown_key(key: str, verb: str, overrides: Sequence[str]) -> str:
     near = difflib.get_close_matches(name, siblings, n=1, cutoff=0.7)
     if near:
         return f"unknown key {key!r}, did you mean {siblings[near[0]]!r}?"
+    if section in groups() and not any(override.startswith(f"{section}=") for override in chosen):
+        names = ", ".join(groups()[section])
+        return f"unknown key {key!r}: choose {section}=... first, one of {names}"
     if section and siblings:
         return f"unknown key {key!r}: known are {', '.join(siblings.values())}"
     return f"unknown key {key!r}: see musictf {verb} --help"

@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
@@ -132,7 +132,7 @@ def open_run(folder: Path, config: Mapping[str, Any], overwrite: bool = False, v
     """
     overwrite = overwrite and int(os.environ.get("SLURM_RESTART_COUNT", 0)) == 0
     if read_status(folder).get("status") == "finished" and not overwrite:  # said by every rank, or none waits
-        _refuse_other_config(folder, config, "a finished run")
+        _refuse_other_config(folder, config, "a finished run", RESUMABLE - {"max_steps"})
         raise FinishedRun(f"{folder} is finished already; nothing was changed (overwrite=true starts afresh)")
     lock = None
     if rank() == 0:
@@ -237,7 +237,7 @@ def _claim(folder: Path, config: Mapping[str, Any], overwrite: bool, verb: str) 
         if overwrite:
             shutil.rmtree(folder)
         elif any((folder / name).exists() for name in ("checkpoints", "heads", "results.jsonl")):
-            _refuse_other_config(folder, config, "an unfinished run")
+            _refuse_other_config(folder, config, "an unfinished run", RESUMABLE)
     folder.mkdir(parents=True, exist_ok=True)
 
 
@@ -247,14 +247,20 @@ def _is_blank(folder: Path) -> bool:
     return all(name.startswith(".") and name.endswith(".tmp") for name in names)
 
 
-def _refuse_other_config(folder: Path, config: Mapping[str, Any], what: str) -> None:
+def _refuse_other_config(folder: Path, config: Mapping[str, Any], what: str, may_differ: Set[str]) -> None:
     path = folder / "config.yaml"
     before = yaml.safe_load(path.read_text()) if path.is_file() else {}
-    changed = [key for key in before if key not in RESUMABLE and before[key] != config.get(key)]
+    changed = [key for key in before if key not in may_differ and before[key] != config.get(key)]
     if changed:
         raise InputError(
             f"{folder} holds {what} with other values of {', '.join(changed)}; "
             "give the same values, another output_dir=, or overwrite=true"
+        )
+    if before.get("max_steps") != config.get("max_steps"):
+        print(
+            f"{folder} was begun with max_steps={before.get('max_steps')}: its schedules go on as those of "
+            f"max_steps={config.get('max_steps')}, with a step in between",
+            file=sys.stderr,
         )
 
 

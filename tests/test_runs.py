@@ -186,7 +186,12 @@ def test_a_finished_run_of_other_values_is_no_answer(tmp_path):
         open_run(tmp_path / "run", {"task": "beat", "max_steps": 5}, verb="probe"),
     ):
         pass
-    with pytest.raises(FinishedRun), open_run(tmp_path / "run", {"task": "chord", "max_steps": 9}, verb="probe"):
+    with (
+        pytest.raises(InputError, match="holds a finished run with other values of max_steps"),
+        open_run(tmp_path / "run", {"task": "chord", "max_steps": 9}, verb="probe"),
+    ):
+        pass
+    with pytest.raises(FinishedRun), open_run(tmp_path / "run", {"task": "chord", "max_steps": 5}, verb="probe"):
         pass
 
 

@@ -151,6 +151,7 @@ def save_backbone(backbone: Backbone, path: str | Path, provenance: dict[str, An
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     save_file(weights, str(temporary), metadata={"musictf": json.dumps(description)})
+    temporary.chmod(0o644)  # safetensors keeps it from everybody else
     os.replace(temporary, path)
 
 

@@ -70,7 +70,9 @@ class PairConfig:
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_distance <= self.max_distance:
-            raise InputError(f"pairs: 0 <= min_distance ({self.min_distance}) <= max_distance ({self.max_distance})")
+            raise InputError(
+                f"pairs.min_distance={self.min_distance} must be from 0 to pairs.max_distance={self.max_distance}"
+            )
         if self.places < 1 or self.gap < 0:
             raise InputError(f"pairs: places ({self.places}) must be at least 1 and gap ({self.gap}) not negative")
         if self.silence_db != self.silence_db:
@@ -321,7 +323,7 @@ def _lengths(tracks: Sequence[Track], sample_rate: int, num_samples: int) -> lis
         raise InputError(
             f"{len(short)} of {len(tracks)} tracks are too short for an excerpt of "
             f"{num_samples / sample_rate:.1f} s ({names}): leave them out of the corpus "
-            "(folder: dataset.exclude=[PATTERN])"
+            "(dataset.exclusions=FILE; folder: dataset.exclude=[PATTERN])"
         )
     return lengths
 

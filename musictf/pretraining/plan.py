@@ -20,6 +20,7 @@ from musictf.audio.io import audio_info
 from musictf.datasets.base import Track
 from musictf.errors import InputError
 from musictf.models.backbone import Backbone
+from musictf.pretraining.bar import Bar
 from musictf.pretraining.callbacks import MetricsFile
 from musictf.pretraining.module import refuse_split_norm
 from musictf.pretraining.run import PretrainRun, contrastive_module, make_trainer, pair_module, training_tracks
@@ -70,12 +71,13 @@ class Plan:
             ("data on disk", _size(self.disk)),
             ("model", f"{run.model.preset}: {self.parameters / 1e6:.2f} M parameters"),
             ("batch", f"{run.batch_size} pairs a step: {self.ranks} x {own}{_parts(run, own)}"),
-            ("negatives", f"{2 * run.batch_size - 2} a view, less those of its own track"),
+            ("negatives", f"{2 * run.batch_size - 2} a view, less those of its own {_mates(run, self.tracks)}"),
+            ("switches", _switches(run)),
             ("steps", f"{run.max_steps}: {run.max_steps * slots / self.tracks:.1f} times through the corpus"),
             ("memory", f"{_size(self.memory)} measured, of which weights and optimiser {_size(self.state)}"),
             ("step", f"{self.step_seconds:.3g} s measured on {self.device}, one rank alone"),
             *([("attention", f"{self.skipped} of the measured steps had no finite gradient")] if self.skipped else []),
-            ("expected", f"{run.max_steps * self.step_seconds / 3600:.3g} h, if ranks do not wait for each other"),
+            ("expected", _time(run.max_steps * self.step_seconds) + ", without waiting for ranks" * (self.ranks > 1)),
         ]
 
 
@@ -123,7 +125,7 @@ def plan(run: PretrainRun, steps: int = STEPS) -> Plan:
         ranks=ranks,
         step_seconds=(watch.ends[-1] - watch.ends[WARM_UP - 1]) / steps,
         memory=peak_memory(device),
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads",
+        device=_name(device),
         skipped=watch.skipped,
     )
 
@@ -160,7 +162,8 @@ def _measure(
     data = pair_module(own, backbone, tracks, [])
     module = contrastive_module(own, backbone)
     with tempfile.TemporaryDirectory(prefix="musictf-plan-") as folder:
-        trainer = make_trainer(own, data, Path(folder), MetricsFile(Path(folder) / "metrics.csv"), [watch])
+        callbacks: list[L.Callback] = [watch, *([Bar(1)] if own.trainer.enable_progress_bar else [])]
+        trainer = make_trainer(own, data, Path(folder), MetricsFile(Path(folder) / "metrics.csv"), callbacks)
         trainer.fit(module, datamodule=data)
     watch.skipped = int(module.guard.num_skipped)
     return trainer.strategy.root_device
@@ -180,6 +183,39 @@ def _bytes(track: Track) -> int:
 
 def _parts(run: PretrainRun, own: int) -> str:
     return f", embedded {min(run.micro_batch, own)} at a time" if run.micro_batch else ""
+
+
+def _mates(run: PretrainRun, num_tracks: int) -> str:
+    """What the views of a batch have in common that are no negatives of each other."""
+    copies = run.batch_size / run.pairs.places / num_tracks
+    mates = "place of a track" if run.pairs.places > 1 else "track"
+    return mates + (f" ({num_tracks} tracks: each comes about {copies:.1f} times in a batch)" if copies > 1 else "")
+
+
+def _switches(run: PretrainRun) -> str:
+    """What differs from the plain recipe in how a step is made."""
+    found = {
+        f"precision {run.trainer.precision}": True,
+        f"{run.pairs.places} places of a track": run.pairs.places > 1,
+        f"batches alike in {run.pairs.alike}": run.pairs.alike is not None,
+        f"token dropping {run.token_dropping:g}": run.token_dropping > 0,
+        "augmented": not run.augment.off,
+        "compiled": run.compile,
+        "activation checkpointing": run.activation_checkpointing,
+    }
+    return ", ".join(words for words, is_so in found.items() if is_so)
+
+
+def _time(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{torch.get_num_threads()} CPU thread{'s' * (torch.get_num_threads() > 1)}"
 
 
 def _size(num_bytes: int) -> str:

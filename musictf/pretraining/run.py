@@ -14,7 +14,6 @@ import lightning.pytorch as L
 import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
 
 from musictf.audio.augment import AugmentConfig
@@ -26,6 +25,7 @@ from musictf.datasets.packed import packed_identities
 from musictf.errors import InputError
 from musictf.models.backbone import FILE_NAME, Backbone, save_backbone
 from musictf.models.vit1d import ViT1DConfig
+from musictf.pretraining.bar import Bar
 from musictf.pretraining.callbacks import KeepCheckpoints, MetricsFile, Sink
 from musictf.pretraining.checkpoints import VerifiedCheckpointIO, agreed, choose, read_checkpoint, require_fitting
 from musictf.pretraining.excerpts import PairConfig, PairModule, Pairs
@@ -223,16 +223,18 @@ def _fit(
     callbacks: list[L.Callback] = [keeper, watch, Speedometer(run.max_steps, run.batch_size, run.log_every), *others]
     callbacks.append(stop)
     if run.trainer.enable_progress_bar:
-        callbacks.append(TQDMProgressBar(refresh_rate=run.log_every))
+        callbacks.append(Bar(run.log_every))
     try:
         trainer = make_trainer(run, data, folder, metrics, callbacks)
-    except (MisconfigurationException, ValueError) as error:
-        raise InputError(f"trainer: {str(error).splitlines()[0]}") from error
+    except (MisconfigurationException, TypeError, ValueError) as error:
+        raise InputError(f"trainer: {str(error).splitlines()[0]} (trainer=cpu needs no GPU)") from error
     follow_launcher()
     with in_one_line(trainer):
         checkpoint = agreed(trainer, lambda: _checkpoint(run.resume, own))
     if checkpoint is not None:
         require_fitting(checkpoint, module.state_dict(), run.resume)
+        if (done := _global_step(checkpoint)) > run.max_steps:
+            raise InputError(f"resume={run.resume}: {checkpoint} is at step {done}, beyond max_steps={run.max_steps}")
     metrics.forget_after(0 if checkpoint is None else _global_step(checkpoint))
     with warnings.catch_warnings(), stop.listening(), in_one_line(trainer):
         # Lightning advises more loader workers than a small machine has cores, and dislikes an unending loader.
@@ -249,9 +251,11 @@ def make_trainer(
     """Lightning's Trainer as a run uses it."""
     settings = dataclasses.asdict(run.trainer)
     timeout = timedelta(seconds=settings.pop("timeout_s"))
-    with_timeout = {"ddp": DDPStrategy, "fsdp": FSDPStrategy}
-    if run.trainer.strategy in with_timeout:
-        settings["strategy"] = with_timeout[run.trainer.strategy](timeout=timeout)
+    if run.trainer.strategy == "ddp":
+        # Buffers are constants, counts that agree, and statistics that GPUs synchronise: nothing to send every step.
+        settings["strategy"] = DDPStrategy(timeout=timeout, broadcast_buffers=False)
+    if run.trainer.strategy == "fsdp":
+        settings["strategy"] = FSDPStrategy(timeout=timeout)
     trainer = L.Trainer(
         **settings,
         # BatchNorm of an MLP head over all ranks, as the loss is; on CPUs torch has none, and the module refuses.

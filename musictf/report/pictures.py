@@ -23,6 +23,8 @@ _FIRST_SECOND = 6.0  # beats before 5 s are not scored: show some that are
 def pretraining_pictures(folder: Path) -> list[Path]:
     """Loss and collapse meters of a pretraining run, and what its online probe saw, in its ``figures/``."""
     metrics, figures = folder / "metrics.csv", folder / "figures"
+    if not metrics.is_file():  # too short to have logged anything
+        return []
     return training_curves(metrics, figures / "training") + online_curves(metrics, figures / "online")
 
 
