@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import safetensors
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from musictf.audio.spectrogram import LogMel, LogMelConfig
@@ -150,8 +150,8 @@ def save_backbone(backbone: Backbone, path: str | Path, provenance: dict[str, An
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    save_file(weights, str(temporary), metadata={"musictf": json.dumps(description)})
-    temporary.chmod(0o644)  # safetensors keeps it from everybody else
+    # Not save_file, which keeps the file from everybody but its owner.
+    temporary.write_bytes(save(weights, metadata={"musictf": json.dumps(description)}))
     os.replace(temporary, path)
 
 

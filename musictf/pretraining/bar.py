@@ -27,7 +27,8 @@ class Bar(TQDMProgressBar):
         self._begin(trainer)
 
     def on_exception(self, *args: Any) -> None:
-        self.train_progress_bar.close()  # so that what is said next has a line of its own
+        if self._train_progress_bar is not None:  # what ends a run before its first step comes sooner than the bar
+            self._train_progress_bar.close()  # so that what is said next has a line of its own
 
     def get_metrics(self, *args: Any) -> dict[str, int | str | float | dict[str, float]]:
         """Loss and accuracy of the batch, and what share of the time went by waiting for data."""

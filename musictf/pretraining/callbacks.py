@@ -109,7 +109,6 @@ class KeepCheckpoints(L.Callback):
         self._score = math.inf
         self._held: dict[str, Any] | None = None
         self._is_last = False
-        self._step = 0
 
     def state_dict(self) -> dict[str, Any]:
         return {"best_score": self.best_score, "best_step": self.best_step}
@@ -126,9 +125,7 @@ class KeepCheckpoints(L.Callback):
         self._held = self._held or trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        step, before, self._step = trainer.global_step, self._step, trainer.global_step
-        if step == before:  # a part of a step
-            return
+        step = trainer.global_step
         due = [every for every in (self.every, self.keep_every, self.score_every) if every and step % every == 0]
         if due or step == trainer.max_steps:
             self.hold(trainer)

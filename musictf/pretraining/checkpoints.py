@@ -133,8 +133,8 @@ def choose(resume: str, folder: Path) -> Checkpoint | None:
     return own
 
 
-def require_fitting(path: Path, weights: Mapping[str, Tensor], resume: str) -> None:
-    """Refuse a checkpoint of another network.
+def require_fitting(path: Path, weights: Mapping[str, Tensor], resume: str) -> int:
+    """Refuse a checkpoint of another network; answers with its step.
 
     Args:
         path: The checkpoint.
@@ -144,28 +144,34 @@ def require_fitting(path: Path, weights: Mapping[str, Tensor], resume: str) -> N
     Raises:
         InputError: a weight is missing, unknown or of another shape.
     """
-    stored = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
+    content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     shapes = {name: tuple(value.shape) for name, value in weights.items()}
-    others = {name: tuple(value.shape) for name, value in stored.items()}
+    others = {name: tuple(value.shape) for name, value in content["state_dict"].items()}
     if different := sorted(name for name in shapes.keys() | others.keys() if shapes.get(name) != others.get(name)):
         name = different[0]
         raise InputError(
             f"resume={resume}: {path} is of another network ({len(different)} weights differ: {name} is "
             f"{others.get(name, 'missing')} there, {shapes.get(name, 'missing')} here); give the model it was made with"
         )
+    return int(content["global_step"])
 
 
-def agreed(trainer: L.Trainer, decide: Callable[[], Path | None]) -> Path | None:
-    """The decision of rank 0, on every rank: the others might look at a folder that it is putting in order."""
+def agreed(trainer: L.Trainer, decide: Callable[[], Checkpoint | None]) -> Path | None:
+    """What rank 0 goes on from, on every rank: the others might look at a folder that it is putting in order."""
+
+    def path() -> Path | None:
+        found = decide()
+        return None if found is None else found.path
+
     if trainer.world_size == 1:
-        return decide()
+        return path()
     if rank() > 0 and _CHOICE in os.environ:  # started by rank 0, after it had decided
         return Path(os.environ[_CHOICE]) if os.environ[_CHOICE] else None
     strategy = trainer.strategy
     if trainer._accelerator_connector.cluster_environment.creates_processes_externally:
         strategy.setup_environment()  # Lightning would do it in `fit`, and finds it done
-        return strategy.broadcast(decide() if rank() == 0 else None)
-    choice = decide()
+        return strategy.broadcast(path() if rank() == 0 else None)
+    choice = path()
     os.environ[_CHOICE] = str(choice or "")
     return choice
 

@@ -75,7 +75,7 @@ class PairConfig:
             )
         if self.places < 1 or self.gap < 0:
             raise InputError(f"pairs: places ({self.places}) must be at least 1 and gap ({self.gap}) not negative")
-        if self.silence_db != self.silence_db:
+        if math.isnan(self.silence_db):
             raise InputError("pairs.silence_db=nan is no level")
         if any(not 0 < weight < np.inf for weight in self.weights):
             raise InputError("pairs.weights must be positive; leave a corpus out of dataset.root instead")
@@ -304,7 +304,7 @@ class PairModule(L.LightningDataModule):
 
 
 def _collated(batch: Any) -> Any:
-    """A batch comes whole; one that pages into another process is not copied twice."""
+    """A batch comes whole: there is nothing to put together."""
     return batch
 
 

@@ -50,7 +50,6 @@ class StopCleanly(L.Callback):
         self.requeue_signals = {signal.SIGUSR1, signal.SIGTERM} if requeue else {signal.SIGUSR1}
         self.asked: int | None = None
         self._stopping = self._requeues = False
-        self._step = 0
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -74,8 +73,7 @@ class StopCleanly(L.Callback):
             signal.signal(number, self._ask)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        step, before, self._step = trainer.global_step, self._step, trainer.global_step
-        if step == before or (trainer.world_size > 1 and step % self.agree_every):
+        if trainer.world_size > 1 and trainer.global_step % self.agree_every:
             return
         if _any_rank(trainer, self.asked is not None):
             self._requeues = _any_rank(trainer, self.asked in self.requeue_signals)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-Batch = dict[str, Tensor]
+from musictf.pretraining.excerpts import Batch
 
 
 class Replay:

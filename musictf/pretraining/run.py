@@ -27,7 +27,7 @@ from musictf.models.backbone import FILE_NAME, Backbone, save_backbone
 from musictf.models.vit1d import ViT1DConfig
 from musictf.pretraining.bar import Bar
 from musictf.pretraining.callbacks import KeepCheckpoints, MetricsFile, Sink
-from musictf.pretraining.checkpoints import VerifiedCheckpointIO, agreed, choose, read_checkpoint, require_fitting
+from musictf.pretraining.checkpoints import VerifiedCheckpointIO, agreed, choose, require_fitting
 from musictf.pretraining.excerpts import PairConfig, PairModule, Pairs
 from musictf.pretraining.guard import FILE_NAME as BAD_BATCHES
 from musictf.pretraining.guard import GuardConfig, GuardWatch
@@ -230,12 +230,11 @@ def _fit(
         raise InputError(f"trainer: {str(error).splitlines()[0]} (trainer=cpu needs no GPU)") from error
     follow_launcher()
     with in_one_line(trainer):
-        checkpoint = agreed(trainer, lambda: _checkpoint(run.resume, own))
-    if checkpoint is not None:
-        require_fitting(checkpoint, module.state_dict(), run.resume)
-        if (done := _global_step(checkpoint)) > run.max_steps:
-            raise InputError(f"resume={run.resume}: {checkpoint} is at step {done}, beyond max_steps={run.max_steps}")
-    metrics.forget_after(0 if checkpoint is None else _global_step(checkpoint))
+        checkpoint = agreed(trainer, lambda: choose(run.resume, own))
+    done = 0 if checkpoint is None else require_fitting(checkpoint, module.state_dict(), run.resume)
+    if done > run.max_steps:
+        raise InputError(f"resume={run.resume}: {checkpoint} is at step {done}, beyond max_steps={run.max_steps}")
+    metrics.forget_after(done)
     with warnings.catch_warnings(), stop.listening(), in_one_line(trainer):
         # Lightning advises more loader workers than a small machine has cores, and dislikes an unending loader.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
@@ -324,15 +323,6 @@ def pair_module(run: PretrainRun, backbone: Backbone, train: list[Track], valid:
         run.num_workers,
         run.micro_batch is not None,
     )
-
-
-def _checkpoint(resume: str, own: Path) -> Path | None:
-    chosen = choose(resume, own)
-    return None if chosen is None else chosen.path
-
-
-def _global_step(checkpoint: Path) -> int:
-    return read_checkpoint(checkpoint).step
 
 
 def _provenance(run: PretrainRun, tracks: list[Track], steps: int) -> dict[str, Any]:

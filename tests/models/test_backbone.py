@@ -181,3 +181,9 @@ def test_files_of_other_kinds_are_refused(path, tmp_path):
         with pytest.raises(InputError, match=reason) as caught:
             load_backbone(tmp_path / name)
         assert name in str(caught.value)
+
+
+def test_a_backbone_can_be_read_by_whom_the_user_lets_read(tmp_path):
+    (tmp_path / "other").touch()
+    save_backbone(Backbone(ViT1DConfig(depth=1, embed_dim=16, num_heads=2)), tmp_path / "backbone.safetensors")
+    assert (tmp_path / "backbone.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode

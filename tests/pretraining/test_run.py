@@ -10,6 +10,7 @@ import signal
 from contextlib import nullcontext
 from pathlib import Path
 
+import lightning.pytorch as L
 import pytest
 import soundfile
 import torch
@@ -300,3 +301,13 @@ def test_validation_hears_other_excerpts_than_training(run, tmp_path):
     tracks = run.dataset.all_tracks()
     data = pair_module(run, Backbone(run.model), tracks, tracks)
     assert not torch.equal(data.train[0]["first"], data.valid[0]["first"])
+
+
+def test_a_run_that_ends_before_its_first_step_says_why_under_a_bar_too(run):
+    class Refuses(L.Callback):
+        def on_fit_start(self, trainer, pl_module):
+            raise InputError("online_probe.root: no labels")
+
+    barred = dataclasses.replace(run, trainer=dataclasses.replace(run.trainer, enable_progress_bar=True))
+    with pytest.raises(InputError, match="no labels"):
+        pretrain(barred, callbacks=[Refuses()])
