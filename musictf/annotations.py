@@ -1,4 +1,4 @@
-"""What people wrote down about a track: chords, beats and onsets, and the text files that hold them.
+"""What people wrote down about a track: chords, beats, onsets and sections, and the text files that hold them.
 
 Conventions: times in seconds from the start of the track; intervals ascending, without overlap; chord labels in
 Harte syntax as `mir_eval.chord` reads them; a beat's position counts from 1, the downbeat, within its bar.
@@ -40,6 +40,14 @@ class Chords:
 
 
 @dataclass(frozen=True)
+class Sections:
+    """The form of a track: intervals (n, 2) in seconds, a letter or name each; equal names sound alike."""
+
+    intervals: Seconds
+    labels: list[str]
+
+
+@dataclass(frozen=True)
 class Beats:
     """Beat times (n,) in seconds and, where bars are annotated, positions (n,) with 1 = downbeat."""
 
@@ -62,10 +70,10 @@ def read_chords(path: str | Path, overlaps: str = "refuse") -> Chords:
     Raises:
         InputError: a line does not parse, an interval runs backwards, or two intervals overlap.
     """
-    return assemble_chords(_chord_rows(path), path, overlaps)
+    return assemble_chords(_interval_rows(path), path, overlaps)
 
 
-def _chord_rows(path: str | Path) -> Iterable[ChordRow]:
+def _interval_rows(path: str | Path) -> Iterable[ChordRow]:
     for number, line in numbered_lines(path):
         fields = line.split(maxsplit=2)
         if len(fields) != 3:
@@ -179,6 +187,31 @@ def read_onsets(path: str | Path) -> Seconds:
 def write_onsets(path: str | Path, onsets: Seconds) -> None:
     """Write onset times with microseconds, one a line."""
     Path(path).write_text("".join(f"{time:.6f}\n" for time in onsets))
+
+
+def read_sections(path: str | Path) -> Sections:
+    """Sections of a ``.lab`` file: ``start end name`` a line, seconds, ascending; gaps belong to no section.
+
+    Raises:
+        InputError: a line does not parse, or an interval runs backwards or into the one before.
+    """
+    intervals: list[tuple[float, float]] = []
+    labels: list[str] = []
+    for where, start, end, label in _interval_rows(path):
+        _check_time(end, where)
+        if end <= start or (intervals and start < intervals[-1][1] - ROUNDING_SECONDS):
+            raise InputError(f"{where}: sections must ascend without overlap; this one lasts from {start} to {end} s")
+        intervals.append((start, end))
+        labels.append(label)
+    if not labels:
+        raise InputError(f"{path}: holds no section; leave 'sections' out of the manifest for a track without them")
+    return Sections(np.array(intervals, dtype=np.float64), labels)
+
+
+def write_sections(path: str | Path, sections: Sections) -> None:
+    """Write a ``.lab`` file with microseconds."""
+    rows = zip(sections.intervals, sections.labels, strict=True)
+    Path(path).write_text("".join(f"{start:.6f}\t{end:.6f}\t{label}\n" for (start, end), label in rows))
 
 
 def read_tempo(path: str | Path) -> float:

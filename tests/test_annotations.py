@@ -9,6 +9,7 @@ import pytest
 from musictf.annotations import (
     Beats,
     Chords,
+    Sections,
     assemble_beats,
     assemble_chords,
     key_name,
@@ -16,9 +17,11 @@ from musictf.annotations import (
     read_beats,
     read_chords,
     read_onsets,
+    read_sections,
     read_tempo,
     write_beats,
     write_chords,
+    write_sections,
 )
 from musictf.errors import InputError
 
@@ -219,3 +222,26 @@ def test_milliseconds_are_not_taken_for_seconds(tmp_path, read, text):
     path.write_text(text)
     with pytest.raises(InputError, match=r"a.txt:\d: 31000.0 s is no time in a recording"):
         read(path)
+
+
+def test_sections_survive_the_round_trip(tmp_path):
+    sections = Sections(np.array([[0.5, 10.25], [12.0, 20.0]]), ["A", "verse 2"])
+    write_sections(tmp_path / "a.lab", sections)
+    again = read_sections(tmp_path / "a.lab")
+    assert np.array_equal(again.intervals, sections.intervals)
+    assert again.labels == sections.labels
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("0 5 A\n4 6 B\n", ":2: sections must ascend"),
+        ("3 2 A\n", ":1: sections"),
+        ("", "holds no section"),
+        ("0 A\n", ":1"),
+    ],
+)
+def test_sections_that_are_none_are_refused(tmp_path, text, reason):
+    (tmp_path / "a.lab").write_text(text)
+    with pytest.raises(InputError, match=reason):
+        read_sections(tmp_path / "a.lab")

@@ -1,8 +1,8 @@
 """Bring your own data: a folder with ``manifest.jsonl``, one track a line.
 
     {"track_id": "a1", "audio": "audio/a1.flac", "split": "train", "tags": ["piano"], "chords": "chords/a1.lab",
-     "beats": "beats/a1.beats", "onsets": "onsets/a1.txt", "key": "C major", "genre": "rock", "instrument": "piano",
-     "tempo": 120.0, "artist": "...", "group": "...", "license": "..."}
+     "beats": "beats/a1.beats", "onsets": "onsets/a1.txt", "sections": "sections/a1.lab", "key": "C major",
+     "genre": "rock", "instrument": "piano", "tempo": 120.0, "artist": "...", "group": "...", "license": "..."}
 
 Conventions: only ``track_id`` and ``audio`` are needed; unknown fields are kept as labels; paths are relative to the
 folder; ``versions`` may list other recordings of the same music, aligned in time. A track without ``split`` gets
@@ -17,12 +17,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from musictf.annotations import read_beats, read_chords, read_onsets
+from musictf.annotations import read_beats, read_chords, read_onsets, read_sections
 from musictf.datasets.base import SPLITS, AnnotationFile, Dataset, Track, derived_split, roots
 from musictf.errors import InputError
 
 # Fields that name a file; all others hold their value.
-READERS: dict[str, Callable[[Path], Any]] = {"chords": read_chords, "beats": read_beats, "onsets": read_onsets}
+READERS: dict[str, Callable[[Path], Any]] = {
+    "chords": read_chords,
+    "beats": read_beats,
+    "onsets": read_onsets,
+    "sections": read_sections,
+}
 
 
 @dataclass(kw_only=True)

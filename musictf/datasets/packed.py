@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from musictf.annotations import read_beats, read_chords, read_onsets
+from musictf.annotations import read_beats, read_chords, read_onsets, read_sections
 from musictf.audio.packed import Pack, Slot, pack_slots, read_pack
 from musictf.audio.streamed import streamed_slots
 from musictf.datasets.base import AnnotationFile, Dataset, Track, roots
@@ -20,7 +20,12 @@ from musictf.errors import InputError
 from musictf.runs import cache_folder
 
 # Forms of annotations in a pack, by suffix: those of a manifest.
-READERS: dict[str, Callable[[Path], Any]] = {".lab": read_chords, ".beats": read_beats, ".txt": read_onsets}
+READERS: dict[str, Callable[[Path], Any]] = {
+    ".lab": read_chords,
+    ".beats": read_beats,
+    ".sections": read_sections,
+    ".txt": read_onsets,
+}
 
 
 @dataclass(kw_only=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from musictf.annotations import Beats, Chords, write_beats, write_chords, write_onsets
+from musictf.annotations import Beats, Chords, Sections, write_beats, write_chords, write_onsets, write_sections
 from musictf.audio.io import audio_info
 from musictf.audio.packed import SAMPLE_BYTES
 from musictf.datasets.base import AnnotationFile, Track
@@ -63,15 +63,16 @@ def look_at(folder: Path, number: int, track: Track, sample_rate: int) -> Look:
 
 
 def _keep_annotation(folder: Path, number: int, name: str, value: Any, look: Look) -> None:
-    """An annotation that has a file, in a file of the pack's own; what is no chords, beats or onsets as a label."""
-    suffix = {Chords: ".lab", Beats: ".beats", np.ndarray: ".txt"}.get(type(value))
+    """An annotation that has a file, in a file of the pack's own; what is none of these kinds as a label."""
+    suffix = {Chords: ".lab", Beats: ".beats", Sections: ".sections", np.ndarray: ".txt"}.get(type(value))
     if suffix is None:
         look.labels[name] = value
         return
     look.files[name] = f"annotations/{name}/{number:06d}{suffix}"
     path = folder / look.files[name]
     path.parent.mkdir(parents=True, exist_ok=True)
-    write: Any = {".lab": write_chords, ".beats": write_beats, ".txt": write_onsets}[suffix]
+    writers = {".lab": write_chords, ".beats": write_beats, ".sections": write_sections, ".txt": write_onsets}
+    write: Any = writers[suffix]
     write(path, value)
 
 

@@ -6,8 +6,8 @@ clipped there, as in any file of whole numbers: a gain of +6 dB on a recording t
 Rendering holds one whole recording in memory, with several spectrograms of it for pitch and stretch.
 
 Conventions: a pitch shift moves roots of chords, the tonic of the key and the pitch of single notes, spelt with sharps;
-a time stretch moves times of chords, beats and onsets and the tempo; every other label stays. Labels in files stay in
-files, and change as they are read.
+a time stretch moves times of chords, beats, onsets and sections and the tempo; every other label stays. Labels in files
+stay in files, and change as they are read.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ import soundfile
 from rich.console import Console
 from rich.progress import track as progress
 
-from musictf.annotations import PITCH_CLASSES, Beats, Chords, Seconds
+from musictf.annotations import PITCH_CLASSES, Beats, Chords, Seconds, Sections
 from musictf.audio.io import audio_info, read_excerpt
 from musictf.audio.perturb import Perturbation, perturbation
 from musictf.datasets.base import AnnotationFile, Track
@@ -135,6 +135,11 @@ def stretched_onsets(onsets: Seconds, rate: float) -> Seconds:
     return np.asarray(onsets, dtype=np.float64) / rate
 
 
+def stretched_sections(sections: Sections, rate: float) -> Sections:
+    """Sections of a recording ``rate`` times as fast."""
+    return Sections(sections.intervals / rate, sections.labels)
+
+
 def stretched_tempo(tempo: float, rate: float) -> float:
     """Tempo, in beats per minute, of a recording ``rate`` times as fast.
 
@@ -158,6 +163,7 @@ LABELS: dict[str, dict[str, Callable[[Any, float], Any]]] = {
         "chords": stretched_chords,
         "beats": stretched_beats,
         "onsets": stretched_onsets,
+        "sections": stretched_sections,
         "tempo": stretched_tempo,
         "tempo_bpm": stretched_tempo,
     },

@@ -41,8 +41,16 @@ def corpus(tmp_path, white_noise):
     (folder / "a.beats").write_text("0.123456\t1\n0.6\t2\n")
     (folder / "b.beats").write_text("")
     (folder / "a.txt").write_text("0.1\n0.25\n")
+    (folder / "a.sections.lab").write_text("0 0.5 A\n0.5 1.25 B 2\n")
     lines = [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
-    lines[0] |= {"chords": "a.lab", "beats": "a.beats", "onsets": "a.txt", "tags": ["ä", "b"], "artist": "Ann"}
+    lines[0] |= {
+        "sections": "a.sections.lab",
+        "chords": "a.lab",
+        "beats": "a.beats",
+        "onsets": "a.txt",
+        "tags": ["ä", "b"],
+        "artist": "Ann",
+    }
     lines[0] |= {"tempo": 120.5, "key": "C major", "mood": {"x": 1}, "versions": ["b.wav"]}
     lines[1] |= {"beats": "b.beats", "split": "valid"}
     (folder / "manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -76,6 +84,8 @@ def test_annotations_are_in_the_pack_and_the_corpus_may_go(tmp_path, corpus, pac
     np.testing.assert_array_equal(first.annotation("beats").times, expected["beats"].times)
     np.testing.assert_array_equal(first.annotation("beats").positions, [1, 2])
     np.testing.assert_array_equal(first.annotation("onsets"), expected["onsets"])
+    assert first.annotation("sections").labels == ["A", "B 2"]
+    np.testing.assert_array_equal(first.annotation("sections").intervals, [[0, 0.5], [0.5, 1.25]])
     assert len(second.annotation("beats").times) == 0
     assert third.annotation("beats") is None
     assert first.slots[0].read(0, 100).any()

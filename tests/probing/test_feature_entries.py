@@ -14,6 +14,7 @@ from musictf.datasets.base import Track
 from musictf.errors import InputError
 from musictf.models.controls import CONTROLS, MelBackbone, random_backbone
 from musictf.models.vit1d import ViT1DConfig
+from musictf.probing import cutting
 from musictf.probing import features as module
 from musictf.probing.features import FeatureConfig, extract
 from musictf.probing.store import is_intact
@@ -102,7 +103,7 @@ def test_features_of_another_extractor_version_are_never_used(backbone, wav, pas
     track = wav()
     with monkeypatch.context() as patch:
         patch.setattr(module, "EXTRACTOR_VERSION", module.EXTRACTOR_VERSION - 1)
-        patch.setattr(module, "edge_taper", lambda num_tokens: torch.arange(1.0, num_tokens + 1))  # how it was then
+        patch.setattr(cutting, "edge_taper", lambda num_tokens: torch.arange(1.0, num_tokens + 1))  # how it was then
         stale = tensors(extracted(backbone, track))
     count = len(passes)
     found = extracted(backbone, track)
@@ -188,15 +189,15 @@ def test_what_somebody_else_finishes_meanwhile_is_left_out(backbone, wav, cache,
     (first,) = cache.rglob("*.safetensors")
     kept = first.rename(first.with_suffix(".kept"))
     count = len(passes)
-    cut = module._cut
+    cut = cutting._cut
 
     def finish_meanwhile(backbone, path, *arguments):
         """While b is being read, the other process finishes a."""
         kept.rename(first)
         return cut(backbone, path, *arguments)
 
-    monkeypatch.setattr(module, "_own_start", lambda missing: dict(reversed(missing.items())))
-    monkeypatch.setattr(module, "_cut", finish_meanwhile)
+    monkeypatch.setattr(cutting, "_own_start", lambda missing: dict(reversed(missing.items())))
+    monkeypatch.setattr(cutting, "_cut", finish_meanwhile)
     done = []
     found = extract(backbone, tracks, LAYERS, FeatureConfig(), advance=lambda: done.append(1))
     assert len(passes) == count + 1

@@ -12,8 +12,9 @@ from musictf.audio.io import read_excerpt
 from musictf.errors import InputError
 from musictf.models.controls import CONTROLS, MelBackbone, random_backbone
 from musictf.models.vit1d import ViT1DConfig
-from musictf.probing import features as module
-from musictf.probing.features import FeatureConfig, TrackFeatures, edge_taper, excerpt_starts, extract
+from musictf.probing import cutting
+from musictf.probing.cutting import edge_taper, excerpt_starts
+from musictf.probing.features import FeatureConfig, TrackFeatures, extract
 
 EXCERPT, HOP, SOURCE_RATE = 64000, 512, 22050
 
@@ -201,7 +202,7 @@ def test_not_one_bit_depends_on_how_much_is_read_at_once(backbone, few, elsewher
     wanted = elsewhere("default")
     extract(backbone, few, LAYERS, FeatureConfig())
     store = elsewhere("other")
-    monkeypatch.setattr(module, "_STRETCH", stretch)
+    monkeypatch.setattr(cutting, "_STRETCH", stretch)
     extract(backbone, few, LAYERS, FeatureConfig())
     assert entries(store) == entries(wanted)
 
@@ -214,7 +215,7 @@ def test_a_long_track_of_another_rate_is_stitched_as_the_whole(wav):
     whole = mel.front_end(torch.from_numpy(read_excerpt(track.audio, 0, num_samples, 16000))[None])[0].mT
     assert len(found.sequence) == len(whole) == num_samples // HOP + 1
     starts = [start // HOP for start in excerpt_starts(num_samples, EXCERPT, 63 * HOP, HOP)]
-    assert len(starts) > 4 * module._STRETCH
+    assert len(starts) > 4 * cutting._STRETCH
     # The outermost token of an excerpt sees a mirrored edge; the last one ends on a part of a hop.
     edges = {*starts, len(whole) - 1} | {start + 125 for start in starts}
     inner = [k for k in range(len(whole)) if k not in edges]

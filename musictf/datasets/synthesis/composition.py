@@ -10,15 +10,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from musictf.annotations import Beats, Chords
+from musictf.annotations import Beats, Chords, Sections
 from musictf.datasets.synthesis import parts
 from musictf.datasets.synthesis.form import Floats, Plan, draw_plan
 from musictf.datasets.synthesis.harmony import key_of
 
-# Enters the name of the cache folder: raise it with every change that alters a note or a sample.
-VERSION = 1
+# Enters the name of the cache folder: raise it with every change that alters a note, a sample or an annotation.
+VERSION = 2
 # Random streams of a track; versions use RECORDING + number.
 COMPOSITION, RECORDING = 0, 1
+
+# Notes of several players that begin within this time are one onset: they stray by some milliseconds.
+TOGETHER_SECONDS = 0.03
 
 PITCHED_ROLES = ("chords", "second chords", "melody", "bass")
 
@@ -40,7 +43,18 @@ class Song:
     metre: str
     chords: Chords
     beats: Beats
+    sections: Sections
     parts: tuple[Part, ...]
+
+    @property
+    def onsets(self) -> Floats:
+        """When notes begin, in seconds: the first of those that begin together."""
+        times = np.sort(np.concatenate([part.notes[:, 0] for part in self.parts])) if self.parts else np.empty(0)
+        onsets: list[float] = []
+        for time in times:
+            if not onsets or time - onsets[-1] > TOGETHER_SECONDS:
+                onsets.append(float(time))
+        return np.array(onsets)
 
 
 @dataclass(frozen=True)
@@ -81,6 +95,7 @@ def compose(seed: int, index: int, seconds: float) -> Song:
         metre=plan.grid.metre,
         chords=_chords(plan, seconds),
         beats=_beats(plan),
+        sections=_sections(plan),
         parts=tuple(part for part in players if len(part.notes)),
     )
 
@@ -127,6 +142,14 @@ def _performed(rng: np.random.Generator, plan: Plan, notes: list[parts.Note], ji
 def _beats(plan: Plan) -> Beats:
     times = plan.grid.times[plan.grid.times < plan.grid.music_end - 1e-3]
     return Beats(times, np.arange(len(times), dtype=np.int64) % plan.grid.beats_per_bar + 1)
+
+
+def _sections(plan: Plan) -> Sections:
+    """Sections that begin before the music ends; letters name what returns."""
+    end = plan.grid.music_end
+    bounds = [tuple(plan.grid.seconds([section.start, section.end])) for section in plan.sections]
+    kept = [(start, min(stop, end)) for start, stop in bounds if min(stop, end) - start > 1e-3]
+    return Sections(np.round(kept, 6), [section.letter for section in plan.sections[: len(kept)]])
 
 
 def _chords(plan: Plan, seconds: float) -> Chords:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from musictf.annotations import write_beats, write_chords
+from musictf.annotations import write_beats, write_chords, write_onsets, write_sections
 from musictf.datasets.synthesis.composition import VERSION, compose
 from musictf.datasets.synthesis.instruments import Waveform
 from musictf.datasets.synthesis.rendering import recorded_versions, tags
@@ -74,7 +74,7 @@ def is_complete(folder: Path, index: int) -> bool:
     if not path.is_file():
         return False
     line = json.loads(path.read_text())
-    names = [line["audio"], line["chords"], line["beats"], *line.get("versions", ())]
+    names = [*(line[name] for name in ("audio", "chords", "beats", "onsets", "sections")), *line.get("versions", ())]
     return all((folder / name).is_file() for name in names)
 
 
@@ -103,6 +103,8 @@ def _make_track(folder: Path, recipe: Recipe, index: int) -> None:
         write_atomically(folder / path, _wav(waveform, recipe.sample_rate))
     _written(folder / "chords" / f"{name}.lab", lambda path: write_chords(path, song.chords))
     _written(folder / "beats" / f"{name}.beats", lambda path: write_beats(path, song.beats))
+    _written(folder / "onsets" / f"{name}.txt", lambda path: write_onsets(path, song.onsets))
+    _written(folder / "sections" / f"{name}.lab", lambda path: write_sections(path, song.sections))
     line: dict[str, Any] = {
         "track_id": name,
         "audio": audio[0],
@@ -110,6 +112,8 @@ def _make_track(folder: Path, recipe: Recipe, index: int) -> None:
         "tags": tags(recordings[0][0]),
         "chords": f"chords/{name}.lab",
         "beats": f"beats/{name}.beats",
+        "onsets": f"onsets/{name}.txt",
+        "sections": f"sections/{name}.lab",
         "key": song.key,
         "tempo_bpm": song.tempo_bpm,
         "metre": song.metre,
