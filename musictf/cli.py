@@ -51,7 +51,7 @@ class Interruption(KeyboardInterrupt):
 
 
 def _verb(name: str) -> Callable[[list[str]], None]:
-    verbs = {"demo": _demo, "pretrain": _pretrain, "probe": _probe, "report": _report, "data": _data}
+    verbs = {"demo": _demo, "pretrain": _pretrain, "probe": _probe, "inspect": _inspect, "report": _report, "data": _data}
     if name not in verbs:
         near = difflib.get_close_matches(name, verbs, n=1)
         hint = f", did you mean {near[0]!r}?" if near else f": one of {', '.join(verbs)}"
@@ -86,6 +86,14 @@ def _probe(arguments: list[str]) -> None:
     from musictf.config import compose
 
     probe(compose("probe", arguments))
+
+
+def _inspect(arguments: list[str]) -> None:
+    if _asks_help("inspect", arguments) or _sweeps("inspect", arguments, inspect):
+        return
+    from musictf.config import compose
+
+    inspect(compose("inspect", arguments))
 
 
 def _demo(arguments: list[str]) -> None:
@@ -270,8 +278,9 @@ def probe(run: Any) -> None:
     from musictf.evaluation import run as evaluation
     from musictf.models.backbone import backbone_file
     from musictf.models.controls import CONTROLS
+    from musictf.report.pictures import all_probe_pictures
     from musictf.report.run import report
-    from musictf.report.tracking import Tracker, resolve_mode
+    from musictf.report.tracking import Tracker, flat_rows, resolve_mode
 
     resolve_mode(run.wandb.mode)  # a missing key is said before the work, not after
     pictures: list[Path] = []
@@ -280,8 +289,8 @@ def probe(run: Any) -> None:
         with Tracker.start("probe", folder, dataclasses.asdict(run), run.wandb) as tracker:
             if run.backbone not in {"random", *CONTROLS}:
                 tracker.use_backbone(backbone_file(run.backbone))
-            tracker.log_table("results", *_flat_rows(folder))
-            pictures.extend(_probe_pictures(run, folder))
+            tracker.log_table("results", *flat_rows(folder))
+            pictures.extend(all_probe_pictures(run.task, run.dataset, folder))
             for path in pictures:
                 tracker.log_image(path.stem, path)
 
@@ -296,39 +305,35 @@ def probe(run: Any) -> None:
     print(f"estimates: {folder / 'estimates'}\npictures:  {', '.join(map(str, pictures))}")
 
 
-def _probe_pictures(run: Any, folder: Path) -> list[Path]:
-    """The layer map, curves of robustness, and where estimates have times the first test track with them."""
-    from musictf.evaluation.robustness import ROBUSTNESS
-    from musictf.evaluation.rows import read_rows
-    from musictf.report.pictures import probe_pictures, track_picture
-    from musictf.report.robustness import robustness_figure, robustness_table
+def inspect(run: Any) -> None:
+    """Inspect, mirrored in Weights & Biases, print what was found, and say where everything is."""
+    _quieten()
+    import dataclasses
 
-    pictures = probe_pictures(folder)
-    if (folder / ROBUSTNESS).is_file():
-        title, rows = run.task.title, read_rows(folder / ROBUSTNESS)
-        write_atomically(folder / "robustness.md", robustness_table(rows, title))
-        pictures += robustness_figure(rows, title, folder / "figures" / f"robustness_{title}")
-    if run.task.suffix in {".lab", ".beats"}:
-        track = next(t for t in run.dataset.tracks("test") if t.annotation(run.task.wants) is not None)
-        own = track.annotation(run.task.wants)
-        reference = (own, None) if run.task.wants == "chords" else (None, own)
-        pictures += track_picture([folder], track.track_id, track.audio, reference, folder / "figures" / "track")
-    return [path for path in pictures if path.suffix == ".png"]
+    from musictf.analysis import run as analysis
+    from musictf.models.backbone import backbone_file
+    from musictf.report.inspection import inspection_pages, inspection_pictures, inspection_text
+    from musictf.report.tracking import Tracker, flat_rows, resolve_mode
 
+    resolve_mode(run.wandb.mode)  # a missing key is said before the work, not after
+    pages: list[Path] = []
 
-def _flat_rows(folder: Path) -> tuple[list[str], list[list[Any]]]:
-    """The selected rows as a table: one line a score."""
-    from musictf.evaluation.rows import RESULTS, read_rows
+    def finish(folder: Path) -> None:
+        with Tracker.start("inspect", folder, dataclasses.asdict(run), run.wandb) as tracker:
+            if run.backbone != "random":
+                tracker.use_backbone(backbone_file(run.backbone))
+            tracker.log_table("results", *flat_rows(folder))
+            for path in inspection_pictures(folder):
+                tracker.log_image(path.stem, path)
+            write_atomically(folder / "inspection.md", inspection_text(folder))
+            pages.extend(inspection_pages(folder, run.dataset.tracks("test")[: run.listen]))
 
-    columns = ["task", "dataset", "system", "readout", "layer", "seed", "decoder", "score", "mean", "low", "high"]
-    lines = [
-        [row["task"], row["dataset"], row["backbone"]["kind"], row["readout"], row["layer"], row["seed"]]
-        + [row["decoder"]["name"], name, value["mean"], *value["ci95"]]
-        for row in read_rows(folder / RESULTS)
-        if row["selected"]
-        for name, value in row["scores"].items()
-    ]
-    return columns, lines
+    folder = analysis.inspect(run, finish)
+    if rank() > 0:
+        return
+    print((folder / "inspection.md").read_text())
+    print(f"tables:   {folder / 'inspection.md'}\nrows:     {folder / 'results.jsonl'}\npictures: {folder / 'figures'}")
+    print(f"listen:   {', '.join(map(str, pages)) or 'listen=N makes pages of N test tracks'}")
 
 
 def _sweeps(verb: str, arguments: list[str], job: Callable[[Any], None]) -> bool:

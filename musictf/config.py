@@ -38,10 +38,10 @@ def groups() -> dict[str, list[str]]:
 
 
 def compose(verb: str, overrides: Sequence[str] = ()) -> Any:
-    """The run that a verb and its overrides describe: a `PretrainRun` or a `ProbeRun`.
+    """The run that a verb and its overrides describe: a `PretrainRun`, a `ProbeRun` or an `InspectRun`.
 
     Args:
-        verb: ``pretrain`` or ``probe``.
+        verb: ``pretrain``, ``probe`` or ``inspect``.
         overrides: ``key=value`` each, as on the command line.
 
     Raises:
@@ -116,6 +116,7 @@ def register() -> None:
 
     import musictf.datasets
     import musictf.tasks
+    from musictf.analysis.run import InspectRun
     from musictf.audio.augment import AugmentConfig
     from musictf.datasets.base import Dataset
     from musictf.evaluation.online import OnlineProbe
@@ -129,6 +130,7 @@ def register() -> None:
     store = ConfigStore.instance()
     store.store(name="pretrain_run", node=PretrainRun)
     store.store(name="probe_run", node=ProbeRun)
+    store.store(name="inspect_run", node=InspectRun)
     store.store(group="model", name="ViT1D", node=ViT1DConfig)
     store.store(group="objective", name="NTXent", node=NTXent)
     store.store(group="augment", name="Augment", node=AugmentConfig)

@@ -210,7 +210,7 @@ class _Probing:
         references = [track.annotation(task.wants) for track in tracks]
         for system in found:
             layers = system.layers(self.run.layers)
-            features = extract(system.backbone, tracks, layers, self.run.features, _device(self.run.trainer))
+            features = extract(system.backbone, tracks, layers, self.run.features, device_of(self.run.trainer))
             split = scored_split(task, features, references, system.readouts(self.run.readouts))
             study = self._study(system.about)
             for row in self._chosen(system):
@@ -246,7 +246,7 @@ class _Probing:
         splits = {}
         for name in SPLITS:
             tracks, references = self.corpus.tracks[name], self.corpus.references[name]
-            device = _device(self.run.trainer)
+            device = device_of(self.run.trainer)
             features = extract(system.backbone, tracks, layers, self.run.features, device, stage)
             if name == "test":
                 splits[name] = scored_split(self.run.task, features, references, readouts)
@@ -272,10 +272,10 @@ def _help_extracting(run: ProbeRun, found: list[System], corpus: Corpus) -> None
     """What another rank than the first does."""
     for system in found:
         for tracks in corpus.tracks.values():
-            extract(system.backbone, tracks, system.layers(run.layers), run.features, _device(run.trainer))
+            extract(system.backbone, tracks, system.layers(run.layers), run.features, device_of(run.trainer))
 
 
-def _device(trainer: TrainerConfig) -> str:
+def device_of(trainer: TrainerConfig) -> str:
     """Where features are computed: a GPU where the trainer may use one, each rank its own."""
     if trainer.accelerator not in {"auto", "gpu", "cuda"} or not torch.cuda.is_available():
         return "cpu"

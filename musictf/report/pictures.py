@@ -9,12 +9,17 @@ import librosa
 import numpy as np
 
 from musictf.annotations import Beats, Chords, read_beats, read_chords
+from musictf.datasets.base import Dataset
+from musictf.evaluation.robustness import ROBUSTNESS
 from musictf.evaluation.rows import RESULTS, Row, cell_name, read_rows
 from musictf.report.detail_figures import details_figures
 from musictf.report.figures import layer_heatmap, training_curves
 from musictf.report.online_figure import online_curves
+from musictf.report.robustness import robustness_figure, robustness_table
 from musictf.report.rows import KINDS, MAJORITY, ORACLE
 from musictf.report.tracks import TrackView, track_figure
+from musictf.runs import write_atomically
+from musictf.tasks.base import Task
 
 SECONDS = 16.0  # of the track that is shown
 _FIRST_SECOND = 6.0  # beats before 5 s are not scored: show some that are
@@ -44,6 +49,21 @@ def probe_pictures(folder: Path, out: Path | None = None) -> list[Path]:
     tasks = dict.fromkeys(row["task"] for row in probed)
     maps = [path for task in tasks for path in layer_heatmap(probed, task, target / f"layers_{task}")]
     return maps + [path for _, paths in details_figures(rows, target) for path in paths]
+
+
+def all_probe_pictures(task: Task, dataset: Dataset, folder: Path) -> list[Path]:
+    """PNG files of a probe run: layer maps, curves of robustness, and the first test track where estimates have times."""
+    pictures = probe_pictures(folder)
+    if (folder / ROBUSTNESS).is_file():
+        rows = read_rows(folder / ROBUSTNESS)
+        write_atomically(folder / "robustness.md", robustness_table(rows, task.title))
+        pictures += robustness_figure(rows, task.title, folder / "figures" / f"robustness_{task.title}")
+    if task.suffix in {".lab", ".beats"}:
+        track = next(t for t in dataset.tracks("test") if t.annotation(task.wants) is not None)
+        own = track.annotation(task.wants)
+        reference = (own, None) if task.wants == "chords" else (None, own)
+        pictures += track_picture([folder], track.track_id, track.audio, reference, folder / "figures" / "track")
+    return [path for path in pictures if path.suffix == ".png"]
 
 
 def track_picture(

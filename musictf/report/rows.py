@@ -35,7 +35,7 @@ RESAMPLES = "resamples"
 FOLDER = "folder"  # key under which a row read from disk remembers where its files lie
 
 PRETRAINED, RANDOM, CLASSICAL, MAJORITY, ORACLE = "pretrained", "random", "classical", "majority", "oracle"
-KINDS = (PRETRAINED, RANDOM, "mel", "mfcc", "chroma", CLASSICAL, MAJORITY, ORACLE)
+KINDS = (PRETRAINED, RANDOM, "silence", "noise", "mel", "mfcc", "chroma", CLASSICAL, MAJORITY, ORACLE)
 BESIDE = frozenset({CLASSICAL, MAJORITY})  # decode by themselves: they stand beside every decoder
 UNPROBED = BESIDE | {ORACLE}
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlparse
 
 from musictf.errors import InputError
+from musictf.evaluation.rows import RESULTS, read_rows
 from musictf.runs import WandbConfig, file_digest, rank
 
 if TYPE_CHECKING:
@@ -133,6 +134,19 @@ class Tracker:
             self._run.finish(exit_code=exit_code)
             self._run = None
             _put_back(self._restore)
+
+
+def flat_rows(folder: Path) -> tuple[list[str], list[list[Any]]]:
+    """The selected rows as a table: one line a score."""
+    columns = ["task", "dataset", "system", "readout", "layer", "seed", "decoder", "score", "mean", "low", "high"]
+    lines = [
+        [row["task"], row["dataset"], row["backbone"]["kind"], row["readout"], row["layer"], row["seed"]]
+        + [row["decoder"]["name"], name, value["mean"], *value["ci95"]]
+        for row in read_rows(folder / RESULTS)
+        if row["selected"]
+        for name, value in row["scores"].items()
+    ]
+    return columns, lines
 
 
 def resolve_mode(mode: str) -> Mode:

@@ -1,0 +1,117 @@
+"""Events that curves are held against: onsets, beats, downbeats, chord changes, and their nulls.
+
+Conventions: times in seconds, ascending, within the track. ``librosa_onset`` is a proxy and named so wherever it
+stands: what `librosa.onset.onset_detect` hears, for corpora whose onsets nobody has annotated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from musictf.annotations import Beats, Chords
+from musictf.audio.io import audio_info, read_excerpt
+from musictf.datasets.base import Track
+from musictf.errors import InputError
+from musictf.tasks.onset import Onset
+
+Floats = npt.NDArray[np.float64]
+
+TARGETS = ("onset", "librosa_onset", "beat", "downbeat", "chord_change")
+_LISTENING_RATE = 22050  # hertz, what librosa's defaults are meant for
+# Shifts shorter than this leave events near where they were.
+_SHORTEST_SHIFT = 1.0
+
+
+@dataclass(frozen=True)
+class Events:
+    """Events of the tracks of a split, by target; None where a track is not annotated."""
+
+    target: str
+    times: list[Floats | None]
+
+    @property
+    def is_there(self) -> bool:
+        """Whether any track has an event."""
+        return any(times is not None and len(times) > 0 for times in self.times)
+
+
+def events_of(track: Track, target: str) -> Floats | None:
+    """Event times of a track in seconds, (n,); None where it lacks the annotation.
+
+    Raises:
+        InputError: no such target, or the annotation cannot be read.
+    """
+    if target == "librosa_onset":
+        return _librosa_onsets(track)
+    if target == "onset":
+        onsets = track.annotation("onsets")
+        return None if onsets is None else np.asarray(onsets, dtype=np.float64)
+    if target in {"beat", "downbeat"}:
+        beats: Beats | None = track.annotation("beats")
+        return None if beats is None else beats.times if target == "beat" else beats.downbeats
+    if target == "chord_change":
+        chords: Chords | None = track.annotation("chords")
+        return None if chords is None else chord_changes(chords)
+    raise InputError(f"attention.targets: {target!r} is unknown: any of {', '.join(TARGETS)}")
+
+
+def chord_changes(chords: Chords) -> Floats:
+    """Times in seconds at which one known chord gives way to another; not from or to ``X``.
+
+    Example:
+        >>> intervals = np.array([[0.0, 1.0], [1.0, 2.0], [2.0, 3.0], [3.0, 4.0]])
+        >>> chord_changes(Chords(intervals, ["N", "C:maj", "C:maj", "X"]))
+        array([1.])
+    """
+    pairs = zip(chords.labels, chords.labels[1:], chords.intervals[1:, 0], strict=False)
+    return np.array([start for before, after, start in pairs if before != after and "X" not in (before, after)])
+
+
+def all_events(tracks: Sequence[Track], targets: Sequence[str] | None = None) -> dict[str, Events]:
+    """Events of a split by target.
+
+    Args:
+        tracks: The split.
+        targets: Those to look for; by default all that are annotated, and the proxy where onsets are not.
+
+    Raises:
+        InputError: a target that was asked for is annotated on no track.
+    """
+    names = [name for name in TARGETS if name != "librosa_onset"] if targets is None else list(targets)
+    found = {name: Events(name, [events_of(track, name) for track in tracks]) for name in names}
+    if targets is not None:
+        if empty := [name for name, events in found.items() if not events.is_there]:
+            raise InputError(f"attention.targets: no track has {empty[0]}; leave it out, or leave targets=auto")
+        return found
+    found = {name: events for name, events in found.items() if events.is_there}
+    if "onset" not in found:
+        found["librosa_onset"] = Events("librosa_onset", [events_of(track, "librosa_onset") for track in tracks])
+    return {name: found[name] for name in TARGETS if name in found and found[name].is_there}
+
+
+def shifted(events: Floats, seconds: float, rng: np.random.Generator) -> Floats:
+    """The same events moved round the track by a random time: rhythm and density stay, places do not.
+
+    Args:
+        events: In seconds, (n,).
+        seconds: Length of the track.
+        rng: Source of the shift, at least one second where the track is long enough.
+    """
+    margin = min(_SHORTEST_SHIFT, seconds / 4)
+    return np.sort((events + rng.uniform(margin, seconds - margin)) % seconds)
+
+
+def shuffled(events: Floats, seconds: float, rng: np.random.Generator) -> Floats:
+    """Events whose distances are those of the track in random order: density stays, rhythm and places do not."""
+    gaps = np.diff(events, prepend=0.0, append=seconds)
+    times: Floats = np.cumsum(rng.permutation(gaps))[:-1]
+    return times
+
+
+def _librosa_onsets(track: Track) -> Floats:
+    num_samples = audio_info(track.audio).num_samples(_LISTENING_RATE)
+    return Onset().listen(read_excerpt(track.audio, 0, num_samples, _LISTENING_RATE), _LISTENING_RATE)

@@ -1,0 +1,137 @@
+"""Curves of every head scored against events, beside their nulls.
+
+Shapes:  T tracks   U = L * H * C units (block, head, curve)   R draws
+
+A unit's score over a split is the mean over the tracks that have events. Two nulls are drawn for each track: its
+events shifted round the track, and their distances shuffled. The same draw moves the events for all units, so the
+largest value over units in each draw says what the best of so many heads reaches by chance.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from musictf.analysis.events import Floats, shifted, shuffled
+from musictf.analysis.scoring import (
+    QUANTILES,
+    TOLERANCE,
+    areas_under_curve,
+    peaks,
+    peaks_above,
+    quick_f_measure,
+    token_labels,
+)
+from musictf.tasks.onset import onset_scores
+
+NULLS = {"shifted": shifted, "shuffled": shuffled}
+
+
+@dataclass
+class TrackScores:
+    """Scores of all units on one track against one target."""
+
+    area: Floats  # (U,)
+    null_areas: dict[str, Floats]  # null -> (R, U)
+    quick: Floats  # F-measure at each of `QUANTILES`, (Q, U); for choosing only
+    number: int  # of events
+    merged: int  # of them, those that share a token with an earlier one
+
+
+@dataclass
+class SplitScores:
+    """Scores of all units on the tracks of a split that have events; ``kept`` are their places in the split."""
+
+    tracks: list[TrackScores] = field(default_factory=list)
+    kept: list[int] = field(default_factory=list)
+
+    @property
+    def areas(self) -> Floats:
+        """Area of each track and unit, (T, U)."""
+        return np.array([track.area for track in self.tracks])
+
+    def null(self, name: str) -> Floats:
+        """Null areas of each track, draw and unit, (T, R, U)."""
+        return np.array([track.null_areas[name] for track in self.tracks])
+
+    @property
+    def best_quantiles(self) -> Floats:
+        """The quantile that gives the highest F-measure over the tracks, for each unit, (U,)."""
+        means = np.mean([track.quick for track in self.tracks], axis=0)
+        return np.asarray(QUANTILES)[means.argmax(axis=0)]
+
+
+def score_split(
+    curves: Iterable[tuple[npt.NDArray[np.floating], Floats]],
+    events: Sequence[Floats | None],
+    names: Sequence[str],
+    draws: int,
+    choosing: bool = False,
+    advance: Callable[[], None] = lambda: None,
+) -> SplitScores:
+    """Score all units of a split against one target.
+
+    Args:
+        curves: Of each track, curves (N, U) and token times in seconds (N,).
+        events: Of each track, in seconds; None where it is not annotated.
+        names: Of the tracks: a track's draws depend on its name alone.
+        draws: Of each null; 0 leaves them out.
+        choosing: Also try thresholds on peaks.
+        advance: Called after each track.
+    """
+    scores = SplitScores()
+    for place, ((values, times), wanted, name) in enumerate(zip(curves, events, names, strict=True)):
+        if wanted is not None and len(wanted):
+            scores.tracks.append(score_track(values, times, wanted, name, draws, choosing))
+            scores.kept.append(place)
+        advance()
+    return scores
+
+
+def score_track(
+    values: npt.NDArray[np.floating], times: Floats, events: Floats, name: str, draws: int, choosing: bool = False
+) -> TrackScores:
+    """Score all units on one track; see `score_split`."""
+    period = float(times[-1] - times[0]) / (len(times) - 1)
+    seconds = float(times[-1]) + period
+    rng = np.random.default_rng(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big"))
+    moved = [move(events, seconds, rng) for move in NULLS.values() for _ in range(draws)]
+    labels = np.array([token_labels(each, times) for each in [events, *moved]])
+    areas = np.column_stack([areas_under_curve(unit, labels) for unit in values.T])  # (1 + nulls * R, U)
+    null_areas = {null: areas[1 + k * draws : 1 + (k + 1) * draws] for k, null in enumerate(NULLS)}
+    quick = np.empty((0, values.shape[1]))
+    if choosing:
+        found = [peaks_above(unit, times, QUANTILES) for unit in values.T]
+        quick = np.array([[quick_f_measure(events, each) for each in unit] for unit in found]).T
+    merged = len(events) - len(np.unique(np.rint((events - times[0]) / period)))
+    return TrackScores(areas[0], null_areas, quick, len(events), merged)
+
+
+def peak_scores(
+    curve: npt.NDArray[np.floating], times: Floats, events: Floats, quantile: float, name: str, draws: int
+) -> dict[str, float]:
+    """F-measure, precision and recall of a unit's peaks on one track, and what shifted events give by chance."""
+    found = peaks(curve, times, quantile)
+    seconds = float(times[-1]) + float(times[1] - times[0])
+    rng = np.random.default_rng(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big"))
+    chance = [quick_f_measure(shifted(events, seconds, rng), found, TOLERANCE) for _ in range(draws)]
+    return onset_scores(events, found) | {"f_measure_shifted": float(np.mean(chance)) if chance else np.nan}
+
+
+def family_wise(observed: Floats, null: Floats) -> Floats:
+    """How often chance lets the best unit of all exceed each unit's mean: p-values corrected for their number, (U,).
+
+    Args:
+        observed: Areas (T, U).
+        null: Areas with moved events, (T, R, U).
+
+    References:
+        P. H. Westfall, S. S. Young, "Resampling-based multiple testing", 1993: the distribution of the maximum.
+    """
+    highest = np.nanmean(null, axis=0).max(axis=1)  # (R,)
+    exceeded = (highest[:, None] >= np.nanmean(observed, axis=0)).sum(axis=0)
+    return (1 + exceeded) / (1 + len(highest))

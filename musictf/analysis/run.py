@@ -1,0 +1,163 @@
+"""``musictf inspect``: what emerges in a backbone without any probe, as rows with controls, matrices and curves.
+
+Four parts, each written when it is whole, so that a run that was stopped goes on with the part it was in:
+
+``attention``   onset curves of every head against onsets, beats, downbeats and chord changes
+``similarity``  self-similarity of layers against musical dimensions, and their novelty against boundaries
+``position``    what positions and plain input explain
+``maps``        where roots, keys and beats lie among the tokens
+
+How all of it is defined is ours; the paper shows pictures, and its recipe is not public.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from musictf.analysis.attention import AttentionConfig, inspect_attention
+from musictf.analysis.ledger import Ledger
+from musictf.analysis.position import inspect_position
+from musictf.analysis.profile import inspect_similarity
+from musictf.analysis.shown import write_shown
+from musictf.analysis.subjects import CONTROLS, Corpus, Subject, corpus_of, subjects_of
+from musictf.analysis.token_maps import TokenMapConfig, inspect_token_maps
+from musictf.analysis.views import SimilarityConfig
+from musictf.datasets.base import Dataset
+from musictf.errors import InputError
+from musictf.evaluation.progress import Progress
+from musictf.evaluation.rows import RESULTS, read_rows
+from musictf.evaluation.run import device_of
+from musictf.models.vit1d import ViT1DConfig
+from musictf.probing.features import FeatureConfig
+from musictf.runs import TrainerConfig, WandbConfig, default_folder, open_run, rank
+
+PARTS = ("attention", "similarity", "position", "maps")
+# The task by whose rows a finished part is known.
+_TASKS = {"attention": "attention_", "similarity": "ssm_profile", "position": "position", "maps": "token_map"}
+
+
+@dataclass(kw_only=True)
+class InspectRun:
+    """Everything ``musictf inspect`` can be told.
+
+    ``backbone`` is a backbone file, a run folder, or ``random`` (in the shape of ``model``, or of ``like``). Heads,
+    layers and thresholds are chosen on the validation split, scores are told on test; the training split is not
+    touched. ``seeds`` are those of random weights. ``listen`` test tracks get a page to listen to.
+    """
+
+    backbone: str
+    dataset: Dataset
+    model: ViT1DConfig
+    trainer: TrainerConfig
+    like: str | None = None
+    parts: list[str] = field(default_factory=lambda: list(PARTS))
+    controls: list[str] = field(default_factory=lambda: list(CONTROLS))
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
+    attention: AttentionConfig = field(default_factory=AttentionConfig)
+    similarity: SimilarityConfig = field(default_factory=SimilarityConfig)
+    token_maps: TokenMapConfig = field(default_factory=TokenMapConfig)
+    features: FeatureConfig = field(default_factory=FeatureConfig)
+    listen: int = 1
+    wandb: WandbConfig = field(default_factory=WandbConfig)
+    allow_missing: bool = False
+    overwrite: bool = False
+    output_dir: str | None = None
+    choices: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, known in (("parts", PARTS), ("controls", CONTROLS)):
+            if unknown := set(getattr(self, name)) - set(known):
+                raise InputError(f"{name}: {', '.join(sorted(unknown))} unknown: any of {', '.join(known)}")
+        if not self.parts:
+            raise InputError(f"parts: name at least one of {', '.join(PARTS)}")
+        if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
+            raise InputError(f"seeds={self.seeds}: give at least one, each once, none negative")
+        if self.listen < 0:
+            raise InputError(f"listen={self.listen} must not be negative")
+
+
+def nothing_more(folder: Path) -> None:
+    """Rows are all that is wanted."""
+
+
+def inspect(run: InspectRun, finish: Callable[[Path], None] = nothing_more) -> Path:
+    """Inspect a backbone and its controls on the valid and test splits of a corpus.
+
+    Args:
+        run: The configuration.
+        finish: Called with the run folder when all rows are there; the run is finished only after it.
+
+    Returns:
+        The run folder, with ``results.jsonl``, ``per_track.csv``, ``token_maps.npz``, and in ``tracks/`` curves and
+        matrices with their times. Ranks other than the first have nothing to do.
+
+    Raises:
+        InputError: something cannot be used; nothing has been computed.
+        FinishedRun: the folder holds a finished run.
+    """
+    corpus = corpus_of(run.dataset, run.allow_missing)
+    subjects = subjects_of(run.backbone, run.like, run.model, run.seeds, run.controls, corpus)
+    folder = Path(run.output_dir).expanduser() if run.output_dir else default_folder("inspect")
+    with open_run(folder, dataclasses.asdict(run), run.overwrite, "inspect"):
+        if rank() > 0:
+            return folder
+        _Inspecting(run, corpus, subjects, folder).all()
+        finish(folder)
+    return folder
+
+
+class _Inspecting:
+    """The parts of one run, with what they share."""
+
+    def __init__(self, run: InspectRun, corpus: Corpus, subjects: list[Subject], folder: Path) -> None:
+        self.run, self.corpus, self.subjects, self.folder = run, corpus, subjects, folder
+        self.device = device_of(run.trainer)
+
+    def all(self) -> None:
+        """Every part that is not there yet, then what pictures are made of."""
+        done = {row["task"] for row in read_rows(self.folder / RESULTS)} if (self.folder / RESULTS).is_file() else set()
+        todo = [part for part in self.run.parts if not any(task.startswith(_TASKS[part]) for task in done)]
+        with Progress("inspect", self._stages(todo), Console(stderr=True, highlight=False)) as progress:
+            for part in todo:
+                self._part(part, progress.stage)
+            write_shown(self.subjects[0], self.corpus, self.folder, self.run.features, self.run.similarity, self.device)
+
+    def _part(self, part: str, stage: Callable[[str, int], Callable[[], None]]) -> None:
+        run = self.run
+        ledger = Ledger(self.folder, self.corpus, self._settings(part))
+        subjects, features, device = self.subjects, run.features, self.device
+        if part == "attention":
+            inspect_attention(subjects, self.corpus, run.attention, features, ledger, device, stage)
+        elif part == "similarity":
+            inspect_similarity(subjects, self.corpus, run.similarity, features, ledger, device, stage)
+        elif part == "position":
+            inspect_position(subjects, self.corpus, ledger, device, stage)
+        else:
+            inspect_token_maps(subjects, self.corpus, run.token_maps, features, ledger, device, stage)
+        ledger.write()
+
+    def _settings(self, part: str) -> dict[str, Any]:
+        """What a part was told, as rows keep it."""
+        own: dict[str, Any] = {
+            "attention": self.run.attention,
+            "similarity": self.run.similarity,
+            "maps": self.run.token_maps,
+        }
+        return dataclasses.asdict(own[part]) if part in own else {}
+
+    def _stages(self, todo: list[str]) -> int:
+        """How many stages of the progress bar the parts begin."""
+        heard = [subject for subject in self.subjects if subject.hears is None]
+        counts = {
+            "attention": 2 * len(self.subjects),
+            "similarity": len(self.subjects) + 1,
+            "position": len(heard),
+            "maps": len(heard) + 2,
+        }
+        return sum(counts[part] for part in todo)
