@@ -21,8 +21,8 @@ setup: $(STAMP)  ## make .venv and install musictf in it
 demo: $(STAMP)  ## pretrain, probe and draw on synthetic music (about ten minutes on two cores); results in runs/demo
 	$(BIN)/musictf demo
 
-test: $(STAMP)  ## run the tests
-	$(BIN)/python -m pytest
+test: $(STAMP)  ## run the tests, on up to four cores at once
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 results: $(STAMP)  ## put the tables of the committed rows into README.md
 	$(BIN)/python experiments/update_readme.py

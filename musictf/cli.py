@@ -51,7 +51,8 @@ class Interruption(KeyboardInterrupt):
 
 
 def _verb(name: str) -> Callable[[list[str]], None]:
-    verbs = {"demo": _demo, "pretrain": _pretrain, "probe": _probe, "inspect": _inspect, "report": _report, "data": _data}
+    verbs = {"demo": _demo, "pretrain": _pretrain, "probe": _probe, "inspect": _inspect}
+    verbs |= {"report": _report, "data": _data}
     if name not in verbs:
         near = difflib.get_close_matches(name, verbs, n=1)
         hint = f", did you mean {near[0]!r}?" if near else f": one of {', '.join(verbs)}"
@@ -102,7 +103,7 @@ def _demo(arguments: list[str]) -> None:
     _quieten()
     from musictf.demo import demo, demo_run
 
-    demo(demo_run(arguments), pretrain, probe)
+    demo(demo_run(arguments), pretrain, probe, inspect)
 
 
 def _report(arguments: list[str]) -> None:

@@ -45,16 +45,19 @@ def demo_run(arguments: Sequence[str]) -> DemoRun:
     return run
 
 
-def demo(run: DemoRun, pretrain: Callable[[Any], None], probe: Callable[[Any], None]) -> Path:
-    """Pretrain, probe every task beside its floors, draw.
+def demo(
+    run: DemoRun, pretrain: Callable[[Any], None], probe: Callable[[Any], None], inspect: Callable[[Any], None]
+) -> Path:
+    """Pretrain, probe every task beside its floors, inspect, draw.
 
     Args:
         run: What to do.
         pretrain: Does one pretraining run.
         probe: Does one probe run.
+        inspect: Does one inspection.
 
     Returns:
-        The folder with everything: ``pretrain/``, ``probe/<task>/``, ``figures/`` and ``report.html``.
+        The folder with everything: ``pretrain/``, ``probe/<task>/``, ``inspect/``, ``figures/`` and ``report.html``.
     """
     from musictf.report.pictures import probe_pictures, track_picture
     from musictf.report.run import report
@@ -76,6 +79,8 @@ def demo(run: DemoRun, pretrain: Callable[[Any], None], probe: Callable[[Any], N
         keys = [f"backbone='{backbone}'", f"task={task}", "dataset=synthetic", *corpus]
         keys += [f"seeds={run.seeds}", *shared]
         runs[task] = compose("probe", [*keys, f"output_dir='{folder / 'probe' / task}'"])
+    keys = [f"backbone='{backbone}'", "dataset=synthetic", *corpus, f"seeds={run.seeds}", *shared]
+    runs["inspect"] = compose("inspect", [*keys, f"output_dir='{folder / 'inspect'}'"])
 
     console.rule(f"1 of {len(runs)} · pretrain on {run.pretrain_tracks} synthetic songs, each played in several ways")
     _unless_finished(pretrain, runs["pretrain"], console)
@@ -83,6 +88,8 @@ def demo(run: DemoRun, pretrain: Callable[[Any], None], probe: Callable[[Any], N
         console.rule(f"{number} of {len(runs)} · probe: {task}")
         _unless_finished(probe, runs[task], console)
         probe_pictures(folder / "probe" / task, figures)
+    console.rule(f"{len(runs)} of {len(runs)} · inspect")
+    _unless_finished(inspect, runs["inspect"], console)
     console.rule("results")
     report([folder / "probe"])
     report([folder / "probe"], output=folder / "report.html")
@@ -94,6 +101,7 @@ def demo(run: DemoRun, pretrain: Callable[[Any], None], probe: Callable[[Any], N
     console.print(
         f"Done in {(time.perf_counter() - started) / 60:.1f} minutes. Backbone: {backbone / 'backbone.safetensors'}\n"
         f"Tables: {folder / 'report.html'}   Pictures: {figures}/, {backbone / 'figures'}/ (start with {drawn[0]})\n"
+        f"Inside the backbone: {folder / 'inspect' / 'figures'}/   Listen and look: {folder / 'inspect' / 'listen'}/\n"
         f"The same on your music: musictf pretrain dataset=folder dataset.root=DIR"
     )
     return folder

@@ -15,6 +15,7 @@ usage: musictf VERB [key=value ...]
   demo       the whole loop on built-in synthetic music: pretrain, probe three tasks, tables and pictures
   pretrain   raw audio -> backbone.safetensors
   probe      backbone + task + corpus -> scores beside their floors
+  inspect    what emerges in a backbone without a probe: attention and onsets, self-similarity, token maps
   report     rows of many runs -> one comparison; of a sweep, which cells are missing
   data       check, prepare: is a corpus whole; pack: decode it once for all; features: what the feature store holds
 
@@ -22,6 +23,7 @@ examples:
   musictf demo
   musictf pretrain dataset=folder dataset.root=~/music max_steps=2000
   musictf probe backbone=runs/demo/pretrain task=chord
+  musictf inspect backbone=runs/demo/pretrain
   musictf report runs
 
 musictf VERB --help says more about each. Keys are Hydra overrides; -m before them sweeps over comma lists; a value
@@ -45,7 +47,8 @@ _DEMO = """\
 usage: musictf demo [key=value ...]
 
 Makes a synthetic corpus, pretrains vit1d_mini on it, probes tagging, chords and beats on every layer and readout beside
-random weights, the log-mel and the majority answer, and draws the results. An interrupted demo goes on where it was.
+random weights, the log-mel and the majority answer, inspects the backbone, and draws the results. An interrupted demo
+goes on where it was.
 
 keys (default):
   output_dir=runs/demo   pretrain_tracks=640   num_tracks=200 (of them, probed)   seconds=24   max_steps=160
@@ -130,6 +133,41 @@ examples:
   musictf probe -m backbone=runs/a,runs/b 'seeds=[0,1],[2,3]' trainer=gpu hydra/launcher=slurm
 """
 
+_INSPECT = """\
+usage: musictf inspect backbone=PATH [-m] [key=value ...]
+
+What emerges in a backbone, without any probe, as numbers with controls that could refute them. Heads, layers and
+thresholds are chosen on valid, scores are told on test; train is not touched. Writes inspection.md (the tables),
+results.jsonl, per_track.csv, figures/, tracks/ (curves and matrices with their times) and listen/ (pages with sound)
+to output_dir. A run that was stopped goes on with the part it was in.
+
+parts:
+  attention    curves of every head against onsets (librosa's where none are annotated), beats, downbeats and chord
+               changes; nulls: events shifted and shuffled, random weights, silence, noise, spectral flux
+  similarity   self-similarity of layers against harmony, timbre, rhythm, loudness, bar, chords and sections; novelty
+               against chord changes and sections
+  position     what positions and plain input explain: music, noise, silence, clicks, a held chord, a scale
+  maps         where roots, keys and beats lie among the tokens; is there a circle of fifths
+
+choices:
+{choices}
+
+keys (default):
+  backbone=FILE|RUN|random   like=PATH (the shape of backbone=random)   parts=[attention,similarity,position,maps]
+  controls=[random,silence,noise]   seeds=[0,1,2] (of random weights)   listen=1 (pages, of the first test tracks)
+  attention.targets=auto or any of [onset,librosa_onset,beat,downbeat,chord_change]   attention.draws=100
+  attention.alpha=0.05   similarity.bin_seconds=0.25   similarity.max_bins=768   similarity.gap_seconds=4
+  similarity.draws=10   token_maps.tokens_a_track=200   features.excerpt_hop=63 (tokens)   features.batch_size=16
+  allow_missing=false   overwrite=false   output_dir=runs/inspect/TIME   wandb.mode=auto
+
+{sweeps}
+examples:
+  musictf inspect backbone=runs/demo/pretrain
+  musictf inspect backbone=runs/mine dataset=manifest dataset.root=corpora/a listen=3
+  musictf inspect backbone=runs/mine 'parts=[attention]' 'attention.targets=[beat,downbeat]'
+  musictf inspect -m backbone=runs/a,runs/b output_dir=runs/both
+"""
+
 _DATA = """\
 usage: musictf data check [key=value ...]
        musictf data prepare [CORPUS [ROOT]] [key=value ...]
@@ -181,6 +219,7 @@ _TEXTS = {
     "demo": (_DEMO, ()),
     "pretrain": (_PRETRAIN, ("dataset", "model", "objective", "augment", "online_probe", "trainer", "experiment")),
     "probe": (_PROBE, ("task", "dataset", "model", "trainer")),
+    "inspect": (_INSPECT, ("dataset", "model", "trainer")),
     "data": (_DATA, ("dataset", "task")),
 }
 

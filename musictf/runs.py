@@ -31,6 +31,7 @@ from musictf.errors import InputError
 RESUMABLE = frozenset(
     {"max_steps", "trainer", "wandb", "resume", "overwrite", "output_dir", "num_workers", "choices"}
     | {"micro_batch", "compile", "activation_checkpointing", "checkpoint", "guard", "online_probe", "dry_run"}
+    | {"listen"}
 )
 
 _PACKAGES = ("torch", "torchaudio", "lightning", "torchmetrics", "librosa", "mir_eval", "numpy", "soundfile")

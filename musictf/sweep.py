@@ -47,7 +47,7 @@ class Sweep:
     """A sweep that can be started: its jobs, each composed and found sound.
 
     Attributes:
-        verb: ``pretrain`` or ``probe``.
+        verb: ``pretrain``, ``probe`` or ``inspect``.
         folder: Where the jobs have their folders.
         jobs: All jobs of the command.
         runs: The composed run of each job.
@@ -249,6 +249,8 @@ def _cell(verb: str, run: Any) -> dict[str, str]:
     if verb == "probe":
         seeds = ",".join(map(str, run.seeds))
         return {"backbone": run.backbone, "task": run.task.title, "dataset": run.dataset.label, "seed": seeds}
+    if verb == "inspect":
+        return {"backbone": run.backbone, "task": verb, "dataset": run.dataset.label, "seed": ""}
     return {"backbone": run.choices["model"], "task": verb, "dataset": run.dataset.label, "seed": str(run.seed)}
 
 

@@ -26,6 +26,18 @@ def musictf(*arguments, cwd, env=None, module_path=ROOT):
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=400)
 
 
+@pytest.fixture
+def quick(forked, tmp_path):
+    """The same without the time that imports take: ends, prints and writes as the command does."""
+
+    def quick(*arguments, cwd=tmp_path):
+        done = forked(arguments, cwd)
+        done.wait()
+        return done
+
+    return quick
+
+
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory):
     """A tiny backbone, pretrained by the command."""
@@ -37,7 +49,7 @@ def pretrained(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], *([verb, "--help"] for verb in ("demo", "pretrain", "probe", "report", "data"))]
+    "arguments", [["--help"], *([verb, "--help"] for verb in ("demo", "pretrain", "probe", "inspect", "report", "data"))]
 )
 def test_help_answers_without_importing_torch(arguments):
     code = (
@@ -67,8 +79,8 @@ def test_help_answers_without_importing_torch(arguments):
         (["pretrain", "online_probe=synthetic", "online_probe.every=0"], "online_probe.every=0"),
     ],
 )
-def test_wrong_input_is_one_line_and_status_2(arguments, said, tmp_path):
-    done = musictf(*arguments, cwd=tmp_path)
+def test_wrong_input_is_one_line_and_status_2(arguments, said, quick, tmp_path):
+    done = quick(*arguments)
     assert done.returncode == 2
     assert said in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
@@ -81,43 +93,43 @@ def test_pretrain_writes_its_run_folder(pretrained):
     assert json.loads((pretrained / "status.json").read_text())["status"] == "finished"
 
 
-def test_a_finished_run_is_left_alone(pretrained):
+def test_a_finished_run_is_left_alone(pretrained, quick):
     before = (pretrained / "backbone.safetensors").read_bytes()
     steps = ["max_steps=4", "batch_size=4", "valid_every=2", "output_dir=run"]
-    done = musictf("pretrain", *SMALL, *TINY, *steps, cwd=pretrained.parent)
+    done = quick("pretrain", *SMALL, *TINY, *steps, cwd=pretrained.parent)
     assert done.returncode == 0
     assert "finished already" in done.stdout
     assert (pretrained / "backbone.safetensors").read_bytes() == before
 
 
-def test_any_folder_of_mixed_audio_pretrains(tmp_path):
+def test_any_folder_of_mixed_audio_pretrains(tmp_path, quick):
     generator = np.random.default_rng(0)
     for name, rate, channels in (("a.wav", 44100, 2), ("b.flac", 22050, 1), ("c.ogg", 48000, 2), ("d.mp3", 32000, 1)):
         soundfile.write(tmp_path / name, 0.1 * generator.standard_normal((12 * rate, channels)), rate)
     data = ["dataset=folder", f"dataset.root={tmp_path}", "wandb.mode=disabled", "trainer=cpu"]
-    done = musictf("pretrain", *data, *TINY, "max_steps=2", "batch_size=2", "output_dir=run", cwd=tmp_path)
+    done = quick("pretrain", *data, *TINY, "max_steps=2", "batch_size=2", "output_dir=run")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "backbone.safetensors").is_file()
 
 
-def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path):
+def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path, quick):
     steps = ["max_steps=5000", "batch_size=4", "dry_run=true"]
-    done = musictf("pretrain", *SMALL, *TINY, *steps, "trainer.enable_progress_bar=false", cwd=tmp_path)
+    done = quick("pretrain", *SMALL, *TINY, *steps, "trainer.enable_progress_bar=false")
     assert done.returncode == 0, done.stderr
     for words in ("4 pairs a step: 1 x 4", "6 a view", "measured on", "expected", "without dry_run=true"):
         assert words in done.stdout
     assert not list(tmp_path.iterdir())
 
 
-def test_a_packed_corpus_is_pretrained_on_in_parts_and_watched(tmp_path):
+def test_a_packed_corpus_is_pretrained_on_in_parts_and_watched(tmp_path, quick):
     """Pack, pretrain with every switch of the engine, and see the online probe in the metrics."""
-    packed = musictf("data", "pack", *SMALL[:2], "output=pack", cwd=tmp_path)
+    packed = quick("data", "pack", *SMALL[:2], "output=pack")
     assert packed.returncode == 0, packed.stderr
     assert "next: musictf pretrain dataset=packed" in packed.stdout
     data = ["dataset=packed", "dataset.root=pack", "wandb.mode=disabled", "trainer=cpu", "output_dir=run"]
     engine = ["micro_batch=3", "token_dropping=0.5", "activation_checkpointing=true", "augment=mild", "pairs.places=2"]
     watch = ["online_probe=synthetic", "online_probe.num_tracks=12", "online_probe.every=2", "log_every=1"]
-    done = musictf("pretrain", *data, *TINY, *engine, *watch, "max_steps=3", "batch_size=8", cwd=tmp_path)
+    done = quick("pretrain", *data, *TINY, *engine, *watch, "max_steps=3", "batch_size=8")
     assert done.returncode == 0, done.stderr
     with open(tmp_path / "run" / "metrics.csv", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -125,9 +137,9 @@ def test_a_packed_corpus_is_pretrained_on_in_parts_and_watched(tmp_path):
     assert all(float(row["train/loss"]) > 0 for row in rows[1:])
 
 
-def test_a_run_that_goes_wrong_ends_with_one_line_and_status_1(tmp_path):
+def test_a_run_that_goes_wrong_ends_with_one_line_and_status_1(tmp_path, quick):
     data = ["output_dir=run", "max_steps=5", "batch_size=4", "optim.learning_rate=1e30", "log_every=1"]
-    done = musictf("pretrain", *SMALL, *TINY, *data, "trainer.enable_progress_bar=false", cwd=tmp_path)
+    done = quick("pretrain", *SMALL, *TINY, *data, "trainer.enable_progress_bar=false")
     assert done.returncode == 1
     assert "guard.budget=0 forgives fewer" in done.stderr.strip().splitlines()[-1]
     assert "Traceback" not in done.stderr
@@ -135,11 +147,11 @@ def test_a_run_that_goes_wrong_ends_with_one_line_and_status_1(tmp_path):
 
 
 @pytest.mark.slow
-def test_probe_scores_agree_with_mir_eval_on_the_written_estimates(pretrained, tmp_path):
+def test_probe_scores_agree_with_mir_eval_on_the_written_estimates(pretrained, tmp_path, quick):
     corpus = tmp_path / "corpus"
     _as_manifest_corpus(corpus)
     data = ["dataset=manifest", f"dataset.root={corpus}", "wandb.mode=disabled", "trainer=cpu", "probe.steps=30"]
-    done = musictf("probe", f"backbone={pretrained}", "task=chord", *data, "output_dir=probe", cwd=tmp_path)
+    done = quick("probe", f"backbone={pretrained}", "task=chord", *data, "output_dir=probe")
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in (tmp_path / "probe" / "results.jsonl").read_text().splitlines()]
     mine = [
@@ -177,15 +189,15 @@ def test_two_processes_train_log_once_and_write_one_folder(pretrained, tmp_path)
 
 
 @pytest.mark.slow
-def test_a_sweep_runs_each_job_and_refuses_several_processes(tmp_path, pretrained):
+def test_a_sweep_runs_each_job_and_refuses_several_processes(tmp_path, pretrained, quick):
     steps = ["max_steps=1", "batch_size=4", "trainer.enable_progress_bar=false"]
-    done = musictf("pretrain", "-m", *SMALL, *TINY, *steps, "seed=0,1", "output_dir=sweep", cwd=tmp_path)
+    done = quick("pretrain", "-m", *SMALL, *TINY, *steps, "seed=0,1", "output_dir=sweep")
     assert done.returncode == 0, done.stderr
     assert all((tmp_path / "sweep" / str(job) / "backbone.safetensors").is_file() for job in (0, 1))
-    unnamed = musictf("pretrain", "-m", *SMALL, *TINY, *steps, "seed=0,1", cwd=tmp_path)
+    unnamed = quick("pretrain", "-m", *SMALL, *TINY, *steps, "seed=0,1")
     assert unnamed.returncode == 0, unnamed.stderr
     assert len(list((tmp_path / "runs" / "pretrain").glob("sweep-*/*/backbone.safetensors"))) == 2
-    refused = musictf("pretrain", "-m", *SMALL, *TINY, *steps, "seed=0,1", "trainer.devices=2", cwd=tmp_path)
+    refused = quick("pretrain", "-m", *SMALL, *TINY, *steps, "seed=0,1", "trainer.devices=2")
     assert refused.returncode == 2
     assert "single-process" in refused.stderr
 
@@ -260,7 +272,7 @@ def _as_manifest_corpus(target):
     shutil.copytree(songs.folder, target)
 
 
-def test_ctrl_c_leaves_a_run_that_the_same_command_finishes(tmp_path, pretrained):
+def test_ctrl_c_leaves_a_run_that_the_same_command_finishes(tmp_path, pretrained, forked, quick):
     steps = [
         "max_steps=2000",
         "num_workers=1",
@@ -270,22 +282,17 @@ def test_ctrl_c_leaves_a_run_that_the_same_command_finishes(tmp_path, pretrained
         "valid_every=1000",
         "checkpoint.every=1000",
     ]
-    command = [sys.executable, "-m", "musictf", "pretrain", *SMALL, *TINY, *steps]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+    process = forked(["pretrain", *SMALL, *TINY, *steps], tmp_path)
     metrics = tmp_path / "run" / "metrics.csv"
     deadline = time.monotonic() + 120
     while not metrics.is_file() and time.monotonic() < deadline:
         time.sleep(0.2)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the loaders hear it as well
-    _, said = process.communicate(timeout=120)
-    assert process.returncode == 1
-    assert "goes on" in said
+    assert process.wait(120) == 1
+    assert "goes on" in process.stderr
     assert json.loads((tmp_path / "run" / "status.json").read_text())["status"] == "failed"
     reached = len(metrics.read_text().splitlines()) - 1
     steps[0] = f"max_steps={reached + 2}"
-    done = musictf("pretrain", *SMALL, *TINY, *steps, cwd=tmp_path)
+    done = quick("pretrain", *SMALL, *TINY, *steps)
     assert done.returncode == 0, done.stderr
     assert [int(line.split(",")[0]) for line in metrics.read_text().splitlines()[1:]] == list(range(1, reached + 3))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
@@ -17,8 +16,6 @@ from musictf.errors import InputError
 from musictf.report.cells import read_cells
 from musictf.runs import open_run
 from musictf.sweep import FailedJobs, launcher_config, planned, sbatch_script, sweep
-
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(autouse=True)
@@ -291,12 +288,6 @@ def test_commands_end_with_the_status_of_what_happened(keys, monkeypatch, capsys
     assert "musictf probe: 1 of 1 jobs failed: job 0: a defect" in capsys.readouterr().err
 
 
-def run_command(*arguments, **variables):
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | variables
-    command = [sys.executable, "-m", "musictf", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
-
-
 @pytest.mark.slow
 def test_a_sweep_of_real_probes_is_finished_by_the_missing_commands(keys, tmp_path, capsys):
     main(["probe", "-m", *keys, "seeds=[0],[1]", "output_dir=table"])
@@ -341,7 +332,7 @@ sys.exit(subprocess.call(arguments, **streams))
 
 @slurm
 @pytest.mark.slow
-def test_jobs_go_through_sbatch_and_come_back(keys, tmp_path):
+def test_jobs_go_through_sbatch_and_come_back(keys, forked, tmp_path):
     """The cluster's commands are stand-ins; everything between them is submitit's own."""
     (tmp_path / "bin").mkdir()
     for name, text in STAND_IN.items():
@@ -349,8 +340,8 @@ def test_jobs_go_through_sbatch_and_come_back(keys, tmp_path):
         (tmp_path / "bin" / name).chmod(0o755)
     path = {"PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"}
     asked = ["task=tagging,chord", "output_dir=table", "hydra/launcher=slurm"]
-    done = run_command("probe", "-m", *keys, *asked, **path)
-    assert done.returncode == 2, done.stderr
+    done = forked(["probe", "-m", *keys, *asked], env=path)
+    assert done.wait() == 2, done.stderr
     assert "1 of 2 jobs failed: job 1: noises: no train track has 'chords'" in done.stderr
     assert [cell.state for cell in read_cells([tmp_path / "table"])] == ["finished", "failed"]
     assert (tmp_path / "table" / "0" / "results.jsonl").is_file()

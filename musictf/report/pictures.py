@@ -52,7 +52,7 @@ def probe_pictures(folder: Path, out: Path | None = None) -> list[Path]:
 
 
 def all_probe_pictures(task: Task, dataset: Dataset, folder: Path) -> list[Path]:
-    """PNG files of a probe run: layer maps, curves of robustness, and the first test track where estimates have times."""
+    """PNG files of a probe run: layer maps, curves of robustness, and a test track where estimates have times."""
     pictures = probe_pictures(folder)
     if (folder / ROBUSTNESS).is_file():
         rows = read_rows(folder / ROBUSTNESS)

@@ -83,6 +83,12 @@ SHOWN = {
     "classification": _CLASSES,
     "genre": _CLASSES,
     "instrument": _CLASSES,
+    "ssm_profile": ("rank_correlation", "rank_correlation_above_shifted", "cka", "cka_above_shifted"),
+    "boundary": ("f_measure", "f_measure_above_shifted", "precision", "recall"),
+    **dict.fromkeys(
+        (f"attention_{target}" for target in ("onset", "librosa_onset", "beat", "downbeat", "chord_change")),
+        ("auc", "auc_above_shifted", "f_measure", "f_measure_above_shifted"),
+    ),
 }
 # Scores that describe the comparison and have no better or worse.
 DESCRIPTIVE = frozenset({"coverage", "wcsr_coverage", "classes_scored"})

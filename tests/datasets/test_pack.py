@@ -254,10 +254,10 @@ def test_a_journal_without_its_samples_is_not_believed(tmp_path, mixed, monkeypa
 
 def test_a_killed_process_leaves_no_pack_and_the_next_one_finishes_it(tmp_path, mixed):
     code = (
-        "import sys, time\nfrom musictf.datasets import pack as packing\n"
+        "import os, sys, time\nfrom musictf.datasets import pack as packing\n"
         "from musictf.datasets.manifest import Manifest\n"
         "whole = packing.record\n"
-        "def record(*given):\n    recorded = whole(*given)\n    print('one', flush=True)\n    time.sleep(0.3)\n"
+        "def record(*given):\n    recorded = whole(*given)\n    os.write(1, b'one\\n')\n    time.sleep(0.3)\n"
         "    return recorded\npacking.record = record\n"
         "packing.pack(Manifest(root=sys.argv[1]), sys.argv[2], 16000)\n"
     )

@@ -29,11 +29,11 @@ def command(corpus, backbone_path, folder):
         "probe.valid_every=15",
         "probe.batch_size=256",
     ]
-    return [sys.executable, "-m", "musictf", "probe", *keys]
+    return ["probe", *keys]
 
 
-def environment(cache, **more):
-    return os.environ | {"MUSICTF_CACHE": str(cache), "OMP_NUM_THREADS": "1"} | more
+def cache_at(folder):
+    return {"MUSICTF_CACHE": str(folder)}
 
 
 def outcome(folder):
@@ -45,15 +45,10 @@ def outcome(folder):
 
 
 @pytest.fixture(scope="module")
-def straight(corpus, backbone_path, tmp_path_factory):
+def straight(forked, corpus, backbone_path, tmp_path_factory):
     folder = tmp_path_factory.mktemp("straight")
-    subprocess.run(
-        command(corpus, backbone_path, folder / "run"),
-        env=environment(folder / "cache"),
-        check=True,
-        capture_output=True,
-        timeout=SECONDS,
-    )
+    run = forked(command(corpus, backbone_path, folder / "run"), env=cache_at(folder / "cache"))
+    assert run.wait(SECONDS) == 0, run.stderr
     return outcome(folder / "run")
 
 
@@ -62,9 +57,8 @@ def killed_when(process, is_time):
     deadline = time.monotonic() + SECONDS
     while process.poll() is None and time.monotonic() < deadline:
         if is_time():
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            return True
+            os.kill(process.pid, signal.SIGKILL)
+            return process.wait(SECONDS) == -signal.SIGKILL
         time.sleep(0.002)
     return False
 
@@ -82,22 +76,18 @@ def text_of(path):
 
 
 @pytest.mark.slow
-def test_a_probe_killed_at_any_moment_ends_with_the_same_rows(straight, corpus, backbone_path, tmp_path):
+def test_a_probe_killed_at_any_moment_ends_with_the_same_rows(straight, forked, corpus, backbone_path, tmp_path):
     run, cache = tmp_path / "run", tmp_path / "cache"
     kills, entries = [], {}
     for name, is_time in MOMENTS.items():
-        process = subprocess.Popen(
-            command(corpus, backbone_path, run),
-            env=environment(cache),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        process = forked(command(corpus, backbone_path, run), env=cache_at(cache))
         kills.append((name, killed_when(process, lambda is_time=is_time: is_time(run, cache))))
         now = {path: path.stat().st_mtime_ns for path in cache.glob("features/*/[!.]*.safetensors")}
         assert all(now[path] == made for path, made in entries.items()), "features were computed twice"
         entries = now
     assert all(in_time for _, in_time in kills), kills
-    subprocess.run(command(corpus, backbone_path, run), env=environment(cache), check=True, timeout=SECONDS)
+    last = forked(command(corpus, backbone_path, run), env=cache_at(cache))
+    assert last.wait(SECONDS) == 0, last.stderr
     assert outcome(run) == straight
     assert json.loads((run / "status.json").read_text())["status"] == "finished"
 
@@ -105,10 +95,11 @@ def test_a_probe_killed_at_any_moment_ends_with_the_same_rows(straight, corpus, 
 @pytest.mark.slow
 def test_two_ranks_share_features_and_write_the_rows_of_one(straight, corpus, backbone_path, tmp_path):
     run, cache = tmp_path / "run", tmp_path / "cache"
+    world = {"WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
     processes = [
         subprocess.Popen(
-            command(corpus, backbone_path, run),
-            env=environment(cache, RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2"),
+            [sys.executable, "-m", "musictf", *command(corpus, backbone_path, run)],  # ranks are read by imports
+            env=os.environ | cache_at(cache) | world | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -73,38 +69,23 @@ def assert_same_run(one, other):
 
 
 class Forks:
-    """Starts the command; see `forked.py`."""
+    """Runs of the command in forks, to their end; see `tests/forked.py`."""
 
-    def __init__(self, folder):
-        self.output = folder / "output.txt"
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
-        self.server = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("forked.py"))],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
-        )  # fmt: skip
+    def __init__(self, start):
+        self.start = start
 
-    def __call__(self, argv, **request):
+    def __call__(self, argv, env=None, **request):
         """Exit status of a run; `said` is what it wrote to the terminal."""
-        line = json.dumps({"argv": argv, "output": str(self.output), "signal": 9, **request})
-        self.server.stdin.write(line + "\n")
-        self.server.stdin.flush()
-        return int(self.server.stdout.readline())
-
-    @property
-    def said(self):
-        return self.output.read_text()
-
-    def close(self):
-        self.server.stdin.close()
-        self.server.wait(60)
-        self.server.stdout.close()
+        pictures = "wandb.mode=offline" in argv  # otherwise nobody looks at it, and it takes as long as the run
+        run = self.start(argv, env=env, together=True, pictures=pictures, **request)
+        status = run.wait()
+        self.said = run.stdout
+        return status
 
 
 @pytest.fixture(scope="session")
-def forks(tmp_path_factory):
-    forks = Forks(tmp_path_factory.mktemp("forks"))
-    yield forks
-    forks.close()
+def forks(forked):
+    return Forks(forked)
 
 
 @pytest.fixture(scope="session")

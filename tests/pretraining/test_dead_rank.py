@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -18,12 +16,6 @@ WITHIN_S = 60
 
 def arguments(kit, tracks, folder, *more):
     return kit.keys(tracks, folder, "trainer.devices=2", "trainer.strategy=ddp", "checkpoint.keep_every=0", *more)
-
-
-def start(argv, output):
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
-    with open(output, "w") as file:
-        return subprocess.Popen([sys.executable, "-m", "musictf", *argv], stdout=file, stderr=file, env=environment)
 
 
 def children(process):
@@ -47,27 +39,26 @@ def wait_for(condition, what, seconds=WITHIN_S):
 
 
 @pytest.fixture(scope="module")
-def straight(tmp_path_factory, kit, tracks):
+def straight(tmp_path_factory, forked, kit, tracks):
     """A run of two processes that nothing happened to."""
     folder = tmp_path_factory.mktemp("ddp") / "run"
-    process = start(arguments(kit, tracks, folder), folder.with_name("output"))
-    assert process.wait(240) == 0, folder.with_name("output").read_text()
+    process = forked(arguments(kit, tracks, folder), together=True)
+    assert process.wait(240) == 0, process.stdout
     return folder
 
 
 @pytest.mark.parametrize("victim", [0, 1])
-def test_a_dead_rank_ends_the_run_and_the_same_command_goes_on(kit, tracks, folder, straight, victim):
-    output = folder.with_name("output")
-    process = start(arguments(kit, tracks, folder), output)
+def test_a_dead_rank_ends_the_run_and_the_same_command_goes_on(forked, kit, tracks, folder, straight, victim):
+    process = forked(arguments(kit, tracks, folder), together=True)
     checkpoint = folder / "checkpoints" / "last.ckpt"
     wait_for(checkpoint.exists, "no checkpoint", 120)
     ranks = [process.pid, *children(process)]
     assert len(ranks) == 2
     os.kill(ranks[victim], signal.SIGKILL)
     assert process.wait(WITHIN_S) != 0
-    wait_for(lambda: not any(map(is_alive, ranks)), f"processes are left: {output.read_text()}")
+    wait_for(lambda: not any(map(is_alive, ranks)), f"processes are left: {process.stdout}")
     assert not (folder / "backbone.safetensors").exists()
-    assert "Traceback" not in output.read_text()
-    again = start(arguments(kit, tracks, folder), output)
-    assert again.wait(240) == 0, output.read_text()
+    assert "Traceback" not in process.stdout
+    again = forked(arguments(kit, tracks, folder), together=True)
+    assert again.wait(240) == 0, again.stdout
     kit.same(folder, straight)

@@ -1,26 +1,40 @@
 """Runs of the command in forks of one process that has imported everything: seconds less for each, killed for real.
 
-``python forked.py`` reads a request a line (JSON: ``argv``, ``env``, ``output`` for stdout and stderr, ``at``,
-``signal``) and answers each with the exit status; a signal is negative. ``at`` says where the run sends itself the
-signal: ``[what, name, count]`` with ``what`` one of ``before`` and ``after`` (a file takes the name), ``flush`` (it is
-about to be flushed to the disk under a temporary name), ``half`` (the same, with half of it written) and ``any``; name
-``*`` is every name. ``["step", "", 3]`` is when the values of step 3 are on file: the step after it has not begun.
-``group`` sends the signal to all processes of the run, ``file_size`` is the most bytes that a file may have.
+``python forked.py`` reads a request a line and answers each with a number. ``argv`` starts a run (answer: its process
+id), which leads a process group of its own; ``stdout``, ``stderr`` (paths), ``env`` (all of its environment) and
+``cwd`` are those of the run. ``{"poll": id}`` asks for its exit status, which is negative for a signal; the answer is
+null while the run goes on.
+
+``at`` says where the run sends itself ``signal``, by default that of ``kill -9``: ``[what, name, count]`` with ``what``
+one of ``before`` and ``after`` (a file takes the name), ``flush`` (it is about to be flushed to the disk under a
+temporary name), ``half`` (the same, with half of it written) and ``any``; name ``*`` is every name.
+``["step", "", 3]`` is when the values of step 3 are on file: the step after it has not begun. ``group`` sends the
+signal to all processes of the run, ``file_size`` is the most bytes that a file may have, ``pictures`` false leaves out
+the one of the curves.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
 import signal
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
-import musictf.config  # noqa: F401
+import __main__
+import musictf.evaluation.online  # noqa: F401
+import musictf.evaluation.run  # noqa: F401
+import musictf.pretraining.plan  # noqa: F401
 import musictf.pretraining.run  # noqa: F401
 import musictf.report.pictures
+import musictf.report.run
+import musictf.report.tracking
+import musictf.sweep  # noqa: F401
 from musictf.cli import main
+from musictf.config import compose
 
 TEMPORARY = re.compile(r"\.(.+)\.\d+\.tmp")
 REPLACE, FSYNC = os.replace, os.fsync
@@ -61,32 +75,47 @@ class Trap:
 
 
 def run(request):
-    output = os.open(request["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.setpgid(0, 0)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    os.environ.update(request.get("env", {}))
+    streams = [os.open(os.devnull, os.O_RDONLY)]
+    streams += [os.open(request[name], os.O_WRONLY | os.O_CREAT | os.O_APPEND) for name in ("stdout", "stderr")]
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    os.environ.clear()
+    os.environ.update(request["env"])
+    os.chdir(request["cwd"])
     sys.argv = ["musictf", *request["argv"]]
+    __main__.__spec__ = find_spec("musictf.__main__")  # by which Lightning starts the other ranks
     if "at" in request:
-        trap = Trap(*request["at"], request["signal"], request.get("group", False))
+        trap = Trap(*request["at"], request.get("signal", signal.SIGKILL), request.get("group", False))
         os.replace, os.fsync = trap.replace, trap.fsync
     if "file_size" in request:  # bytes a file may have: what a full disk does to a writer
         import resource
 
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (request["file_size"], resource.RLIM_INFINITY))
-    if "wandb.mode=offline" not in request["argv"]:  # nobody looks at the picture, which takes as long as the run
+    if not request.get("pictures", True):
         musictf.report.pictures.pretraining_pictures = lambda folder: [folder]
     main(request["argv"])
 
 
+def status_of(pid):
+    pid, status = os.waitpid(pid, os.WNOHANG)
+    return os.waitstatus_to_exitcode(status) if pid else None
+
+
 def serve():
+    for verb, keys in (("pretrain", []), ("probe", ["backbone=mel"])):
+        compose(verb, keys)  # imports what its first use does
+    gc.freeze()  # a collection in a run would copy every page of the imports
     for line in sys.stdin:
-        child = os.fork()
-        if child == 0:
-            run(json.loads(line))
+        request = json.loads(line)
+        if "poll" in request:
+            answer = status_of(request["poll"])
+        elif (answer := os.fork()) == 0:
+            run(request)
             return
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+        print(json.dumps(answer), flush=True)
 
 
 if __name__ == "__main__":
