@@ -18,20 +18,24 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from musictf.analysis.attention import flux_of
 from musictf.analysis.curves import CURVES, onset_curves
 from musictf.analysis.events import Floats
 from musictf.analysis.heads import score_track
 from musictf.analysis.ledger import Ledger
+from musictf.analysis.self_similarity import cosine_matrix, pairs_apart, standard_ranks
 from musictf.analysis.stimuli import STIMULI, stimulus_tracks
 from musictf.analysis.subjects import Corpus, Subject
 from musictf.audio.io import audio_info, read_excerpt
 from musictf.datasets.base import Track
 from musictf.models.backbone import Backbone, Output
+from musictf.models.controls import ChromaBackbone, MelBackbone
 
 EXCERPTS_A_TRACK = 4
 _NUMBER = 24  # tracks of each stimulus
 _BATCH = 16
 _HALVES = 20
+_GAP_SECONDS = 0.25  # pairs of tokens nearer than this are alike because windows overlap
 
 
 def variance_shares(tokens: npt.NDArray[np.floating]) -> tuple[float, float, float]:
@@ -70,7 +74,12 @@ def inspect_position(
     device: str = "cpu",
     stage: Callable[[str, int], Callable[[], None]] = lambda name, total: lambda: None,
 ) -> None:
-    """Rows ``position``: one a subject, input and layer; rows ``attention_onset`` of clicks and scales, by curve.
+    """Rows about music and sounds whose every moment is known; nothing is chosen, so no row is ``selected``.
+
+    ``position``        shares of the variance of tokens, one row a subject, input and layer
+    ``stimulus_onset``  areas of heads on clicks and scales, one row a subject and curve, and one of the spectral flux
+    ``stimulus_ssm``    rank correlation of a layer's self-similarity with that of silence at the same layer, which only
+                        positions make (``position``), and with that of chroma (``harmony``)
 
     Args:
         subjects: The backbone and random weights; what hears silence or noise is left out, for here all do.
@@ -79,18 +88,27 @@ def inspect_position(
         device: Where backbones run.
         stage: Begins a stage of a progress bar.
     """
+    first = subjects[0].backbone
+    chroma = ChromaBackbone(first.front_end.config)
+    sounds = {kind: stimulus_tracks(kind, _NUMBER, first.num_samples, first.sample_rate) for kind in STIMULI}
     for subject in (subject for subject in subjects if subject.hears is None):
         backbone = subject.backbone.to(device).eval()
         advance = stage(f"{subject.kind}: position", 1 + len(STIMULI))
         music = [(track, start) for track in corpus.tracks["test"] for start in _starts(track, backbone)]
-        _add_shares(subject, "music", _tokens(backbone, music), ledger)
+        if music:
+            _add_shares(subject, "music", _tokens(backbone, music), ledger)
         advance()
-        for kind in STIMULI:
-            tracks = stimulus_tracks(kind, _NUMBER, backbone.num_samples, backbone.sample_rate)
-            _add_shares(subject, kind, _tokens(backbone, [(track, 0) for track in tracks]), ledger)
+        silence: list[npt.NDArray[np.floating]] = []  # STIMULI begin with it
+        for kind, tracks in sounds.items():
+            excerpts = [(track, 0) for track in tracks]
+            tokens = _tokens(backbone, excerpts)
+            silence = silence or tokens
+            _add_shares(subject, kind, tokens, ledger)
+            _add_matrices(subject, kind, tokens, silence, _tokens(chroma, excerpts)[0], ledger)
             if kind in {"clicks", "scale"}:
                 _add_onsets(subject, kind, tracks, ledger)
             advance()
+    _add_flux(first, {kind: sounds[kind] for kind in ("clicks", "scale")}, ledger)
 
 
 def _starts(track: Track, backbone: Backbone) -> list[int]:
@@ -124,24 +142,63 @@ def _tokens(backbone: Backbone, excerpts: Sequence[tuple[Track, int]]) -> list[n
 def _add_shares(subject: Subject, name: str, tokens: Sequence[npt.NDArray[np.floating]], ledger: Ledger) -> None:
     rng = np.random.default_rng(0)
     for layer, values in enumerate(tokens):
-        shares = variance_shares(values)
+        shares = np.array(variance_shares(values))
         # Halves drawn without return spread like means of the whole; drawn twice, an excerpt would agree with itself.
         halves = [rng.permutation(len(values))[: max(2, len(values) // 2)] for _ in range(_HALVES)]
-        spread = np.array([variance_shares(values[half]) for half in halves])
-        low, high = shares - 1.96 * spread.std(axis=0), shares + 1.96 * spread.std(axis=0)
+        spread = 1.96 * np.std([variance_shares(values[half]) for half in halves], axis=0)
+        low, high = np.maximum(shares - spread, 0), np.minimum(shares + spread, 1)
         names = ("position_share", "excerpt_share", "content_share")
-        whole = {n: (shares[k], max(0.0, low[k]), min(1.0, high[k])) for k, n in enumerate(names)}
+        whole = {n: (float(shares[k]), float(low[k]), float(high[k])) for k, n in enumerate(names)}
+        number = range(len(values))
         ledger.add(
-            "position",
-            subject,
-            name,
-            layer,
-            {},
-            range(len(values)),
-            selected=True,
-            dataset=f"stimulus:{name}",
-            whole=whole,
+            "position", subject, name, layer, {}, number, selected=False, dataset=f"stimulus:{name}", whole=whole
         )
+
+
+def _add_matrices(
+    subject: Subject,
+    kind: str,
+    tokens: Sequence[npt.NDArray[np.floating]],
+    silence: Sequence[npt.NDArray[np.floating]],
+    chroma: npt.NDArray[np.floating],
+    ledger: Ledger,
+) -> None:
+    """Each layer's self-similarity within an excerpt beside that of silence and of chroma."""
+    gap = max(1, round(_GAP_SECONDS * subject.backbone.token_rate))
+    pairs = pairs_apart(chroma.shape[1], gap)
+    harmony = [standard_ranks(cosine_matrix(each.astype(np.float64))[pairs]) for each in chroma]
+    for layer, values in enumerate(tokens):
+        position = standard_ranks(cosine_matrix(silence[layer][0].astype(np.float64))[pairs])
+        own = [standard_ranks(cosine_matrix(each.astype(np.float64))[pairs]) for each in values]
+        ledger.add(
+            "stimulus_ssm",
+            subject,
+            kind,
+            layer,
+            {
+                "position": np.array([float(ranks @ position) for ranks in own]),
+                "harmony": np.array([float(ranks @ wanted) for ranks, wanted in zip(own, harmony, strict=True)]),
+            },
+            range(len(values)),
+            selected=False,
+            dataset=f"stimulus:{kind}",
+        )
+
+
+def _add_flux(backbone: Backbone, sounds: dict[str, list[Track]], ledger: Ledger) -> None:
+    """What the spectral flux makes of sounds whose onsets are known."""
+    mel = MelBackbone(backbone.front_end.config)
+    about = {"path": "flux", "digest": backbone.front_end.config.digest(), "kind": "classical"}
+    for kind, tracks in sounds.items():
+        frames = _tokens(mel, [(track, 0) for track in tracks])[0]
+        times = backbone.front_end.config.frame_times(frames.shape[1])
+        areas = [
+            score_track(flux_of(values)[:, None], times, track.labels["onsets"], track.track_id, 0).area[0]
+            for values, track in zip(frames, tracks, strict=True)
+        ]
+        name = f"stimulus:{kind}"
+        number = range(len(tracks))
+        ledger.add("stimulus_onset", about, "flux", 0, {"auc": np.array(areas)}, number, selected=False, dataset=name)
 
 
 def _add_onsets(subject: Subject, kind: str, tracks: Sequence[Track], ledger: Ledger) -> None:

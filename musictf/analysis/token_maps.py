@@ -28,6 +28,7 @@ from musictf.analysis.subjects import Corpus, Subject
 from musictf.annotations import PITCH_CLASSES, Beats, Chords
 from musictf.datasets.base import Track
 from musictf.errors import InputError
+from musictf.evaluation.statistics import interval
 from musictf.models.controls import CONTROLS
 from musictf.probing.features import FeatureConfig, extract
 
@@ -244,13 +245,10 @@ def _measure(
     found = {}
     for name, score in scores.items():
         value = score(np.ones(len(tracks)))
-        spread = (
-            np.array([score(draw.astype(float)) for draw in draws])
-            if name != "fifths_chance_high"
-            else np.array([value])
-        )
-        low, high = np.nanpercentile(spread, (2.5, 97.5)) if not np.isnan(spread).all() else (np.nan, np.nan)
-        found[name] = (value, float(low), float(high))
+        if name == "fifths_chance_high":
+            found[name] = (value, float("nan"), float("nan"))
+            continue
+        found[name] = (value, *interval(np.array([score(draw.astype(np.float64)) for draw in draws]), value))
     return found
 
 
