@@ -111,7 +111,8 @@ def inspect_attention(
 
 def flux_of(mel: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
     """Spectral flux of a log-mel (N, F) in dB: the mean over bands of what has grown since the last frame, (N,)."""
-    grown: npt.NDArray[np.floating] = np.maximum(np.diff(mel, axis=0, prepend=mel[:1]), 0).mean(axis=1)
+    frames = np.asarray(mel, dtype=np.float32)
+    grown: npt.NDArray[np.floating] = np.maximum(np.diff(frames, axis=0, prepend=frames[:1]), 0).mean(axis=1)
     return grown
 
 
@@ -121,7 +122,7 @@ def flux_reading(corpus: Corpus, like: Subject, features: FeatureConfig, device:
 
     def curves(split: str) -> Iterator[tuple[npt.NDArray[np.floating], Floats]]:
         for track in extract(mel, corpus.tracks[split], [0], features, device):
-            yield flux_of(track.sequence[:, 0].float().numpy())[:, None], track.times.numpy()
+            yield flux_of(track.sequence[:, 0].numpy())[:, None], track.times.numpy()
 
     return Reading(lambda: curves("valid"), lambda: curves("test"), 1, 1, (FLUX,))
 

@@ -30,6 +30,7 @@ Floats = npt.NDArray[np.float64]
 DIMENSIONS = ("harmony", "timbre", "rhythm", "loudness", "bar", "chords", "sections")
 # Seconds over which periodicities are looked for: some bars.
 _TEMPOGRAM_SECONDS = 8.0
+_BLOCK = 4096  # tokens whose tempogram is in memory at once
 
 
 @dataclass(frozen=True)
@@ -55,20 +56,17 @@ def dimensions_of(
 
     Args:
         track: Whose annotations.
-        mel: Log-mel in dB at token times, (N, F).
+        mel: Log-mel in dB at token times, (N, F); as the others it may be mapped from disk.
         mfcc: Cepstral coefficients, (N, 20).
         chroma: Energy of pitch classes, (N, 12).
         times: Token centres in seconds, (N,).
         width: Tokens in a bin.
     """
-    everywhere = np.ones(-(-len(times) // width), dtype=bool)
-    heard = {
-        "harmony": chroma,
-        "timbre": mfcc[:, 1:],
-        "rhythm": _tempogram(mel, times),
-        "loudness": mel.mean(axis=1, keepdims=True),
-    }
-    found = {name: Dimension(binned(features, width), everywhere) for name, features in heard.items()}
+    loudness = mel.mean(axis=1, dtype=np.float64, keepdims=True)
+    means = {name: binned(each, width) for name, each in (("harmony", chroma), ("timbre", mfcc[:, 1:]))}
+    means |= {"rhythm": _tempogram(mel, times, width), "loudness": binned(loudness, width)}
+    everywhere = np.ones(len(means["loudness"]), dtype=np.bool_)
+    found = {name: Dimension(values, everywhere) for name, values in means.items()}
     beats, chords, sections = (track.annotation(name) for name in ("beats", "chords", "sections"))
     if beats is not None and beats.downbeats is not None and len(beats.downbeats) > 1:
         found["bar"] = _annotated(_bar_place(beats, times), width)
@@ -86,12 +84,19 @@ def _annotated(features: Floats, width: int) -> Dimension:
     return Dimension(np.nan_to_num(means), known)
 
 
-def _tempogram(mel: Floats, times: Floats) -> Floats:
-    """Local autocorrelation of the flux, (N, lags)."""
+def _tempogram(mel: Floats, times: Floats, width: int) -> Floats:
+    """Local autocorrelation of the flux over bins, (S, lags); block by block, each with what its windows reach."""
     period = float(times[-1] - times[0]) / max(1, len(times) - 1)
     window = max(2, min(round(_TEMPOGRAM_SECONDS / period), len(times) - 1))
-    found: Floats = librosa.feature.tempogram(onset_envelope=flux_of(mel), win_length=window, norm=None).T
-    return found
+    flux = flux_of(mel)
+    size = width * max(1, _BLOCK // width)
+    parts = []
+    for first in range(0, len(flux), size):
+        before = min(first, window)
+        reach = flux[first - before : first + size + window]
+        found = librosa.feature.tempogram(onset_envelope=reach, win_length=window, norm=None)
+        parts.append(binned(found.T[before : before + size], width))
+    return np.concatenate(parts)
 
 
 def _bar_place(beats: Beats, times: Floats) -> Floats:

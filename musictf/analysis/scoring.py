@@ -24,6 +24,7 @@ _PEAK_WINDOW = 0.03
 # Shares of a track's tokens above which a peak may stand; validation chooses one.
 QUANTILES = (0.3, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)
 EVENT, NONE, NEITHER = 1, 0, -1
+_CELLS = 1 << 20  # draws times tokens that are looked at together
 
 
 def token_labels(events: Floats, times: Floats, tolerance: float = TOLERANCE) -> Labels:
@@ -62,12 +63,17 @@ def areas_under_curve(curve: npt.NDArray[np.floating], labels: Labels) -> Floats
     """
     order = np.argsort(curve, kind="stable")
     ranked = curve[order]
-    first = np.searchsorted(ranked, ranked, side="left")
-    end = np.searchsorted(ranked, ranked, side="right")
-    sorted_labels = labels[:, order]
-    nones = np.zeros((len(labels), len(curve) + 1), dtype=np.int32)
-    np.cumsum(sorted_labels == NONE, axis=1, out=nones[:, 1:])
-    is_event = sorted_labels == EVENT
+    bounds = np.searchsorted(ranked, ranked, side="left"), np.searchsorted(ranked, ranked, side="right")
+    size = max(1, _CELLS // max(1, len(curve)))
+    parts = [_areas(labels[first : first + size, order], *bounds) for first in range(0, len(labels), size)]
+    return np.concatenate(parts)
+
+
+def _areas(labels: Labels, first: npt.NDArray[np.int64], end: npt.NDArray[np.int64]) -> Floats:
+    """Areas of draws whose labels stand in the order of the curve; ``first`` and ``end`` bound each token's ties."""
+    nones = np.zeros((len(labels), labels.shape[1] + 1), dtype=np.int32)
+    np.cumsum(labels == NONE, axis=1, out=nones[:, 1:])
+    is_event = labels == EVENT
     below = np.where(is_event, nones[:, first] + nones[:, end], 0).sum(axis=1, dtype=np.int64) / 2
     pairs = is_event.sum(axis=1, dtype=np.int64) * nones[:, -1]
     return np.where(pairs > 0, below / np.maximum(pairs, 1), np.nan)

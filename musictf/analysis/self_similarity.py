@@ -25,6 +25,7 @@ from scipy.stats import rankdata
 Floats = npt.NDArray[np.float64]
 Order = npt.NDArray[np.int64]
 
+_BLOCK = 4096  # rows that are read at once
 _FLAT = 1e-9  # HSIC of features that vary by about 1 is of the order of 1
 
 
@@ -36,15 +37,14 @@ def bin_width(num_tokens: int, token_seconds: float, bin_seconds: float, limit: 
 def binned(values: npt.NDArray[np.floating], width: int) -> Floats:
     """Means over bins of ``width`` rows, (N, ...) -> (S, ...); the last bin holds what is left.
 
+    Rows may be mapped from disk: they are read block by block.
+
     Example:
         >>> binned(np.array([1.0, 3.0, 5.0, 7.0, 9.0]), 2)
         array([2., 6., 9.])
     """
-    starts = np.arange(0, len(values), width)
-    sums = np.add.reduceat(np.asarray(values, dtype=np.float64), starts, axis=0)
-    counts = np.diff(np.append(starts, len(values)))
-    means: Floats = sums / counts.reshape(-1, *[1] * (values.ndim - 1))
-    return means
+    size = width * max(1, _BLOCK // width)
+    return np.concatenate([_block_means(values[first : first + size], width) for first in range(0, len(values), size)])
 
 
 def cosine_matrix(features: Floats) -> Floats:
@@ -173,6 +173,13 @@ def novelty(matrix: Floats, half_width: int) -> Floats:
     diagonal = blocks[np.arange(len(matrix)), np.arange(len(matrix))]  # block k lies around the start of bin k
     scores: Floats = np.einsum("kij,ij->k", diagonal, kernel) / np.abs(kernel).sum()
     return np.maximum(scores, 0.0)
+
+
+def _block_means(values: npt.NDArray[np.floating], width: int) -> Floats:
+    starts = np.arange(0, len(values), width)
+    sums = np.add.reduceat(np.asarray(values, dtype=np.float64), starts, axis=0)
+    means: Floats = sums / np.diff(np.append(starts, len(values))).reshape(-1, *[1] * (values.ndim - 1))
+    return means
 
 
 def _is_ascending(order: Order) -> bool:

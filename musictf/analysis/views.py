@@ -72,7 +72,7 @@ def views(
     frames = [extract(CONTROLS[name](front_end), tracks, [0], features, device) for name in ("mel", "mfcc", "chroma")]
     for track, *found in zip(tracks, *frames, strict=True):
         times = found[0].times.numpy()
-        mel, mfcc, chroma = (each.sequence[:, 0].double().numpy() for each in found)
+        mel, mfcc, chroma = (each.sequence[:, 0].numpy() for each in found)  # mapped
         width = bin_width(len(times), front_end.hop_length / front_end.sample_rate, config.bin_seconds, config.max_bins)
         if len(times) < 4 * width:
             raise InputError(f"{track.audio}: lasts {times[-1]:.2f} s, too short to compare with itself")
@@ -89,7 +89,7 @@ def layers_of(
     stored = extract(subject.backbone, subject.tracks(tracks), layers, features, device, advance)
 
     def binned_layers(place: int, view: TrackView) -> Floats:
-        sequence = repeated(stored[place].sequence.float().numpy(), view.num_tokens)  # (N, L, D)
+        sequence = repeated(stored[place].sequence.numpy(), view.num_tokens)  # (N, L, D), mapped
         return binned(sequence, view.width).transpose(1, 0, 2)
 
     return binned_layers
