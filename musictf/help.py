@@ -155,9 +155,10 @@ choices:
 keys (default):
   backbone=FILE|RUN|random   like=PATH (the shape of backbone=random)   parts=[attention,similarity,position,maps]
   controls=[random,silence,noise]   seeds=[0,1,2] (of random weights)   listen=1 (pages, of the first test tracks)
-  attention.targets=auto or any of [onset,librosa_onset,beat,downbeat,chord_change]   attention.draws=100
-  attention.alpha=0.05   similarity.bin_seconds=0.25   similarity.max_bins=768   similarity.gap_seconds=4
-  similarity.draws=10   token_maps.tokens_a_track=200   features.excerpt_hop=63 (tokens)   features.batch_size=16
+  attention.targets=auto or any of [onset,librosa_onset,beat,downbeat,chord_change,downbeat_among_beats,
+  change_among_beats]   attention.draws=100   attention.alpha=0.05   similarity.bin_seconds=0.25
+  similarity.max_bins=768   similarity.gap_seconds=4   similarity.draws=10   token_maps.tokens_a_track=200
+  features.excerpt_hop=63 (tokens)   features.batch_size=16
   allow_missing=false   overwrite=false   output_dir=runs/inspect/TIME   wandb.mode=auto
 
 {sweeps}

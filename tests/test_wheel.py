@@ -23,6 +23,10 @@ def test_the_wheel_composes_and_runs_outside_the_checkout(tmp_path):
     assert shipped == {path.relative_to(ROOT / "conf") for path in (ROOT / "conf").rglob("*.yaml")}
     modules = {path.relative_to(site) for path in (site / "musictf").rglob("*.py")}
     assert modules == {path.relative_to(ROOT) for path in (ROOT / "musictf").rglob("*.py")}
+    suffixes = {".html", ".css", ".js"}  # of the page to listen to
+    pages = {path.name for path in (site / "musictf" / "report").iterdir() if path.suffix in suffixes}
+    assert pages == {path.name for path in (ROOT / "musictf" / "report").iterdir() if path.suffix in suffixes}
+    assert len(pages) > 2
     code = (
         "import musictf, musictf.config as c; assert 'site' in musictf.__file__, musictf.__file__;"
         "print(c.compose('pretrain', ['experiment=demo']).model.preset)"

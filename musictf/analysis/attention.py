@@ -162,11 +162,16 @@ def _score(
     """Rows of one subject and target: the chosen head of each curve, and where ``grid``, all heads."""
     target = events["test"].target
     names = {split: [track.track_id for track in corpus.tracks[split]] for split in events}
-    valid = score_split(reading.valid(), events["valid"].times, names["valid"], 0, choosing=True)
+    among = {split: each.among for split, each in events.items()}
+    has_peaks = among["test"] is None  # the events of a track are not found by those among which they are
+    valid = score_split(
+        reading.valid(), events["valid"].times, names["valid"], 0, choosing=has_peaks, among=among["valid"]
+    )
     # Controls need to know where chance lies; only of the backbone's heads is asked how seldom chance reaches them.
     draws = config.draws if grid else min(config.draws, _CONTROL_DRAWS)
-    test = score_split(reading.test(), events["test"].times, names["test"], draws)
-    chosen_by, quantiles = np.nanmean(valid.areas, axis=0), valid.best_quantiles
+    test = score_split(reading.test(), events["test"].times, names["test"], draws, among=among["test"])
+    chosen_by = np.nanmean(valid.areas, axis=0)
+    quantiles = valid.best_quantiles if has_peaks else np.full(len(chosen_by), np.nan)
     corrected = family_wise(test.areas, test.null("shifted"))
     for curve, name in enumerate(reading.curves):
         mine = chosen_by[curve :: len(reading.curves)]
@@ -178,11 +183,14 @@ def _score(
             subject,
             name,
             block if len(reading.curves) > 1 else 0,
-            _areas(test, unit) | _peaks(reading, test, events["test"], names["test"], unit, quantiles[unit], config),
+            _areas(test, unit)
+            | (
+                _peaks(reading, test, events["test"], names["test"], unit, quantiles[unit], config) if has_peaks else {}
+            ),
             test.kept,
             selected=True,
             selection={"split": "valid", "metric": "auc", "value": float(mine[int(np.nanargmax(mine))])},
-            decoder={"name": "peaks", "quantile": float(quantiles[unit])},
+            decoder={"name": "peaks", "quantile": float(quantiles[unit])} if has_peaks else None,
             details=({"p_corrected": float(corrected[unit]), "heads_that_follow": following} if grid else {})
             | {
                 "heads": len(mine),
@@ -203,7 +211,7 @@ def _score(
                 test.kept,
                 selected=False,
                 selection={"split": "valid", "metric": "auc", "value": float(chosen_by[unit])},
-                decoder={"name": "peaks", "quantile": float(quantiles[unit])},
+                decoder={"name": "peaks", "quantile": float(quantiles[unit])} if has_peaks else None,
                 details={"p_corrected": float(corrected[unit])},
                 head=head,
             )

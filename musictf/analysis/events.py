@@ -1,7 +1,9 @@
 """Events that curves are held against: onsets, beats, downbeats, chord changes, and their nulls.
 
 Conventions: times in seconds, ascending, within the track. ``librosa_onset`` is a proxy and named so wherever it
-stands: what `librosa.onset.onset_detect` hears, for corpora whose onsets nobody has annotated.
+stands: what `librosa.onset.onset_detect` hears, for corpora whose onsets nobody has annotated. ``downbeat_among_beats``
+and ``change_among_beats`` ask for metre and harmony where something happens anyway: beats that are downbeats, or on
+which the chord changes, against all other beats.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ from musictf.tasks.onset import Onset
 
 Floats = npt.NDArray[np.float64]
 
-TARGETS = ("onset", "librosa_onset", "beat", "downbeat", "chord_change")
+TARGETS = ("onset", "librosa_onset", "beat", "downbeat", "chord_change", "downbeat_among_beats", "change_among_beats")
+# Seconds within which a beat is the one on which a chord changes.
+_ON_THE_BEAT = 0.07
 _LISTENING_RATE = 22050  # hertz, what librosa's defaults are meant for
 # Shifts shorter than this leave events near where they were.
 _SHORTEST_SHIFT = 1.0
@@ -28,10 +32,18 @@ _SHORTEST_SHIFT = 1.0
 
 @dataclass(frozen=True)
 class Events:
-    """Events of the tracks of a split, by target; None where a track is not annotated."""
+    """Events of the tracks of a split, by target; None where a track is not annotated.
+
+    Where ``among`` is given, the events are some of those: a curve must tell them from the others, not from silence.
+    """
 
     target: str
     times: list[Floats | None]
+    among: list[Floats | None] | None = None
+
+    def others(self, place: int) -> Floats | None:
+        """What the events of a track are some of; None where they are held against all of its tokens."""
+        return None if self.among is None else self.among[place]
 
     @property
     def is_there(self) -> bool:
@@ -56,6 +68,10 @@ def events_of(track: Track, target: str) -> Floats | None:
     if target == "chord_change":
         chords: Chords | None = track.annotation("chords")
         return None if chords is None else chord_changes(chords)
+    if target in {"downbeat_among_beats", "change_among_beats"}:
+        beats = track.annotation("beats")
+        wanted = events_of(track, "downbeat" if target.startswith("downbeat") else "chord_change")
+        return None if beats is None or wanted is None else some_of(beats.times, wanted)
     raise InputError(f"attention.targets: {target!r} is unknown: any of {', '.join(TARGETS)}")
 
 
@@ -71,6 +87,19 @@ def chord_changes(chords: Chords) -> Floats:
     return np.array([start for before, after, start in pairs if before != after and "X" not in (before, after)])
 
 
+def some_of(beats: Floats, wanted: Floats) -> Floats:
+    """Those of the beats (n,) that lie within 70 ms of a wanted time.
+
+    Example:
+        >>> some_of(np.array([0.5, 1.0, 1.5]), np.array([0.98, 1.25]))
+        array([1.])
+    """
+    if not len(wanted):
+        return np.empty(0)
+    near = np.abs(beats[:, None] - wanted).min(axis=1) <= _ON_THE_BEAT
+    return beats[near]
+
+
 def all_events(tracks: Sequence[Track], targets: Sequence[str] | None = None) -> dict[str, Events]:
     """Events of a split by target.
 
@@ -82,14 +111,14 @@ def all_events(tracks: Sequence[Track], targets: Sequence[str] | None = None) ->
         InputError: a target that was asked for is annotated on no track.
     """
     names = [name for name in TARGETS if name != "librosa_onset"] if targets is None else list(targets)
-    found = {name: Events(name, [events_of(track, name) for track in tracks]) for name in names}
+    found = {name: _events(tracks, name) for name in names}
     if targets is not None:
         if empty := [name for name, events in found.items() if not events.is_there]:
             raise InputError(f"attention.targets: no track has {empty[0]}; leave it out, or leave targets=auto")
         return found
     found = {name: events for name, events in found.items() if events.is_there}
     if "onset" not in found:
-        found["librosa_onset"] = Events("librosa_onset", [events_of(track, "librosa_onset") for track in tracks])
+        found["librosa_onset"] = _events(tracks, "librosa_onset")
     return {name: found[name] for name in TARGETS if name in found and found[name].is_there}
 
 
@@ -110,6 +139,13 @@ def shuffled(events: Floats, seconds: float, rng: np.random.Generator) -> Floats
     gaps = np.diff(events, prepend=0.0, append=seconds)
     times: Floats = np.cumsum(rng.permutation(gaps))[:-1]
     return times
+
+
+def _events(tracks: Sequence[Track], target: str) -> Events:
+    times = [events_of(track, target) for track in tracks]
+    if not target.endswith("_among_beats"):
+        return Events(target, times)
+    return Events(target, times, [events_of(track, "beat") for track in tracks])
 
 
 def _librosa_onsets(track: Track) -> Floats:

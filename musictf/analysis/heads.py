@@ -20,7 +20,9 @@ from musictf.analysis.events import Floats, shifted, shuffled
 from musictf.analysis.scoring import (
     QUANTILES,
     TOLERANCE,
+    Labels,
     areas_under_curve,
+    labels_among,
     peaks,
     peaks_above,
     quick_f_measure,
@@ -72,6 +74,7 @@ def score_split(
     draws: int,
     choosing: bool = False,
     advance: Callable[[], None] = lambda: None,
+    among: Sequence[Floats | None] | None = None,
 ) -> SplitScores:
     """Score all units of a split against one target.
 
@@ -82,25 +85,34 @@ def score_split(
         draws: Of each null; 0 leaves them out.
         choosing: Also try thresholds on peaks.
         advance: Called after each track.
+        among: Of each track, all events of which those are some; by default they are held against all tokens.
     """
     scores = SplitScores()
     for place, ((values, times), wanted, name) in enumerate(zip(curves, events, names, strict=True)):
         if wanted is not None and len(wanted):
-            scores.tracks.append(score_track(values, times, wanted, name, draws, choosing))
+            others = None if among is None else among[place]
+            scores.tracks.append(score_track(values, times, wanted, name, draws, choosing, others))
             scores.kept.append(place)
         advance()
     return scores
 
 
 def score_track(
-    values: npt.NDArray[np.floating], times: Floats, events: Floats, name: str, draws: int, choosing: bool = False
+    values: npt.NDArray[np.floating],
+    times: Floats,
+    events: Floats,
+    name: str,
+    draws: int,
+    choosing: bool = False,
+    among: Floats | None = None,
 ) -> TrackScores:
     """Score all units on one track; see `score_split`."""
     period = float(times[-1] - times[0]) / (len(times) - 1)
-    seconds = float(times[-1]) + period
     rng = np.random.default_rng(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big"))
-    moved = [move(events, seconds, rng) for move in NULLS.values() for _ in range(draws)]
-    labels = np.array([token_labels(each, times) for each in [events, *moved]])
+    if among is None:
+        labels = _labels_and_nulls(events, times, float(times[-1]) + period, draws, rng)
+    else:
+        labels = _labels_among_and_nulls(events, among, times, draws, rng)
     areas = np.column_stack([areas_under_curve(unit, labels) for unit in values.T])  # (1 + nulls * R, U)
     null_areas = {null: areas[1 + k * draws : 1 + (k + 1) * draws] for k, null in enumerate(NULLS)}
     quick = np.empty((0, values.shape[1]))
@@ -109,6 +121,22 @@ def score_track(
         quick = np.array([[quick_f_measure(events, each) for each in unit] for unit in found]).T
     merged = len(events) - len(np.unique(np.rint((events - times[0]) / period)))
     return TrackScores(areas[0], null_areas, quick, len(events), merged)
+
+
+def _labels_and_nulls(events: Floats, times: Floats, seconds: float, draws: int, rng: np.random.Generator) -> Labels:
+    """Labels of the events, then of each null's draws, (1 + nulls * R, N)."""
+    moved = [move(events, seconds, rng) for move in NULLS.values() for _ in range(draws)]
+    return np.array([token_labels(each, times) for each in [events, *moved]])
+
+
+def _labels_among_and_nulls(
+    events: Floats, among: Floats, times: Floats, draws: int, rng: np.random.Generator
+) -> Labels:
+    """The same where events are some of others: the others stay, and which of them are wanted moves round or about."""
+    wanted = np.isin(among, events)
+    rolled = [np.roll(wanted, rng.integers(1, max(2, len(wanted)))) for _ in range(draws)]
+    permuted = [rng.permutation(wanted) for _ in range(draws)]
+    return np.array([labels_among(each, among, times) for each in [wanted, *rolled, *permuted]])
 
 
 def peak_scores(

@@ -54,6 +54,23 @@ def token_labels(events: Floats, times: Floats, tolerance: float = TOLERANCE) ->
     return labels
 
 
+def labels_among(is_event: npt.NDArray[np.bool_], among: Floats, times: Floats) -> Labels:
+    """What each token is where some of the events ``among`` are wanted: ``EVENT``, another one ``NONE``, else neither.
+
+    Args:
+        is_event: Which of them are wanted, (n,).
+        among: All of them, in seconds, (n,).
+        times: Token centres in seconds, evenly spaced, (N,).
+    """
+    labels = np.full(len(times), NEITHER, dtype=np.int8)
+    period = (times[-1] - times[0]) / max(1, len(times) - 1)
+    nearest = np.rint((among - times[0]) / period).astype(np.int64)
+    inside = (nearest >= 0) & (nearest < len(times))
+    labels[nearest[inside & ~is_event]] = NONE
+    labels[nearest[inside & is_event]] = EVENT
+    return labels
+
+
 def areas_under_curve(curve: npt.NDArray[np.floating], labels: Labels) -> Floats:
     """Chance that the curve is higher at an event than where none is, ties counting half, (R,); NaN where undefined.
 

@@ -71,6 +71,7 @@ __all__ = [
 ]
 
 _CLASSES = ("accuracy", "macro_f1")
+_TARGETS = ("onset", "librosa_onset", "beat", "downbeat", "chord_change", "downbeat_among_beats", "change_among_beats")
 # Task -> the scores that are shown, the headline first. A task that is not listed (a plug-in) shows all it has.
 SHOWN = {
     "tagging": ("map", "roc_auc"),
@@ -86,7 +87,7 @@ SHOWN = {
     "ssm_profile": ("rank_correlation", "rank_correlation_above_shifted", "cka", "cka_above_shifted"),
     "boundary": ("f_measure", "f_measure_above_shifted", "precision", "recall"),
     **dict.fromkeys(
-        (f"attention_{target}" for target in ("onset", "librosa_onset", "beat", "downbeat", "chord_change")),
+        (f"attention_{target}" for target in _TARGETS),
         ("auc", "auc_above_shifted", "f_measure", "f_measure_above_shifted"),
     ),
 }
