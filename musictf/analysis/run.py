@@ -24,12 +24,13 @@ from musictf.analysis.attention import AttentionConfig, inspect_attention
 from musictf.analysis.ledger import Ledger
 from musictf.analysis.position import inspect_position
 from musictf.analysis.profile import inspect_similarity
-from musictf.analysis.shown import write_shown
+from musictf.analysis.shown import NUMBER, write_shown
 from musictf.analysis.subjects import CONTROLS, Corpus, Subject, corpus_of, subjects_of
 from musictf.analysis.token_maps import TokenMapConfig, inspect_token_maps
 from musictf.analysis.views import SimilarityConfig
 from musictf.datasets.base import Dataset
 from musictf.errors import InputError
+from musictf.evaluation.corpus import write_tracks
 from musictf.evaluation.progress import Progress
 from musictf.evaluation.rows import RESULTS, read_rows
 from musictf.evaluation.run import device_of
@@ -107,6 +108,7 @@ def inspect(run: InspectRun, finish: Callable[[Path], None] = nothing_more) -> P
     with open_run(folder, dataclasses.asdict(run), run.overwrite, "inspect"):
         if rank() > 0:
             return folder
+        write_tracks(corpus.tracks["test"], corpus.groups(range(len(corpus.tracks["test"]))), folder)
         _Inspecting(run, corpus, subjects, folder).all()
         finish(folder)
     return folder
@@ -126,7 +128,8 @@ class _Inspecting:
         with Progress("inspect", self._stages(todo), Console(stderr=True, highlight=False)) as progress:
             for part in todo:
                 self._part(part, progress.stage)
-            write_shown(self.subjects[0], self.corpus, self.folder, self.run.features, self.run.similarity, self.device)
+            run, number = self.run, max(NUMBER, self.run.listen)
+            write_shown(self.subjects[0], self.corpus, self.folder, run.features, run.similarity, self.device, number)
 
     def _part(self, part: str, stage: Callable[[str, int], Callable[[], None]]) -> None:
         run = self.run

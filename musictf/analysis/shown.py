@@ -4,6 +4,7 @@
 
 ``times (N,)`` seconds   ``log_mel (N, F)`` dB   ``mel_hz (F,)``   ``flux (N,)``
 ``curve/<target>/<name>.l<layer>.h<head> (N,)``   the chosen head of each curve
+``event/<target> (n,)`` seconds, of each target that the track has
 ``bin_times (S,)`` seconds   ``ssm/<layer> (S, S)``   ``dimension/<name> (S, S)``, NaN where nothing is known
 """
 
@@ -20,6 +21,7 @@ import numpy.typing as npt
 from musictf.analysis.attention import flux_of
 from musictf.analysis.curves import CURVES, read_curves, track_curves
 from musictf.analysis.dimensions import Dimension
+from musictf.analysis.events import events_of
 from musictf.analysis.self_similarity import cosine_matrix
 from musictf.analysis.subjects import Corpus, Subject
 from musictf.analysis.views import SimilarityConfig, layers_of, views
@@ -54,6 +56,7 @@ def write_shown(
     """
     tracks = corpus.tracks["test"][:number]
     chosen = _chosen_heads(folder)
+    targets = dict.fromkeys(name.partition("/")[0] for name in chosen)
     front_end = subject.backbone.front_end.config
     mels = extract(MelBackbone(front_end), tracks, [0], features, device)
     paths = track_curves(subject.backbone, tracks, features, device)
@@ -67,6 +70,8 @@ def write_shown(
         curves = read_curves(paths[place])
         for name, (layer, head, curve) in chosen.items():
             arrays[f"curve/{name}"] = curves.values[:, layer - 1, head, curve]
+        events = {target: events_of(tracks[place], target) for target in targets}
+        arrays |= {f"event/{target}": times for target, times in events.items() if times is not None}
         arrays["bin_times"] = view.times
         for layer, values in enumerate(layers(place, view)):
             arrays[f"ssm/{layer}"] = cosine_matrix(values).astype(np.float32)

@@ -82,12 +82,12 @@ def check_references(task: Task, corpus: Corpus) -> None:
             )
 
 
-def write_tracks(corpus: Corpus, folder: Path) -> None:
+def write_tracks(tracks: Sequence[Track], groups: Sequence[str], folder: Path) -> None:
     """Write ``tracks.csv``: which tracks were scored, to which group each belongs, how long it lasts."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("track_id", "group", "seconds"))
-    for track, group in zip(corpus.tracks["test"], corpus.groups, strict=True):
+    for track, group in zip(tracks, groups, strict=True):
         writer.writerow((track.track_id, group, f"{audio_info(track.audio).seconds:.3f}"))
     write_atomically(folder / "tracks.csv", text.getvalue())
 

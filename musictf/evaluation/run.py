@@ -119,7 +119,7 @@ def probe(run: ProbeRun, finish: Callable[[Path], None] = nothing_more) -> Path:
             _help_extracting(run, found, corpus)
             return folder
         write_vocabulary(folder, run.task)
-        write_tracks(corpus, folder)
+        write_tracks(corpus.tracks["test"], corpus.groups, folder)
         if leakage is not None:
             leakage.write_csv(folder)
         _Probing(run, corpus, folder, settings, leakage).all(found)

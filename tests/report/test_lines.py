@@ -208,7 +208,7 @@ def test_what_a_probe_writes_is_what_a_report_reads(tmp_path):
     task, folder = Tagging(), tmp_path / "run"
     task.prepare(references)
     results = Results(folder)
-    write_tracks(corpus, folder)
+    write_tracks(corpus.tracks["test"], corpus.groups, folder)
     for kind in ("pretrained", "random"):
         for seed in range(2):
             about = {"kind": kind, "digest": f"{kind}{seed * (kind == 'random')}", "shape": "s", "preset": "mini"}

@@ -1,0 +1,136 @@
+"""Which heads tell events: AUC of every head as maps, one a target and curve.
+
+Conventions: those of `musictf.report.figures`. AUC of .5 is no relation; it is the middle of the colour scale, which
+all panels share. Layers of heads count from 1, heads from 0. What the best heads make of a passage is drawn by
+`musictf.report.passage_figure`.
+
+Shapes:  L layers   H heads
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import TwoSlopeNorm
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from musictf.errors import InputError
+from musictf.report.figures import BLACK, COLUMN_INCHES, STYLE, save
+from musictf.report.inspection_rows import ATTENTION, CURVES, LEAD, Inspection
+from musictf.report.lines import decimal
+from musictf.report.rows import Floats, Row
+
+_ALPHA = 0.05  # where rows do not tell
+_NARROWEST = 0.02  # reach of the colour scale around .5: less would show noise as red and blue
+
+
+def attention_map(found: Inspection, out: Path) -> list[Path]:
+    """AUC of every head: a row of panels a target, a column a curve; the chosen head framed, those that follow dotted.
+
+    Args:
+        found: Rows of an inspection.
+        out: Where to write, without suffix.
+
+    Returns:
+        The files written.
+
+    Raises:
+        InputError: no head was scored.
+    """
+    tasks = [task for task in found.tasks(ATTENTION) if found.of(task, system=LEAD, selected=False)]
+    if not tasks:
+        raise InputError("attention map: no row of a single head; inspect attention again")
+    grids = {(task, curve): head_grid(found, task, curve) for task in tasks for curve in CURVES}
+    reach = max(_NARROWEST, *(float(np.nanmax(np.abs(grid - 0.5), initial=0)) for grid in grids.values()))
+    depth = max(len(grid) for grid in grids.values())
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(COLUMN_INCHES, 0.7 + len(tasks) * (0.42 + 0.14 * depth)), layout="constrained")
+        panels = figure.subplots(len(tasks), len(CURVES), squeeze=False, sharex=True, sharey=True)
+        for row, task in zip(panels, tasks, strict=True):
+            for axes, curve in zip(row, CURVES, strict=True):
+                image = _draw_heads(axes, grids[task, curve], TwoSlopeNorm(0.5, 0.5 - reach, 0.5 + reach))
+                _mark_heads(axes, found, task, curve)
+                _name_panel(axes, found, task, curve, is_top=task == tasks[0])
+            row[0].set_ylabel(f"{_short(task)}\nlayer (number)", size=6.5)
+        for axes in panels[-1]:
+            axes.set_xlabel("head (number)", size=6.5)
+        _colour_bar(figure, image, panels)
+        figure.suptitle(f"Heads of {found.lead_name} on {found.dataset}", x=0.01, ha="left", size=8)
+        alpha = decimal(_alpha(found, tasks[0])).rstrip("0")
+        note = f"frame: chosen on validation · dot: follows the target, corrected p < {alpha}\n"
+        figure.supxlabel(note + "random: heads chosen in the same way · flux: the spectral flux itself", size=6)
+        return save(figure, out)
+
+
+def head_grid(found: Inspection, task: str, curve: str) -> Floats:
+    """AUC of every head of the backbone, (L, H), NaN where there is no row."""
+    rows = _heads(found, task, curve)
+    if not rows:
+        return np.full((1, 1), np.nan)
+    grid = np.full((max(row["layer"] for row in rows), 1 + max(row["head"] for row in rows)), np.nan)
+    for row in rows:
+        value = row["scores"]["auc"]["mean"]
+        grid[row["layer"] - 1, row["head"]] = np.nan if value is None else value
+    return grid
+
+
+def _heads(found: Inspection, task: str, curve: str) -> list[Row]:
+    return [row for row in found.of(task, system=LEAD, selected=False) if row["readout"].startswith(f"{curve}.h")]
+
+
+def _short(task: str) -> str:
+    return task.removeprefix(ATTENTION).replace("_", " ")
+
+
+def _alpha(found: Inspection, task: str) -> float:
+    return float((found.of(task)[0].get("task_settings") or {}).get("alpha", _ALPHA))
+
+
+def _draw_heads(axes: Axes, grid: Floats, scale: TwoSlopeNorm) -> Any:
+    extent = (-0.5, grid.shape[1] - 0.5, 0.5, len(grid) + 0.5)
+    image = axes.imshow(grid, cmap="RdBu_r", norm=scale, aspect="auto", origin="lower", extent=extent)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    axes.tick_params(length=0)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    return image
+
+
+def _mark_heads(axes: Axes, found: Inspection, task: str, curve: str) -> None:
+    alpha = _alpha(found, task)
+    for row in _heads(found, task, curve):
+        if row["details"]["p_corrected"] < alpha:
+            name = f"follows-{_short(task)}-{curve}-{row['layer']}.{row['head']}"
+            axes.plot(row["head"], row["layer"], "o", color=BLACK, markersize=1.8, gid=name)
+    for row in found.of(task, system=LEAD, selected=True, readout=curve):
+        corner = (row["head"] - 0.46, row["layer"] - 0.44)
+        frame = Rectangle(corner, 0.92, 0.88, fill=False, edgecolor=BLACK, linewidth=1.3)
+        frame.set_gid(f"chosen-{_short(task)}-{curve}")
+        axes.add_patch(frame)
+
+
+def _name_panel(axes: Axes, found: Inspection, task: str, curve: str, is_top: bool) -> None:
+    """Above a panel the levels of the chosen head and of the controls, above a column its curve."""
+    scores = {
+        "chosen": found.score("auc", task, system=LEAD, readout=curve, selected=True),
+        "random": found.score("auc", task, system="random", readout=curve, selected=True),
+        "flux": found.score("auc", task, system="flux"),
+    }
+    said = [f"{name} {decimal(score.mean)}" for name, score in scores.items() if score is not None]
+    axes.text(0, 1.02, "\n".join(said), transform=axes.transAxes, size=5.5, va="bottom", linespacing=1.1)
+    if is_top:
+        axes.set_title(curve.replace("_", " "), pad=4 + 6.5 * len(said))
+
+
+def _colour_bar(figure: Figure, image: Any, panels: Any) -> None:
+    bar = figure.colorbar(image, ax=panels.ravel().tolist(), fraction=0.05, pad=0.02, aspect=40)
+    bar.set_label("AUC on test (0–1; white: .5, no relation)")
+    bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: decimal(value).rstrip("0")))
+    bar.outline.set_visible(False)

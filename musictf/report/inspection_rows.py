@@ -1,0 +1,129 @@
+"""Rows and arrays of an inspection as its tables and figures read them: whose a row is, and several seeds as one.
+
+Conventions: the first row of an inspection is about what was asked for, here called ``backbone``; all else are floors,
+by the names of `FLOORS`. Scores of several seeds are means, with the intervals of `musictf.report.lines`.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from musictf.errors import InputError
+from musictf.report.lines import Score, mean_over_seeds
+from musictf.report.rows import CLASSICAL, FOLDER, RANDOM, RESULTS, Row, read_rows
+
+LEAD = "backbone"
+FLOORS = ("random", "silence", "noise", "flux", "mel", "mfcc", "chroma")
+ATTENTION = "attention_"
+CURVES = ("received", "class_row", "change")
+PROFILE, BOUNDARY, POSITION, STIMULUS, MAPS = "ssm_profile", "boundary", "position", "stimulus_onset", "token_map"
+# What each dimension is made of is no rival to the backbone in it, and no match either.
+ITSELF = {"mfcc": "timbre", "chroma": "harmony"}
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+
+class Inspection:
+    """The rows of one inspection.
+
+    Raises:
+        InputError: none of the rows is of an inspection.
+    """
+
+    def __init__(self, rows: Sequence[Row], where: Path | str = "inspection") -> None:
+        known = (PROFILE, BOUNDARY, POSITION, STIMULUS, MAPS)
+        self.rows = [row for row in rows if row["task"] in known or row["task"].startswith(ATTENTION)]
+        if not self.rows:
+            raise InputError(f"{where}: none of the rows is of an inspection; run 'musictf inspect' there first")
+        self._lead = self.rows[0]["backbone"]["kind"], self.rows[0]["seed"]
+
+    @classmethod
+    def read(cls, folder: Path) -> Inspection:
+        """The rows of a run folder.
+
+        Raises:
+            InputError: there are none, or one cannot be read.
+        """
+        if not (folder / RESULTS).is_file():
+            raise InputError(f"{folder}: no {RESULTS}; give the folder of a run of 'musictf inspect'")
+        here = str(folder.resolve())
+        return cls([row for row in read_rows([folder]) if row[FOLDER] == here], folder)  # not of runs that lie below
+
+    def system(self, row: Row) -> str:
+        """``backbone``, or one of `FLOORS`."""
+        kind = row["backbone"]["kind"]
+        if (kind, row["seed"]) == self._lead:
+            return LEAD
+        return str(row["backbone"]["path"]) if kind == CLASSICAL else str(kind)
+
+    @property
+    def lead_name(self) -> str:
+        """What the backbone is, for titles."""
+        kind, seed = self._lead
+        preset = self.rows[0]["backbone"].get("preset") or ""
+        return f"{kind} {preset}".strip() + (f" (seed {seed})" if kind == RANDOM else "")
+
+    @property
+    def dataset(self) -> str:
+        """The corpus; the name of a stimulus where nothing else was looked at."""
+        names = [str(row["dataset"]) for row in self.rows]
+        return next((name for name in names if not name.startswith("stimulus:")), names[0])
+
+    def of(self, task: str, **fields: Any) -> list[Row]:
+        """Rows of a task whose fields have these values; ``system`` counts as a field."""
+        system = fields.pop("system", None)
+        return [
+            row
+            for row in self.rows
+            if row["task"] == task
+            and (system is None or self.system(row) == system)
+            and all(row.get(name) == value for name, value in fields.items())
+        ]
+
+    def tasks(self, prefix: str) -> list[str]:
+        """Tasks that begin so, in order."""
+        return list(dict.fromkeys(row["task"] for row in self.rows if row["task"].startswith(prefix)))
+
+    def values(self, name: str, task: str, **fields: Any) -> list[Any]:
+        """Values that a field has in the rows of a task, in order."""
+        return list(dict.fromkeys(row[name] for row in self.of(task, **fields)))
+
+    def systems(self, task: str) -> list[str]:
+        """Whose rows there are: the backbone, then its floors."""
+        found = {self.system(row) for row in self.of(task)}
+        return [name for name in (LEAD, *FLOORS) if name in found]
+
+    def score(self, name: str, task: str, **fields: Any) -> Score | None:
+        """A score of the rows that differ in nothing but their seed; None where it is nowhere defined."""
+        rows = self.of(task, **fields)
+        return mean_over_seeds(rows, name) if rows else None
+
+
+def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """Arrays of an ``.npz`` file by name.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: cannot be read as arrays ({reason}); remove it and inspect again") from error
+
+
+def required(arrays: Arrays, names: Sequence[str], where: Path | str) -> None:
+    """Refuse arrays among which one of these is missing.
+
+    Raises:
+        InputError: it names those that are missing.
+    """
+    if missing := [name for name in names if name not in arrays]:
+        raise InputError(f"{where}: holds no {', '.join(missing)}; inspect again with this version")
