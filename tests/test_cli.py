@@ -48,9 +48,10 @@ def pretrained(tmp_path_factory):
     return folder / "run"
 
 
-@pytest.mark.parametrize(
-    "arguments", [["--help"], *([verb, "--help"] for verb in ("demo", "pretrain", "probe", "inspect", "report", "data"))]
-)
+VERBS = ("demo", "pretrain", "probe", "inspect", "report", "data")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], *([verb, "--help"] for verb in VERBS)])
 def test_help_answers_without_importing_torch(arguments):
     code = (
         "import sys; from musictf.cli import main\n"

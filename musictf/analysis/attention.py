@@ -7,6 +7,7 @@ the log-mel, which any onset detector begins with. Attention maps belong to bloc
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from musictf.analysis.curves import CURVES, read_curves, track_curves
-from musictf.analysis.events import TARGETS, Events, Floats, all_events
+from musictf.analysis.events import TARGETS, Events, Floats, events_of_splits
 from musictf.analysis.heads import SplitScores, family_wise, peak_scores, score_split
 from musictf.analysis.ledger import Ledger
 from musictf.analysis.subjects import Corpus, Subject, repeated
@@ -44,7 +45,8 @@ class AttentionConfig:
     alpha: float = 0.05
 
     def __post_init__(self) -> None:
-        if self.targets != "auto" and not (isinstance(self.targets, list) and set(self.targets) <= set(TARGETS)):
+        is_list = isinstance(self.targets, list) and bool(self.targets)
+        if self.targets != "auto" and not (is_list and set(self.targets) <= set(TARGETS)):
             raise InputError(f"attention.targets={self.targets!r}: auto, or a list of {', '.join(TARGETS)}")
         if self.draws < 20:
             raise InputError(f"attention.draws={self.draws}: with fewer than 20 no p-value is below .05")
@@ -91,9 +93,8 @@ def inspect_attention(
     Raises:
         InputError: a target that was asked for is annotated nowhere.
     """
-    targets = None if config.targets == "auto" else config.targets
-    events = {name: all_events(corpus.tracks[name], targets) for name in ("valid", "test")}
-    shared = [name for name in events["test"] if name in events["valid"]]
+    events = events_of_splits(corpus.tracks, None if config.targets == "auto" else config.targets)
+    shared = list(events["test"])
     number = sum(map(len, corpus.tracks.values()))
     for subject in subjects:
         advance = stage(f"{subject.kind}: attention of {number} tracks", number)
@@ -170,13 +171,16 @@ def _score(
     # Controls need to know where chance lies; only of the backbone's heads is asked how seldom chance reaches them.
     draws = config.draws if grid else min(config.draws, _CONTROL_DRAWS)
     test = score_split(reading.test(), events["test"].times, names["test"], draws, among=among["test"])
-    chosen_by = np.nanmean(valid.areas, axis=0)
+    if not valid.tracks or not test.tracks:
+        _say_undefined(target, "test" if valid.tracks else "valid", is_asked=config.targets != "auto")
+        return
+    chosen_by = valid.areas.mean(axis=0)
     quantiles = valid.best_quantiles if has_peaks else np.full(len(chosen_by), np.nan)
     corrected = family_wise(test.areas, test.null("shifted"))
     for curve, name in enumerate(reading.curves):
         mine = chosen_by[curve :: len(reading.curves)]
-        block, head, unit = reading.unit(curve, int(np.nanargmax(mine)))
-        on_test = np.nanmean(test.areas, axis=0)[curve :: len(reading.curves)]
+        block, head, unit = reading.unit(curve, int(mine.argmax()))
+        on_test = test.areas.mean(axis=0)[curve :: len(reading.curves)]
         following = int((corrected[curve :: len(reading.curves)] < config.alpha).sum())
         ledger.add(
             f"attention_{target}",
@@ -189,7 +193,7 @@ def _score(
             ),
             test.kept,
             selected=True,
-            selection={"split": "valid", "metric": "auc", "value": float(mine[int(np.nanargmax(mine))])},
+            selection={"split": "valid", "metric": "auc", "value": float(mine[int(mine.argmax())])},
             decoder={"name": "peaks", "quantile": float(quantiles[unit])} if has_peaks else None,
             details=({"p_corrected": float(corrected[unit]), "heads_that_follow": following} if grid else {})
             | {
@@ -215,6 +219,14 @@ def _score(
                 details={"p_corrected": float(corrected[unit])},
                 head=head,
             )
+
+
+def _say_undefined(target: str, split: str, is_asked: bool) -> None:
+    """A target whose events no token can be told by: an error where it was asked for, else a line."""
+    text = f"attention: no {split} track has tokens with and without {target}"
+    if is_asked:
+        raise InputError(f"{text}; leave it out of attention.targets")
+    print(f"musictf inspect: {text}; it is left out", file=sys.stderr)
 
 
 def _areas(test: SplitScores, unit: int) -> dict[str, Floats]:

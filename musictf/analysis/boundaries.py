@@ -58,8 +58,9 @@ def boundary_scores(
     reference: Floats, estimate: Floats, seconds: float, tolerance: float
 ) -> tuple[float, float, float]:
     """F-measure, precision and recall of boundaries by `mir_eval.segment.detection`, the track's ends left out."""
-    if not len(estimate):
-        return 0.0, 0.0, 0.0
+    inner = [each[(each > 0) & (each < seconds)] for each in (reference, estimate)]
+    if not len(inner[0]) or not len(inner[1]):
+        return (float("nan"),) * 3 if not len(inner[0]) else (0.0,) * 3
     sides = [
         np.unique(np.concatenate([[0.0], each[(each > 0) & (each < seconds)], [seconds]]))
         for each in (reference, estimate)

@@ -30,6 +30,7 @@ Floats = npt.NDArray[np.float64]
 DIMENSIONS = ("harmony", "timbre", "rhythm", "loudness", "bar", "chords", "sections")
 # Seconds over which periodicities are looked for: some bars.
 _TEMPOGRAM_SECONDS = 8.0
+_FEWEST_BINS = 4  # with fewer known bins there is nothing to compare
 _BLOCK = 4096  # tokens whose tempogram is in memory at once
 
 
@@ -74,7 +75,7 @@ def dimensions_of(
         found["chords"] = _annotated(_chord_tones(chords, times), width)
     if sections is not None and len(set(sections.labels)) > 1:
         found["sections"] = _annotated(_section_letters(sections, times), width)
-    return {name: found[name] for name in DIMENSIONS if name in found}
+    return {name: found[name] for name in DIMENSIONS if name in found and found[name].known.sum() >= _FEWEST_BINS}
 
 
 def _annotated(features: Floats, width: int) -> Dimension:

@@ -8,7 +8,7 @@ which the chord changes, against all other beats.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,10 +101,10 @@ def some_of(beats: Floats, wanted: Floats) -> Floats:
 
 
 def all_events(tracks: Sequence[Track], targets: Sequence[str] | None = None) -> dict[str, Events]:
-    """Events of a split by target.
+    """Events of some tracks by target.
 
     Args:
-        tracks: The split.
+        tracks: The tracks.
         targets: Those to look for; by default all that are annotated, and the proxy where onsets are not.
 
     Raises:
@@ -116,10 +116,22 @@ def all_events(tracks: Sequence[Track], targets: Sequence[str] | None = None) ->
         if empty := [name for name, events in found.items() if not events.is_there]:
             raise InputError(f"attention.targets: no track has {empty[0]}; leave it out, or leave targets=auto")
         return found
-    found = {name: events for name, events in found.items() if events.is_there}
-    if "onset" not in found:
+    if not found["onset"].is_there:
         found["librosa_onset"] = _events(tracks, "librosa_onset")
     return {name: found[name] for name in TARGETS if name in found and found[name].is_there}
+
+
+def events_of_splits(
+    splits: Mapping[str, Sequence[Track]], targets: Sequence[str] | None = None
+) -> dict[str, dict[str, Events]]:
+    """`all_events` of each split: by default the targets that all splits have, and the proxy where one lacks onsets."""
+    found = {split: all_events(tracks, targets) for split, tracks in splits.items()}
+    shared = [name for name in TARGETS if all(name in own for own in found.values())]
+    if targets is None and "onset" not in shared and "librosa_onset" not in shared:
+        for split, tracks in splits.items():
+            found[split].setdefault("librosa_onset", _events(tracks, "librosa_onset"))
+        shared = [name for name in TARGETS if name == "librosa_onset" or name in shared]
+    return {split: {name: own[name] for name in shared} for split, own in found.items()}
 
 
 def shifted(events: Floats, seconds: float, rng: np.random.Generator) -> Floats:

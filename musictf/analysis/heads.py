@@ -91,8 +91,10 @@ def score_split(
     for place, ((values, times), wanted, name) in enumerate(zip(curves, events, names, strict=True)):
         if wanted is not None and len(wanted):
             others = None if among is None else among[place]
-            scores.tracks.append(score_track(values, times, wanted, name, draws, choosing, others))
-            scores.kept.append(place)
+            track = score_track(values, times, wanted, name, draws, choosing, others)
+            if not np.isnan(track.area).any():  # tokens can tell some events from no event
+                scores.tracks.append(track)
+                scores.kept.append(place)
         advance()
     return scores
 
@@ -106,8 +108,9 @@ def score_track(
     choosing: bool = False,
     among: Floats | None = None,
 ) -> TrackScores:
-    """Score all units on one track; see `score_split`."""
+    """Score all units on one track; see `score_split`. Events outside of the track do not count."""
     period = float(times[-1] - times[0]) / (len(times) - 1)
+    events = within(events, times)
     rng = np.random.default_rng(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big"))
     if among is None:
         labels = _labels_and_nulls(events, times, float(times[-1]) + period, draws, rng)
@@ -139,11 +142,17 @@ def _labels_among_and_nulls(
     return np.array([labels_among(each, among, times) for each in [wanted, *rolled, *permuted]])
 
 
+def within(events: Floats, times: Floats) -> Floats:
+    """Events (n,) that lie in a track whose tokens have these centres (N,), all in seconds."""
+    end = times[-1] + (times[-1] - times[0]) / max(1, len(times) - 1)
+    return events[(events >= 0) & (events < end)]
+
+
 def peak_scores(
     curve: npt.NDArray[np.floating], times: Floats, events: Floats, quantile: float, name: str, draws: int
 ) -> dict[str, float]:
     """F-measure, precision and recall of a unit's peaks on one track, and what shifted events give by chance."""
-    found = peaks(curve, times, quantile)
+    found, events = peaks(curve, times, quantile), within(events, times)
     seconds = float(times[-1]) + float(times[1] - times[0])
     rng = np.random.default_rng(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big"))
     chance = [quick_f_measure(shifted(events, seconds, rng), found, TOLERANCE) for _ in range(draws)]
@@ -160,6 +169,14 @@ def family_wise(observed: Floats, null: Floats) -> Floats:
     References:
         P. H. Westfall, S. S. Young, "Resampling-based multiple testing", 1993: the distribution of the maximum.
     """
-    highest = np.nanmean(null, axis=0).max(axis=1)  # (R,)
-    exceeded = (highest[:, None] >= np.nanmean(observed, axis=0)).sum(axis=0)
-    return (1 + exceeded) / (1 + len(highest))
+    highest = _mean_over_tracks(null).max(axis=1)  # (R,)
+    highest[np.isnan(highest)] = np.inf  # a draw that defines nothing speaks for nobody
+    means = _mean_over_tracks(observed)
+    exceeded = (highest[:, None] >= means).sum(axis=0)
+    return np.where(np.isnan(means), np.nan, (1 + exceeded) / (1 + len(highest)))
+
+
+def _mean_over_tracks(values: Floats) -> Floats:
+    """Mean over the first axis, NaN left out; NaN where there is nothing else."""
+    number = (~np.isnan(values)).sum(axis=0)
+    return np.where(number > 0, np.nansum(values, axis=0) / np.maximum(number, 1), np.nan)

@@ -13,6 +13,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -96,14 +97,15 @@ def inspect_position(
         advance = stage(f"{subject.kind}: position", 1 + len(STIMULI))
         music = [(track, start) for track in corpus.tracks["test"] for start in _starts(track, backbone)]
         if music:
-            _add_shares(subject, "music", _tokens(backbone, music), ledger)
+            owners = np.array([track.group or track.track_id for track, _ in music])
+            _add_shares(subject, "music", _tokens(backbone, music), owners, ledger)
         advance()
         silence: list[npt.NDArray[np.floating]] = []  # STIMULI begin with it
         for kind, tracks in sounds.items():
             excerpts = [(track, 0) for track in tracks]
             tokens = _tokens(backbone, excerpts)
             silence = silence or tokens
-            _add_shares(subject, kind, tokens, ledger)
+            _add_shares(subject, kind, tokens, np.arange(len(tracks)), ledger)
             _add_matrices(subject, kind, tokens, silence, _tokens(chroma, excerpts)[0], ledger)
             if kind in {"clicks", "scale"}:
                 _add_onsets(subject, kind, tracks, ledger)
@@ -139,12 +141,20 @@ def _tokens(backbone: Backbone, excerpts: Sequence[tuple[Track, int]]) -> list[n
     return [torch.cat([output.sequence[layer] for output in outputs]).float().cpu().numpy() for layer in layers]
 
 
-def _add_shares(subject: Subject, name: str, tokens: Sequence[npt.NDArray[np.floating]], ledger: Ledger) -> None:
+def _add_shares(
+    subject: Subject,
+    name: str,
+    tokens: Sequence[npt.NDArray[np.floating]],
+    owners: npt.NDArray[Any],
+    ledger: Ledger,
+) -> None:
     rng = np.random.default_rng(0)
+    groups = np.unique(owners)
     for layer, values in enumerate(tokens):
         shares = np.array(variance_shares(values))
-        # Halves drawn without return spread like means of the whole; drawn twice, an excerpt would agree with itself.
-        halves = [rng.permutation(len(values))[: max(2, len(values) // 2)] for _ in range(_HALVES)]
+        # Halves of the groups, drawn without return, spread like means of the whole; an excerpt that is drawn twice
+        # would agree with itself.
+        halves = [np.isin(owners, rng.permutation(groups)[: max(2, len(groups) // 2)]) for _ in range(_HALVES)]
         spread = 1.96 * np.std([variance_shares(values[half]) for half in halves], axis=0)
         low, high = np.maximum(shares - spread, 0), np.minimum(shares + spread, 1)
         names = ("position_share", "excerpt_share", "content_share")

@@ -28,6 +28,7 @@ from musictf.analysis.shown import NUMBER, write_shown
 from musictf.analysis.subjects import CONTROLS, Corpus, Subject, corpus_of, subjects_of
 from musictf.analysis.token_maps import TokenMapConfig, inspect_token_maps
 from musictf.analysis.views import SimilarityConfig
+from musictf.audio.io import audio_info
 from musictf.datasets.base import Dataset
 from musictf.errors import InputError
 from musictf.evaluation.corpus import write_tracks
@@ -38,6 +39,8 @@ from musictf.models.vit1d import ViT1DConfig
 from musictf.probing.features import FeatureConfig
 from musictf.runs import TrainerConfig, WandbConfig, default_folder, open_run, rank
 
+_SHORTEST_SECONDS = 2.0
+_FEWEST_BINS = 8
 PARTS = ("attention", "similarity", "position", "maps")
 # The task by whose rows a finished part is known.
 _TASKS = {"attention": "attention_", "similarity": "ssm_profile", "position": "position", "maps": "token_map"}
@@ -104,6 +107,7 @@ def inspect(run: InspectRun, finish: Callable[[Path], None] = nothing_more) -> P
     """
     corpus = corpus_of(run.dataset, run.allow_missing)
     subjects = subjects_of(run.backbone, run.like, run.model, run.seeds, run.controls, corpus)
+    _refuse_short(corpus, run.similarity.bin_seconds)
     folder = Path(run.output_dir).expanduser() if run.output_dir else default_folder("inspect")
     with open_run(folder, dataclasses.asdict(run), run.overwrite, "inspect"):
         if rank() > 0:
@@ -112,6 +116,17 @@ def inspect(run: InspectRun, finish: Callable[[Path], None] = nothing_more) -> P
         _Inspecting(run, corpus, subjects, folder).all()
         finish(folder)
     return folder
+
+
+def _refuse_short(corpus: Corpus, bin_seconds: float) -> None:
+    """Say before anything is computed that a track is too short to be compared with itself."""
+    shortest = max(_SHORTEST_SECONDS, (_FEWEST_BINS + 1) * bin_seconds)
+    for track in (track for tracks in corpus.tracks.values() for track in tracks):
+        if (seconds := audio_info(track.audio).seconds) < shortest:
+            raise InputError(
+                f"{track.audio}: lasts {seconds:.2f} s, too short to compare with itself (at least {shortest:g} s); "
+                "dataset.exclusions=FILE leaves it out"
+            )
 
 
 class _Inspecting:

@@ -116,8 +116,9 @@ def peaks_above(
         return [np.empty(0) for _ in quantiles]
     values = np.asarray(curve, dtype=np.float64)
     found = peak_times(values, times, -np.inf, window)
-    period = (times[-1] - times[0]) / (len(times) - 1)
-    heights = values[np.rint((found - times[0]) / period).astype(np.int64)]  # half way lies between two equal tokens
+    # A refined time lies between the peak and a neighbour, which is lower; the last bin of a track may be a short one.
+    before = (np.searchsorted(times, found, side="right") - 1).clip(0)
+    heights = np.maximum(values[before], values[(before + 1).clip(max=len(values) - 1)])
     return [found[heights > threshold] for threshold in np.quantile(values, quantiles)]
 
 

@@ -136,8 +136,8 @@ def rank_correlations(layers: Layered, held: Held, orders: Sequence[Order]) -> F
 def alignments(layers: Layered, held: Held, orders: Sequence[Order]) -> Floats:
     """Linear centred kernel alignment (CKA) of layers with features whose bins stand in some orders.
 
-    With the unbiased HSIC: 0 on average where the two have nothing in common, however many features there are; 1 where
-    one is a rotation or a scaling of the other.
+    With the unbiased HSIC: 0 on average for independent bins, however many features there are; 1 where one is a
+    rotation or a scaling of the other. Smooth series with nothing in common lie above 0: the shifted null says how far.
 
     Args:
         layers: L of them.

@@ -61,7 +61,8 @@ def write_shown(
     mels = extract(MelBackbone(front_end), tracks, [0], features, device)
     paths = track_curves(subject.backbone, tracks, features, device)
     layers = layers_of(subject, tracks, features, device, lambda: None)
-    hertz = librosa.mel_frequencies(n_mels=front_end.n_mels, fmin=front_end.f_min, fmax=front_end.f_max)
+    edges = librosa.mel_frequencies(n_mels=front_end.n_mels + 2, fmin=front_end.f_min, fmax=front_end.f_max)
+    hertz = edges[1:-1]  # a band rises from the centre of the one below and falls to that of the one above
     written = []
     for place, view in enumerate(views(tracks, subject, config, features, device)):
         mel = mels[place].sequence[:, 0].float().numpy()

@@ -28,7 +28,7 @@ from musictf.analysis.subjects import Corpus, Subject
 from musictf.annotations import PITCH_CLASSES, Beats, Chords
 from musictf.datasets.base import Track
 from musictf.errors import InputError
-from musictf.evaluation.statistics import interval
+from musictf.evaluation.statistics import interval, resample_counts
 from musictf.models.controls import CONTROLS
 from musictf.probing.features import FeatureConfig, extract
 
@@ -184,12 +184,12 @@ def _add_view(
         return {}
     known = {name: np.isin(each.names[view], shared) for name, each in tokens.items()}
     drawn: dict[str, npt.NDArray[Any]] = {}
-    found = []
+    kept = sorted({int(place) for place in test.track[known["test"]]})
+    groups = ledger.corpus.groups(kept)
+    draws = resample_counts(groups, _RESAMPLES) if len(set(groups)) > 1 else np.empty((0, len(kept)))
     for layer in range(len(test.layers)):
         fitted = _fit(valid.layers[layer][known["valid"]], valid.names[view][known["valid"]])
-        found.append((layer, fitted, _measure(fitted[1], test, layer, view, known["test"], shared)))
-    kept = sorted({int(place) for place in test.track[known["test"]]})
-    for layer, (pca, lda), whole in found:
+        whole = _measure(fitted and fitted[1], test, layer, view, known["test"], shared, draws)
         ledger.add(
             "token_map",
             subject,
@@ -201,7 +201,8 @@ def _add_view(
             whole=whole,
             details={"classes": len(shared), "tokens": int(known["test"].sum()), "chance": 1 / len(shared)},
         )
-        if keep:
+        if keep and fitted is not None:
+            pca, lda = fitted
             rows = test.layers[layer][known["test"]]
             drawn[f"{view}/pca/{layer}"] = pca.transform(rows)[:, :2].astype(np.float32)
             drawn[f"{view}/lda/{layer}"] = lda.transform(rows)[:, :2].astype(np.float32)
@@ -209,29 +210,34 @@ def _add_view(
     return drawn
 
 
-def _fit(rows: Floats, names: Names) -> tuple[PCA, LinearDiscriminantAnalysis]:
+def _fit(rows: Floats, names: Names) -> tuple[PCA, LinearDiscriminantAnalysis] | None:
+    """Both views, or None where nothing can be learnt: tokens all the same, or no more of them than classes."""
+    if len(rows) <= len(set(names)) or np.ptp(rows, axis=0).max() == 0:
+        return None
     lda = LinearDiscriminantAnalysis(solver="eigen", shrinkage=1e-3, priors=None)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Variables are collinear")
         lda.fit(rows, names)
-    return PCA(n_components=2).fit(rows), lda
+    return PCA(n_components=min(2, rows.shape[1])).fit(rows), lda
 
 
 def _measure(
-    lda: LinearDiscriminantAnalysis,
+    lda: LinearDiscriminantAnalysis | None,
     test: Tokens,
     layer: int,
     view: str,
     known: npt.NDArray[np.bool_],
     shared: list[str],
+    draws: Floats,
 ) -> dict[str, tuple[float, float, float]]:
-    """Scores of a layer with intervals over tracks: sums by track and class make resampling cheap."""
+    """Scores of a layer with intervals over groups of tracks: sums by track and class make resampling cheap."""
     rows, names, owner = test.layers[layer][known], test.names[view][known], test.track[known]
     tracks = np.unique(owner)
     cell = np.searchsorted(tracks, owner) * len(shared) + np.searchsorted(shared, names)
     cells = len(tracks) * len(shared)
     counts = np.bincount(cell, minlength=cells).reshape(len(tracks), -1).astype(np.float64)
-    hits = np.bincount(cell, weights=lda.predict(rows) == names, minlength=cells).reshape(len(tracks), -1)
+    is_right = np.full(len(rows), np.nan) if lda is None else (lda.predict(rows) == names).astype(np.float64)
+    hits = np.bincount(cell, weights=is_right, minlength=cells).reshape(len(tracks), -1)
     scores: dict[str, Callable[[Floats], float]] = {"lda_accuracy": lambda w: _mean_ratio(w @ hits, w @ counts)}
     if set(shared) <= set(PITCH_CLASSES):
         sums = np.zeros((cells, rows.shape[1]))
@@ -241,14 +247,12 @@ def _measure(
         for name, step in (("fifths", 7), ("chromatic", 1)):
             scores[name] = lambda w, step=step: _circle(w, totals, counts, present, step)  # type: ignore[misc]
         scores["fifths_chance_high"] = lambda w: _chance(w, totals, counts, present)
-    draws = np.random.default_rng(0).multinomial(len(tracks), np.full(len(tracks), 1 / len(tracks)), _RESAMPLES)
     found = {}
     for name, score in scores.items():
-        value = score(np.ones(len(tracks)))
-        if name == "fifths_chance_high":
-            found[name] = (value, float("nan"), float("nan"))
-            continue
-        found[name] = (value, *interval(np.array([score(draw.astype(np.float64)) for draw in draws]), value))
+        value, bounds = score(np.ones(len(tracks))), (float("nan"), float("nan"))
+        if name != "fifths_chance_high" and len(draws) and not np.isnan(value):
+            bounds = interval(np.array([score(draw) for draw in draws]), value)
+        found[name] = (value, *bounds)
     return found
 
 
@@ -267,7 +271,7 @@ def _chance(weights: Floats, totals: Floats, counts: Floats, present: npt.NDArra
     """The 95th percentile of the correlation where the names of the classes are shuffled."""
     rng = np.random.default_rng(0)
     shuffled = [_circle(weights, totals, counts, rng.permutation(present), 7) for _ in range(_NULL_DRAWS)]
-    return float(np.nanpercentile(shuffled, 95))
+    return float(np.percentile(shuffled, 95))  # NaN where circles are not defined
 
 
 def _root(label: str) -> str:

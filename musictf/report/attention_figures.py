@@ -57,7 +57,7 @@ def attention_map(found: Inspection, out: Path) -> list[Path]:
                 image = _draw_heads(axes, grids[task, curve], TwoSlopeNorm(0.5, 0.5 - reach, 0.5 + reach))
                 _mark_heads(axes, found, task, curve)
                 _name_panel(axes, found, task, curve, is_top=task == tasks[0])
-            row[0].set_ylabel(f"{_short(task)}\nlayer (number)", size=6.5)
+            row[0].set_ylabel(f"{_short(task).replace(' among ', chr(10) + 'among ')}\nlayer (number)", size=6.5)
         for axes in panels[-1]:
             axes.set_xlabel("head (number)", size=6.5)
         _colour_bar(figure, image, panels)

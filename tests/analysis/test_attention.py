@@ -135,9 +135,6 @@ def corpus_with(onsets, write_wav, make_clicks, corpus_of_tracks, name):
 @pytest.mark.parametrize("split", ["valid", "test"])
 @pytest.mark.parametrize("onsets", [np.arange(0, 5, 0.06), np.array([7.0, 8.0])], ids=["dense", "beyond the audio"])
 @pytest.mark.filterwarnings("default::RuntimeWarning")
-@pytest.mark.xfail(
-    strict=True, reason="no area is defined on a split: nanargmax raises, or undefined areas are findings"
-)
 def test_a_split_whose_events_define_no_area_is_no_crash_and_no_finding(
     planted, onsets, split, write_wav, make_clicks, corpus_of_tracks, subject_of, ledger_for
 ):
@@ -149,7 +146,6 @@ def test_a_split_whose_events_define_no_area_is_no_crash_and_no_finding(
 
 
 @pytest.mark.filterwarnings("default::RuntimeWarning")
-@pytest.mark.xfail(strict=True, reason="where every beat is wanted there is nothing to tell it from: nanargmax raises")
 def test_beats_that_are_all_downbeats_are_no_crash(
     planted, write_wav, make_clicks, corpus_of_tracks, subject_of, ledger_for
 ):
@@ -162,7 +158,6 @@ def test_beats_that_are_all_downbeats_are_no_crash(
     assert "attention_beat" in {row["task"] for row in ledger.rows}
 
 
-@pytest.mark.xfail(strict=True, reason="onsets annotated in valid alone: neither they nor the proxy are looked at")
 def test_a_target_that_one_split_lacks_is_not_dropped_in_silence(
     planted, write_wav, make_clicks, corpus_of_tracks, subject_of, ledger_for
 ):

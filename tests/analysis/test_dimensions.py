@@ -166,3 +166,9 @@ def test_short_tracks_have_dimensions_too(number):
     args = (rng.random((number, k)) for k in (16, 20, 12))
     dimensions = dimensions_of(track, *args, np.arange(number) * PERIOD, 2)
     assert all(len(d.features) == -(-number // 2) and np.isfinite(d.features).all() for d in dimensions.values())
+
+
+def test_what_is_known_nowhere_is_left_out():
+    unknown = Chords(np.array([[0.0, 20.0]]), ["X"])
+    elsewhere = Sections(np.array([[50.0, 60.0], [60.0, 70.0]]), ["A", "B"])
+    assert not {"chords", "sections"} & found(chords=unknown, sections=elsewhere).keys()

@@ -78,13 +78,6 @@ def test_a_dimension_known_hardly_anywhere_has_no_value(left):
         assert np.isnan(values).all()
 
 
-@pytest.mark.xfail(strict=True, reason="means of nothing warn (chords that are all X, sections beyond the audio)")
-def test_a_dimension_known_nowhere_has_no_value_and_warns_of_nothing():
-    known = np.zeros(NUMBER, dtype=bool)
-    for values in Prepared(view_with(smooth(6), known), 3).compare(smooth(7)[None])["harmony"].values():
-        assert np.isnan(values).all()
-
-
 def test_views_have_bins_at_the_means_of_their_tokens(small, write_wav, subject_of):
     track = write_wav("view", 0.1 * np.random.default_rng(0).standard_normal(16_000 * 6))
     config, features = SimilarityConfig(gap_seconds=1.0), FeatureConfig(precision="float32")

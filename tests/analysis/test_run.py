@@ -57,7 +57,6 @@ def test_every_part_is_told(rows, inspected):
     assert {row["backbone"]["kind"] for row in rows} >= {"pretrained", "random", "silence", "noise", "classical", "mel"}
 
 
-@pytest.mark.xfail(strict=True, reason="intervals of circles that are undefined in every resample warn")
 def test_nothing_is_warned_of(inspected):
     assert [str(warning.message) for warning in inspected[1]] == []
 
@@ -242,7 +241,6 @@ def test_a_track_of_a_moment_is_named(inspection, write_manifest, tmp_path, make
     assert "\n" not in str(told.value)
 
 
-@pytest.mark.xfail(strict=True, reason="the docstring promises that nothing has been computed; attention has by then")
 def test_a_track_of_a_moment_is_named_before_anything_is_computed(inspection, write_manifest, tmp_path, make_clicks):
     sound, onsets = make_clicks([1.0, 2.0, 3.1], 5.0), {"onsets": "1.0\n2.0\n3.1\n"}
     entries = [

@@ -113,7 +113,6 @@ def test_too_few_tokens_have_no_peak():
     assert [len(each) for each in peaks_above(np.array([0.0, 1.0]), np.array([0.0, 0.032]), [0.3, 0.5])] == [0, 0]
 
 
-@pytest.mark.xfail(strict=True, reason="peaks are looked up at the mean period, which a last partial bin makes shorter")
 def test_peaks_over_bins_of_which_the_last_is_shorter():
     rng = np.random.default_rng(0)
     for _ in range(300):

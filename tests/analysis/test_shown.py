@@ -60,9 +60,6 @@ def test_what_is_unknown_is_shown_as_such(shown):
         assert not np.isnan(arrays["dimension/bar"][np.ix_(known, known)]).any()
 
 
-@pytest.mark.xfail(
-    strict=True, reason="128 frequencies from edge to edge: the centres lie one band further in at both ends"
-)
 def test_bands_have_the_frequencies_of_their_filters(shown):
     bank = LogMel(LogMelConfig()).power.mel_scale.fb.double().numpy()  # (frequencies, bands)
     hertz = np.linspace(0, 8000, len(bank))
