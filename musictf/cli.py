@@ -327,7 +327,8 @@ def inspect(run: Any) -> None:
             for path in inspection_pictures(folder):
                 tracker.log_image(path.stem, path)
             write_atomically(folder / "inspection.md", inspection_text(folder))
-            pages.extend(inspection_pages(folder, run.dataset.tracks("test")[: run.listen]))
+            probes = [Path(name).expanduser() for name in run.estimates]
+            pages.extend(inspection_pages(folder, run.dataset.tracks("test")[: run.listen], probes))
 
     folder = analysis.inspect(run, finish)
     if rank() > 0:

@@ -80,16 +80,20 @@ def demo(
         keys += [f"seeds={run.seeds}", *shared]
         runs[task] = compose("probe", [*keys, f"output_dir='{folder / 'probe' / task}'"])
     keys = [f"backbone='{backbone}'", "dataset=synthetic", *corpus, f"seeds={run.seeds}", *shared]
-    runs["inspect"] = compose("inspect", [*keys, f"output_dir='{folder / 'inspect'}'"])
+    estimated = ",".join(f"'{folder / 'probe' / task}'" for task in run.tasks if task in {"chord", "beat"})
+    inspection = [*keys, f"output_dir='{folder / 'inspect'}'"]
 
-    console.rule(f"1 of {len(runs)} · pretrain on {run.pretrain_tracks} synthetic songs, each played in several ways")
+    console.rule(
+        f"1 of {len(runs) + 1} · pretrain on {run.pretrain_tracks} synthetic songs, each played in several ways"
+    )
     _unless_finished(pretrain, runs["pretrain"], console)
     for number, task in enumerate(run.tasks, start=2):
-        console.rule(f"{number} of {len(runs)} · probe: {task}")
+        console.rule(f"{number} of {len(runs) + 1} · probe: {task}")
         _unless_finished(probe, runs[task], console)
         probe_pictures(folder / "probe" / task, figures)
-    console.rule(f"{len(runs)} of {len(runs)} · inspect")
-    _unless_finished(inspect, runs["inspect"], console)
+    console.rule(f"{len(runs) + 1} of {len(runs) + 1} · inspect")
+    # Composed here: the estimates are there only now.
+    _unless_finished(inspect, compose("inspect", [*inspection, f"estimates=[{estimated}]"]), console)
     console.rule("results")
     report([folder / "probe"])
     report([folder / "probe"], output=folder / "report.html")

@@ -155,6 +155,7 @@ choices:
 keys (default):
   backbone=FILE|RUN|random   like=PATH (the shape of backbone=random)   parts=[attention,similarity,position,maps]
   controls=[random,silence,noise]   seeds=[0,1,2] (of random weights)   listen=1 (pages, of the first test tracks)
+  estimates=[] (probe runs whose estimates the pages show)
   attention.targets=auto or any of [onset,librosa_onset,beat,downbeat,chord_change,downbeat_among_beats,
   change_among_beats]   attention.draws=100   attention.alpha=0.05   similarity.bin_seconds=0.25
   similarity.max_bins=768   similarity.gap_seconds=4   similarity.draws=10   token_maps.tokens_a_track=200
@@ -165,6 +166,7 @@ keys (default):
 examples:
   musictf inspect backbone=runs/demo/pretrain
   musictf inspect backbone=runs/mine dataset=manifest dataset.root=corpora/a listen=3
+  musictf inspect backbone=runs/mine 'estimates=[runs/chords,runs/beats]' listen=2
   musictf inspect backbone=runs/mine 'parts=[attention]' 'attention.targets=[beat,downbeat]'
   musictf inspect -m backbone=runs/a,runs/b output_dir=runs/both
 """

@@ -31,7 +31,7 @@ from musictf.errors import InputError
 RESUMABLE = frozenset(
     {"max_steps", "trainer", "wandb", "resume", "overwrite", "output_dir", "num_workers", "choices"}
     | {"micro_batch", "compile", "activation_checkpointing", "checkpoint", "guard", "online_probe", "dry_run"}
-    | {"listen"}
+    | {"listen", "estimates"}
 )
 
 _PACKAGES = ("torch", "torchaudio", "lightning", "torchmetrics", "librosa", "mir_eval", "numpy", "soundfile")

@@ -52,7 +52,8 @@ class InspectRun:
 
     ``backbone`` is a backbone file, a run folder, or ``random`` (in the shape of ``model``, or of ``like``). Heads,
     layers and thresholds are chosen on the validation split, scores are told on test; the training split is not
-    touched. ``seeds`` are those of random weights. ``listen`` test tracks get a page to listen to.
+    touched. ``seeds`` are those of random weights. ``listen`` test tracks get a page to listen to, with the estimates
+    of the probe runs that ``estimates`` names.
     """
 
     backbone: str
@@ -68,6 +69,7 @@ class InspectRun:
     token_maps: TokenMapConfig = field(default_factory=TokenMapConfig)
     features: FeatureConfig = field(default_factory=FeatureConfig)
     listen: int = 1
+    estimates: list[str] = field(default_factory=list)
     wandb: WandbConfig = field(default_factory=WandbConfig)
     allow_missing: bool = False
     overwrite: bool = False
@@ -82,6 +84,9 @@ class InspectRun:
             raise InputError(f"parts: name at least one of {', '.join(PARTS)}")
         if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
             raise InputError(f"seeds={self.seeds}: give at least one, each once, none negative")
+        for name in self.estimates:
+            if not (Path(name).expanduser() / RESULTS).is_file():
+                raise InputError(f"estimates: {name} is no folder of a probe run (it holds no {RESULTS})")
         if self.listen < 0:
             raise InputError(f"listen={self.listen} must not be negative")
 

@@ -6,12 +6,14 @@ Conventions: everything is made of the run folder alone (``results.jsonl``, ``pe
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from musictf.annotations import read_beats, read_chords
 from musictf.errors import InputError
 from musictf.report.attention_figures import attention_map
 from musictf.report.inspection_rows import ATTENTION, MAPS, POSITION, PROFILE, Arrays, Inspection, read_arrays, required
@@ -80,12 +82,13 @@ def inspection_pictures(folder: Path) -> list[Path]:
     return [path for path in paths if path.suffix == ".png"]
 
 
-def inspection_pages(folder: Path, tracks: Sequence[Track]) -> list[Path]:
+def inspection_pages(folder: Path, tracks: Sequence[Track], probes: Sequence[Path] = ()) -> list[Path]:
     """A page to listen to for each track whose curves and matrices were kept.
 
     Args:
         folder: The run folder of an inspection.
         tracks: Tracks of its test split; those without a file in ``tracks/`` get no page.
+        probes: Probe runs whose estimates of chords and beats are shown below the annotated ones.
 
     Returns:
         The pages, ``listen/<track_id>.html``.
@@ -96,7 +99,7 @@ def inspection_pages(folder: Path, tracks: Sequence[Track]) -> list[Path]:
     name = Inspection.read(folder)
     subtitle = f"{name.dataset} · {name.lead_name}"
     files = [(track, folder / TRACKS / f"{track.track_id}.npz") for track in tracks]
-    return [_page(track, path, folder / LISTEN, subtitle) for track, path in files if path.is_file()]
+    return [_page(track, path, folder / LISTEN, subtitle, probes) for track, path in files if path.is_file()]
 
 
 def _track_pictures(found: Inspection, path: Path, out: Path) -> list[Path]:
@@ -112,13 +115,19 @@ def _track_pictures(found: Inspection, path: Path, out: Path) -> list[Path]:
         raise InputError(f"{path}: {error}") from error
 
 
-def _page(track: Track, path: Path, out: Path, subtitle: str) -> Path:
-    from musictf.audio.io import audio_info, read_excerpt  # imports torch, which tables and figures do without
+def _page(track: Track, path: Path, out: Path, subtitle: str, probes: Sequence[Path]) -> Path:
+    # Both import torch, which tables and figures do without.
+    from musictf.audio.io import audio_info, read_excerpt
+    from musictf.report.pictures import estimate_files
 
     arrays = read_arrays(path)
     required(arrays, _PAGE, path)
     num_samples = audio_info(track.audio).num_samples(SAMPLE_RATE)
-    chords, beats = track.annotation("chords"), track.annotation("beats")
+    chords, beats = _named("chords", track.annotation("chords")), _named("beats", track.annotation("beats"))
+    for decoder, file in estimate_files(probes, "chord", f"{track.track_id}.lab").items():
+        chords[f"estimated, {decoder}"] = read_chords(file)
+    for decoder, file in estimate_files(probes, "beat", f"{track.track_id}.beats").items():
+        beats[f"estimated, {decoder.replace('_', ' ')}"] = read_beats(file)
     page = ListeningTrack(
         title=track.track_id,
         subtitle=subtitle,
@@ -127,8 +136,8 @@ def _page(track: Track, path: Path, out: Path, subtitle: str) -> Path:
         log_mel=arrays["log_mel"].T,
         mel_times=arrays["times"],
         mel_hz=arrays["mel_hz"],
-        chords=_named("chords", chords),
-        beats=_named("beats", beats),
+        chords=chords,
+        beats=beats,
         onsets=_events(track, arrays),
         curves=_curves(arrays),
         matrices=_matrices(arrays),
@@ -146,16 +155,25 @@ def _events(track: Track, arrays: Arrays) -> dict[str, Floats]:
     lanes = {} if onsets is None else {"onsets": onsets}
     for name in (name for name in arrays if name.startswith("event/")):
         target = name.removeprefix("event/")
-        if target not in {"onset", "beat", "downbeat"}:
+        if target not in {"onset", "beat", "downbeat"} and not target.endswith("_among_beats"):
             lanes[f"{target.replace('_', ' ')}s"] = np.unique(arrays[name])
     return lanes
 
 
 def _curves(arrays: Arrays) -> dict[str, tuple[Floats, Floats]]:
-    names = [name for name in arrays if name.startswith("curve/")]
-    lanes = {curve_label(name): arrays[name] for name in names}
+    targets: dict[str, list[str]] = defaultdict(list)
+    for name in (name for name in arrays if name.startswith("curve/")):
+        targets[name.rpartition("/")[2]].append(name)
+    # Often one head is chosen for several targets: one lane, named for all of them.
+    lanes = {_lane_label(names): arrays[names[0]] for names in targets.values()}
     lanes |= {"spectral flux (dB a frame)": arrays["flux"]} if "flux" in arrays else {}
     return {name: (arrays["times"], values) for name, values in lanes.items()}
+
+
+def _lane_label(names: Sequence[str]) -> str:
+    """``beat, downbeat · received, layer 2 head 1``."""
+    targets = ", ".join(name.split("/")[1].replace("_", " ") for name in names)
+    return f"{curve_label(names[0]).partition(' · ')[2]} ({targets})"
 
 
 def _matrices(arrays: Arrays) -> dict[str, tuple[Floats, Floats]]:

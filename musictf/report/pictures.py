@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import librosa
 import numpy as np
 
 from musictf.annotations import Beats, Chords, read_beats, read_chords
-from musictf.datasets.base import Dataset
-from musictf.evaluation.robustness import ROBUSTNESS
 from musictf.evaluation.rows import RESULTS, Row, cell_name, read_rows
 from musictf.report.detail_figures import details_figures
 from musictf.report.figures import layer_heatmap, training_curves
@@ -19,7 +18,10 @@ from musictf.report.robustness import robustness_figure, robustness_table
 from musictf.report.rows import KINDS, MAJORITY, ORACLE
 from musictf.report.tracks import TrackView, track_figure
 from musictf.runs import write_atomically
-from musictf.tasks.base import Task
+
+if TYPE_CHECKING:
+    from musictf.datasets.base import Dataset
+    from musictf.tasks.base import Task
 
 SECONDS = 16.0  # of the track that is shown
 _FIRST_SECOND = 6.0  # beats before 5 s are not scored: show some that are
@@ -53,6 +55,8 @@ def probe_pictures(folder: Path, out: Path | None = None) -> list[Path]:
 
 def all_probe_pictures(task: Task, dataset: Dataset, folder: Path) -> list[Path]:
     """PNG files of a probe run: layer maps, curves of robustness, and a test track where estimates have times."""
+    from musictf.evaluation.robustness import ROBUSTNESS  # imports torch
+
     pictures = probe_pictures(folder)
     if (folder / ROBUSTNESS).is_file():
         rows = read_rows(folder / ROBUSTNESS)
@@ -82,9 +86,9 @@ def track_picture(
     waveform, rate = librosa.load(audio, sr=16_000, offset=first, duration=SECONDS)
     power = librosa.feature.melspectrogram(y=waveform, sr=rate, n_fft=1024, hop_length=512, n_mels=96, fmax=8000)
     times = first + librosa.frames_to_time(np.arange(power.shape[1]), sr=rate, hop_length=512)
-    chords = {name: read_chords(path) for name, path in _estimates(folders, "chord", f"{track_id}.lab").items()}
+    chords = {name: read_chords(path) for name, path in estimate_files(folders, "chord", f"{track_id}.lab").items()}
     task, beats = _beats_shown(folders, track_id, reference[1])
-    estimates = [read_beats(path) for path in _estimates(folders, task, f"{track_id}.beats").values()]
+    estimates = [read_beats(path) for path in estimate_files(folders, task, f"{track_id}.beats").values()]
     view = TrackView(
         log_mel=librosa.power_to_db(power, ref=np.max),
         times=times,
@@ -100,12 +104,12 @@ def track_picture(
 def _beats_shown(folders: Sequence[Path], track_id: str, beats: Beats | None) -> tuple[str, Beats | None]:
     """The task whose estimates are drawn, and what they are held against: downbeats where only those are estimated."""
     downbeats, name = beats.downbeats if beats else None, f"{track_id}.beats"
-    if downbeats is None or _estimates(folders, "beat", name) or not _estimates(folders, "downbeat", name):
+    if downbeats is None or estimate_files(folders, "beat", name) or not estimate_files(folders, "downbeat", name):
         return "beat", beats
     return "downbeat", Beats(downbeats, np.ones(len(downbeats), dtype=np.int64))
 
 
-def _estimates(folders: Sequence[Path], task: str, name: str) -> dict[str, Path]:
+def estimate_files(folders: Sequence[Path], task: str, name: str) -> dict[str, Path]:
     """Estimate files of a track by decoder: the probed system's own, from sequence tokens where they were probed."""
     found: dict[str, Path] = {}
     for folder in folders:

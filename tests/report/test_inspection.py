@@ -272,7 +272,7 @@ def test_a_page_has_lanes_curves_and_matrices_of_its_track(tmp_path):
     assert lanes["onsets"]["times"] == [0.25]
     assert lanes["chord changes"]["times"] == [1.0]
     assert [n for n, lane in lanes.items() if lane["kind"] in {"chords", "beats"}] == ["chords", "beats"]
-    assert lanes["beat · class row, layer 2 head 1"]["high"] == pytest.approx(2 * 89 / 30)
+    assert lanes["class row, layer 2 head 1 (beat)"]["high"] == pytest.approx(2 * 89 / 30)
     assert "spectral flux (dB a frame)" in lanes
     assert page["matrices"][0]["name"] == "layer 0"
 
@@ -320,3 +320,11 @@ def test_tables_and_figures_need_no_torch_modules_of_their_own():
         "assert not {'torch', 'musictf.audio.io'} & set(sys.modules), 'imports torch'"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_a_head_that_several_targets_chose_has_one_lane(tmp_path):
+    arrays = arrays_of()
+    name = next(name for name in arrays if name.startswith("curve/"))
+    arrays["curve/downbeat/" + name.rpartition("/")[2]] = arrays[name]
+    lanes = [lane["name"] for lane in page_of(tmp_path, the_track(tmp_path), arrays)["lanes"]]
+    assert sum("layer 2 head 1" in lane and "downbeat" in lane for lane in lanes) == 1

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from musictf.annotations import Beats, Chords, write_beats, write_chords
-from musictf.report.pictures import _beats_shown, _estimates, probe_pictures
+from musictf.report.pictures import _beats_shown, estimate_files, probe_pictures
 
 
 def write_estimate(folder, row, name, write):
@@ -33,10 +33,10 @@ def run(tmp_path, row):
 
 
 def test_a_track_is_shown_with_what_listened_first_the_pretrained_system(run):
-    found = _estimates([run], "chord", "t.lab")
+    found = estimate_files([run], "chord", "t.lab")
     kinds = {decoder: path.parents[2].name for decoder, path in found.items()}
     assert kinds == {"argmax": "pretrained", "viterbi": "mfcc", "templates": "classical"}
-    assert _estimates([run], "beat", "t.lab") == {}
+    assert estimate_files([run], "beat", "t.lab") == {}
 
 
 def test_downbeats_are_held_against_downbeats_where_beats_were_not_estimated(tmp_path, row):
