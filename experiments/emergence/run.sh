@@ -12,5 +12,7 @@ for corpus in pop909 synthetic; do
   python "$here/../keep.py" runs/emergence/$corpus "$here/$corpus"
   cp runs/emergence/$corpus/inspection.md "$here/$corpus/"
   mkdir -p "$here/$corpus/figures"
-  cp runs/emergence/$corpus/figures/*.png "$here/$corpus/figures/"
+  for picture in attention attention_curves profile position tokens_chord_root; do
+    cp runs/emergence/$corpus/figures/$picture.png "$here/$corpus/figures/"
+  done
 done

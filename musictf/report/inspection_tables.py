@@ -116,7 +116,8 @@ def _profile(found: Inspection) -> list[str]:
         "Rank correlation of a layer's self-similarity with that of a musical dimension, *above shifted*: minus what "
         "the dimension gives when it is moved round the track. In brackets: difference to random weights in the same "
         "layer. Bold: the layer that validation chose. Layer 0 is the projected input. Below the layers, floors, each "
-        "at its own chosen layer."
+        "at its own chosen layer. A shift hardly changes the matrix of the bar in a steady metre: for it, the rows' "
+        "`_above_shuffled` is the one to read."
     )
     second = "The same with linear centred kernel alignment (CKA), above shifted, in place of rank correlation."
     pieces = ["## Self-similarity of layers and musical dimensions", about]
