@@ -330,7 +330,10 @@ def inspect(run: Any) -> None:
             probes = [Path(name).expanduser() for name in run.estimates]
             pages.extend(inspection_pages(folder, run.dataset.tracks("test")[: run.listen], probes))
 
-    folder = analysis.inspect(run, finish)
+    try:
+        folder = analysis.inspect(run, finish)
+    except KeyboardInterrupt:
+        raise Interruption("interrupted; the same command with the same output_dir goes on") from None
     if rank() > 0:
         return
     print((folder / "inspection.md").read_text())

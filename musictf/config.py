@@ -177,7 +177,8 @@ def _is_no_name(override: str) -> bool:
 
 def _unknown_key(key: str, verb: str, overrides: Sequence[str]) -> str:
     """Says what is near a key that does not exist, or what its section holds."""
-    chosen = [override for override in overrides if override.split("=")[0] in groups()]
+    # Without the key itself: it may be a group that this verb does not have.
+    chosen = [o for o in overrides if o.split("=")[0] in groups() and o.split("=")[0] != key]
     known = [*_keys(verb, chosen), *groups()]
     section, _, name = key.rpartition(".")
     siblings = {k.rpartition(".")[2]: k for k in known if k.rpartition(".")[0] == section}

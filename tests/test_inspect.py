@@ -109,6 +109,8 @@ def test_a_finished_inspection_is_left_alone(inspected, quick):
         (["backbone=random", "attention.draws=5"], "attention.draws=5"),
         (["backbone=random", "similarity.bin_second=1"], "did you mean 'similarity.bin_seconds'?"),
         (["backbone=random", "listen=-1"], "listen=-1"),
+        (["backbone=random", "estimates=[nowhere]"], "nowhere is no folder of a probe run"),
+        (["backbone=random", "task=chord"], "unknown key 'task'"),
     ],
 )
 def test_wrong_input_is_one_line_and_status_2(arguments, said, quick, tmp_path):

@@ -195,8 +195,10 @@ def _score(
             selected=True,
             selection={"split": "valid", "metric": "auc", "value": float(mine[int(mine.argmax())])},
             decoder={"name": "peaks", "quantile": float(quantiles[unit])} if has_peaks else None,
-            details=({"p_corrected": float(corrected[unit]), "heads_that_follow": following} if grid else {})
-            | {
+            details={
+                "p_corrected": float(corrected[unit]),
+                "heads_that_follow": following,
+                "draws": draws,
                 "heads": len(mine),
                 "median_auc_of_heads": float(np.median(on_test)),
                 "events": sum(track.number for track in test.tracks),

@@ -134,6 +134,8 @@ def _reference(name: str, place: int, view: TrackView) -> Floats:
 
 def _add_rows(about: Subject | dict[str, Any], scores: dict[str, list[TrackScores]], ledger: Ledger) -> None:
     for name in dict.fromkeys(name for track in scores["test"] for name in track):
+        # A classical feature is no rival in the dimension that it defines.
+        is_itself = not isinstance(about, Subject) and _REFERENCES[about["kind"]] == name
         kept = [place for place, track in enumerate(scores["test"]) if name in track]
         told = [scores["test"][place][name] for place in kept]
         table = {score: np.array([track[score] for track in told]) for score in told[0]}  # each (T, L)
@@ -147,7 +149,7 @@ def _add_rows(about: Subject | dict[str, Any], scores: dict[str, list[TrackScore
                 layer,
                 {score: values[:, layer] for score, values in table.items()},
                 kept,
-                selected=layer == chosen,
+                selected=layer == chosen and not is_itself,
                 selection={
                     "split": "valid",
                     "metric": "rank_correlation",

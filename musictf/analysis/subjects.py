@@ -90,7 +90,7 @@ def corpus_of(dataset: Dataset, allow_missing: bool) -> Corpus:
         if not tracks:
             raise InputError(
                 f"{dataset.label}: no {name} track: thresholds and heads are chosen on valid, scores are told on test; "
-                "name splits in the manifest, or choose another corpus"
+                "name both splits in a manifest.jsonl (dataset=manifest), labels are not needed"
             )
     return Corpus(dataset.label, there, {name: len(tracks) for name, tracks in every.items()})
 

@@ -38,6 +38,7 @@ Names = npt.NDArray[np.str_]
 VIEWS = ("chord_root", "key", "beat_phase")
 PHASES = ("beat", "after", "between", "before")
 MAPS = "token_maps.npz"
+_FEWEST_CLASSES = 8
 _RESAMPLES = 500
 _NULL_DRAWS = 500
 
@@ -107,9 +108,9 @@ def circle_correlation(centroids: Floats, present: Sequence[int], step: int) -> 
         step: 7 for the circle of fifths, 1 for the chromatic circle.
 
     Returns:
-        NaN with fewer than four classes.
+        NaN with fewer than eight classes: some ten distances make any circle.
     """
-    if len(present) < 4:
+    if len(present) < _FEWEST_CLASSES:
         return float("nan")
     place = np.asarray(present) * step % 12  # 7 is its own inverse modulo 12
     first, second = np.triu_indices(len(place), 1)

@@ -47,9 +47,22 @@ def inspection_text(folder: Path) -> str:
         "Means over test tracks with 95 % intervals: of one seed over groups of tracks; of several over tracks and "
         "seeds, or means of their own bounds where no scores of single tracks were kept. *Random* has the same shape "
         "and no training; *silence* and *noise* are the backbone that hears nothing of the music. A finding stands "
-        "only above all of them."
+        "only above all of them, and where intervals part. " + _basis(found)
     )
     return "\n\n".join([f"# Inspection of {found.lead_name} on {found.dataset}", about, *sections(found)]) + "\n"
+
+
+def _basis(found: Inspection) -> str:
+    """How many tracks the numbers rest on."""
+    rows = [row for row in found.rows if not row["dataset"].startswith("stimulus:")]
+    if not rows:
+        return ""
+    scored = sorted({row["split"]["scored"] for row in rows})
+    most = max(rows, key=lambda row: row["split"]["scored"])["split"]
+    text = f"Backbone: `{rows[0]['backbone']['path']}`. Test tracks: {most['scored']} of {most['expected']}"
+    text += f" in {most['groups']} groups" if "groups" in most else ""
+    few = sorted({row["readout"] for row in rows if row["split"]["scored"] < most["scored"]})
+    return text + (f"; as few as {scored[0]} for {', '.join(few)}." if few else ".")
 
 
 def inspection_pictures(folder: Path) -> list[Path]:

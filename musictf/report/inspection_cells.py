@@ -60,5 +60,8 @@ def verdict(measure: str, wins: Sequence[str], floors: Sequence[str]) -> str:
     if not floors:
         return f"No control was run, so nothing says what {measure} is worth."
     if not wins:
-        return f"No floor reaches the backbone in {measure} ({', '.join(floors)})."
+        return (
+            f"The mean of no floor reaches the backbone's in {measure} ({', '.join(floors)}); whether that is more "
+            "than luck, the intervals must say."
+        )
     return f"**A floor wins or ties** in {measure}, where the backbone has {'; '.join(wins)}."

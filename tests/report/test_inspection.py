@@ -105,7 +105,7 @@ def test_where_no_floor_wins_all_that_lost_are_named(tmp_path):
         row["scores"]["f_measure_above_shifted"]["mean"] = 0.0
     text = inspection_text(write(tmp_path / "run", rows))
     assert "wins" not in text
-    assert "No floor reaches the backbone in AUC (random, silence, flux)." in text
+    assert "The mean of no floor reaches the backbone's in AUC (random, silence, flux)" in text
 
 
 def test_without_controls_no_value_is_called_a_win(tmp_path):
