@@ -18,7 +18,7 @@ $(STAMP): pyproject.toml
 
 setup: $(STAMP)  ## make .venv and install musictf in it
 
-demo: $(STAMP)  ## pretrain, probe and draw on synthetic music (about ten minutes on two cores); results in runs/demo
+demo: $(STAMP)  ## pretrain, probe, inspect and draw on synthetic music (ten to fifteen minutes on two cores); results in runs/demo
 	$(BIN)/musictf demo
 
 test: $(STAMP)  ## run the tests, on up to four cores at once

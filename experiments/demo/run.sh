@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The demo, and its rows kept here: about ten minutes on two cores.
+# The demo, and its rows kept here: ten to fifteen minutes on two cores.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 musictf demo

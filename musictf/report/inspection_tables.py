@@ -52,9 +52,9 @@ def _attention(found: Inspection) -> list[str]:
         "curve was chosen on validation. *Above shifted* and *above shuffled*: minus what events moved round the "
         "track, or their distances in random order, give. F: of the curve's peaks; chance: shifted events. Layers "
         "count from 1 here, heads from 0. *Corrected p* is of the chosen head: how often, with shifted events, the "
-        "best of all heads and curves does as well (with 100 draws, of the backbone, at least .010; with 20, of controls, "
-        ".048). *Heads that follow*: of all heads of the curve, how many have p < `attention.alpha`, on test. "
-        "Untrained heads may follow as well: what follows is not what was learnt."
+        "best of all heads and curves does as well (with 100 draws, of the backbone, at least .010; with 20, of "
+        "controls, .048). *Heads that follow*: of all heads of the curve, how many have p < `attention.alpha`, on "
+        "test. Untrained heads may follow as well: what follows is not what was learnt."
     )
     pieces = ["## Attention and events", about]
     for task in tasks:
