@@ -14,12 +14,15 @@ import numpy as np
 import pytest
 import soundfile
 
+ROOT = Path(__file__).parents[1]
 LAUNCHERS = ("MUSICTF_RUN_NAME", "SLURM_JOB_ID", "SLURM_PROCID", "RANK", "LOCAL_RANK", "WORLD_SIZE")
 
 
 def pytest_configure():
-    if "PYTEST_XDIST_WORKER" in os.environ:  # torch is not imported yet: workers share the cores
-        os.environ.setdefault("OMP_NUM_THREADS", "1")
+    if worker := os.environ.get("PYTEST_XDIST_WORKER"):  # torch and numba are not imported yet
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers share the cores
+        # Two processes that compile librosa's functions at once leave a cache from which every later process crashes.
+        os.environ.setdefault("NUMBA_CACHE_DIR", str(ROOT / ".pytest_cache" / "numba" / worker))
 
 
 @pytest.fixture(scope="session", autouse=True)
