@@ -5,6 +5,7 @@
 ``times (N,)`` seconds   ``log_mel (N, F)`` dB   ``mel_hz (F,)``   ``flux (N,)``
 ``curve/<target>/<name>.l<layer>.h<head> (N,)``   the chosen head of each curve
 ``event/<target> (n,)`` seconds, of each target that the track has
+``excerpt_times (E,)`` seconds   ``class_ssm/<layer> (E, E)``, of class tokens, one an excerpt: for long tracks
 ``bin_times (S,)`` seconds   ``ssm/<layer> (S, S)``   ``dimension/<name> (S, S)``, NaN where nothing is known
 """
 
@@ -60,6 +61,7 @@ def write_shown(
     front_end = subject.backbone.front_end.config
     mels = extract(MelBackbone(front_end), tracks, [0], features, device)
     paths = track_curves(subject.backbone, tracks, features, device)
+    tokens = extract(subject.backbone, tracks, list(range(subject.backbone.depth + 1)), features, device)
     layers = layers_of(subject, tracks, features, device, lambda: None)
     edges = librosa.mel_frequencies(n_mels=front_end.n_mels + 2, fmin=front_end.f_min, fmax=front_end.f_max)
     hertz = edges[1:-1]  # a band rises from the centre of the one below and falls to that of the one above
@@ -73,6 +75,9 @@ def write_shown(
             arrays[f"curve/{name}"] = curves.values[:, layer - 1, head, curve]
         events = {target: events_of(tracks[place], target) for target in targets}
         arrays |= {f"event/{target}": times for target, times in events.items() if times is not None}
+        arrays["excerpt_times"] = tokens[place].excerpt_times.numpy()
+        for layer, classes in enumerate(tokens[place].class_token.double().numpy().transpose(1, 0, 2)):
+            arrays[f"class_ssm/{layer}"] = cosine_matrix(classes).astype(np.float32)
         arrays["bin_times"] = view.times
         for layer, values in enumerate(layers(place, view)):
             arrays[f"ssm/{layer}"] = cosine_matrix(values).astype(np.float32)

@@ -66,3 +66,13 @@ def test_bands_have_the_frequencies_of_their_filters(shown):
     centres = (bank * hertz[:, None]).sum(axis=0) / bank.sum(axis=0)
     (mel_hz, *_) = (arrays["mel_hz"] for arrays in shown.values())
     np.testing.assert_allclose(mel_hz[-20:], centres[-20:], rtol=0.008)
+
+
+def test_long_tracks_can_be_shown_by_their_class_tokens(shown):
+    for arrays in shown.values():
+        number = len(arrays["excerpt_times"])
+        assert np.all(np.diff(arrays["excerpt_times"]) > 0)
+        for layer in range(3):
+            matrix = arrays[f"class_ssm/{layer}"]
+            assert matrix.shape == (number, number)
+            np.testing.assert_allclose(matrix, matrix.T, atol=1e-6)

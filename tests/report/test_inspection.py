@@ -253,11 +253,11 @@ def arrays_of(seconds=3.0, bins=12, **more):
     return found | more
 
 
-def page_of(tmp_path, track, arrays):
+def page_of(tmp_path, track, arrays, probes=()):
     folder = write(tmp_path / "run", [profile(0.4)])
     (folder / "tracks").mkdir()
     np.savez(folder / "tracks" / f"{track.track_id}.npz", **arrays)
-    (page,) = inspection_pages(folder, [track, Track(track_id="unseen", audio=track.audio)])
+    (page,) = inspection_pages(folder, [track, Track(track_id="unseen", audio=track.audio)], probes)
     assert page == folder / "listen" / f"{track.track_id}.html"
     text = page.read_text(encoding="utf-8")
     return json.loads(re.search(r'<script type="application/json" id="\w+">(.*?)</script>', text, re.DOTALL)[1])
@@ -328,3 +328,19 @@ def test_a_head_that_several_targets_chose_has_one_lane(tmp_path):
     arrays["curve/downbeat/" + name.rpartition("/")[2]] = arrays[name]
     lanes = [lane["name"] for lane in page_of(tmp_path, the_track(tmp_path), arrays)["lanes"]]
     assert sum("layer 2 head 1" in lane and "downbeat" in lane for lane in lanes) == 1
+
+
+def test_a_page_shows_what_probe_runs_made_of_the_track(tmp_path, monkeypatch):
+    (tmp_path / "a.lab").write_text("0 1.5 A:min\n1.5 3 N\n")
+    files = {"chord": {"viterbi": tmp_path / "a.lab"}, "beat": {}}
+    asked = []
+
+    def estimate_files(folders, task, name):
+        asked.append((list(folders), task, name))
+        return files[task]
+
+    monkeypatch.setattr("musictf.report.pictures.estimate_files", estimate_files)
+    track = the_track(tmp_path, chords=Chords(np.array([[0.0, 3.0]]), ["C:maj"]))
+    page = page_of(tmp_path, track, arrays_of(), [tmp_path / "probe"])
+    assert [lane["name"] for lane in page["lanes"] if lane["kind"] == "chords"] == ["chords", "estimated, viterbi"]
+    assert asked[0] == ([tmp_path / "probe"], "chord", f"{track.track_id}.lab")
