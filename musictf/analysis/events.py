@@ -41,10 +41,6 @@ class Events:
     times: list[Floats | None]
     among: list[Floats | None] | None = None
 
-    def others(self, place: int) -> Floats | None:
-        """What the events of a track are some of; None where they are held against all of its tokens."""
-        return None if self.among is None else self.among[place]
-
     @property
     def is_there(self) -> bool:
         """Whether any track has an event."""

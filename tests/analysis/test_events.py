@@ -126,5 +126,5 @@ def test_beats_that_are_wanted_are_those_near_a_wanted_time():
     assert found["change_among_beats"].times[0].tolist() == [1.0, 4.0]
     assert found["change_among_beats"].times[1:] == [None, None]
     for name in ("downbeat_among_beats", "change_among_beats"):
-        assert found[name].others(0).tolist() == beats.times.tolist()
-    assert found["beat"].others(0) is None
+        assert found[name].among[0].tolist() == beats.times.tolist()
+    assert found["beat"].among is None
