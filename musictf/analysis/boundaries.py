@@ -7,7 +7,6 @@ sections. Chance is what boundaries score that are shifted round the track.
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import Any
 import mir_eval
 import numpy as np
 
-from musictf.analysis.events import Floats, chord_changes, shifted
+from musictf.analysis.events import Floats, chord_changes, draws_of, shifted
 from musictf.analysis.ledger import Ledger
 from musictf.analysis.scoring import QUANTILES, peaks, quick_f_measure
 from musictf.analysis.self_similarity import cosine_matrix, novelty
@@ -61,10 +60,7 @@ def boundary_scores(
     inner = [each[(each > 0) & (each < seconds)] for each in (reference, estimate)]
     if not len(inner[0]) or not len(inner[1]):
         return (float("nan"),) * 3 if not len(inner[0]) else (0.0,) * 3
-    sides = [
-        np.unique(np.concatenate([[0.0], each[(each > 0) & (each < seconds)], [seconds]]))
-        for each in (reference, estimate)
-    ]
+    sides = [np.unique(np.concatenate([[0.0], each, [seconds]])) for each in inner]
     intervals = [np.column_stack([side[:-1], side[1:]]) for side in sides]
     precision, recall, f_measure = mir_eval.segment.detection(*intervals, window=tolerance, trim=True)
     return float(f_measure), float(precision), float(recall)
@@ -150,7 +146,7 @@ def _mean_quick(entries: Sequence[_Entry], kind: Kind, layer: int, quantile: flo
 
 def _track_scores(kind: Kind, layer: int, quantile: float, entry: _Entry) -> dict[str, float]:
     estimate = _peaks(entry, layer, quantile, kind)
-    rng = np.random.default_rng(int.from_bytes(hashlib.sha256(entry.track_id.encode()).digest()[:8], "big"))
+    rng = draws_of(entry.track_id)
     moved = (shifted(estimate, entry.seconds, rng) for _ in range(_DRAWS))
     chance = [quick_f_measure(entry.wanted, each, kind.tolerance) for each in moved]
     f_measure, precision, recall = boundary_scores(entry.wanted, estimate, entry.seconds, kind.tolerance)

@@ -8,6 +8,7 @@ which the chord changes, against all other beats.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -128,6 +129,11 @@ def events_of_splits(
             found[split].setdefault("librosa_onset", _events(tracks, "librosa_onset"))
         shared = [name for name in TARGETS if name == "librosa_onset" or name in shared]
     return {split: {name: own[name] for name in shared} for split, own in found.items()}
+
+
+def draws_of(name: str) -> np.random.Generator:
+    """The random draws of a track: they depend on its name alone, not on what was looked at before."""
+    return np.random.default_rng(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big"))
 
 
 def shifted(events: Floats, seconds: float, rng: np.random.Generator) -> Floats:

@@ -9,20 +9,20 @@ largest value over units in each draw says what the best of so many heads reache
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from musictf.analysis.events import Floats, shifted, shuffled
+from musictf.analysis.events import Floats, draws_of, shifted, shuffled
 from musictf.analysis.scoring import (
     QUANTILES,
     TOLERANCE,
     Labels,
     areas_under_curve,
     labels_among,
+    mean_over_tracks,
     peaks,
     peaks_above,
     quick_f_measure,
@@ -73,7 +73,6 @@ def score_split(
     names: Sequence[str],
     draws: int,
     choosing: bool = False,
-    advance: Callable[[], None] = lambda: None,
     among: Sequence[Floats | None] | None = None,
 ) -> SplitScores:
     """Score all units of a split against one target.
@@ -84,7 +83,6 @@ def score_split(
         names: Of the tracks: a track's draws depend on its name alone.
         draws: Of each null; 0 leaves them out.
         choosing: Also try thresholds on peaks.
-        advance: Called after each track.
         among: Of each track, all events of which those are some; by default they are held against all tokens.
     """
     scores = SplitScores()
@@ -95,7 +93,6 @@ def score_split(
             if not np.isnan(track.area).any():  # tokens can tell some events from no event
                 scores.tracks.append(track)
                 scores.kept.append(place)
-        advance()
     return scores
 
 
@@ -111,7 +108,7 @@ def score_track(
     """Score all units on one track; see `score_split`. Events outside of the track do not count."""
     period = float(times[-1] - times[0]) / (len(times) - 1)
     events = within(events, times)
-    rng = np.random.default_rng(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big"))
+    rng = draws_of(name)
     if among is None:
         labels = _labels_and_nulls(events, times, float(times[-1]) + period, draws, rng)
     else:
@@ -154,7 +151,7 @@ def peak_scores(
     """F-measure, precision and recall of a unit's peaks on one track, and what shifted events give by chance."""
     found, events = peaks(curve, times, quantile), within(events, times)
     seconds = float(times[-1]) + float(times[1] - times[0])
-    rng = np.random.default_rng(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big"))
+    rng = draws_of(name)
     chance = [quick_f_measure(shifted(events, seconds, rng), found, TOLERANCE) for _ in range(draws)]
     return onset_scores(events, found) | {"f_measure_shifted": float(np.mean(chance)) if chance else np.nan}
 
@@ -169,14 +166,8 @@ def family_wise(observed: Floats, null: Floats) -> Floats:
     References:
         P. H. Westfall, S. S. Young, "Resampling-based multiple testing", 1993: the distribution of the maximum.
     """
-    highest = _mean_over_tracks(null).max(axis=1)  # (R,)
+    highest = mean_over_tracks(null).max(axis=1)  # (R,)
     highest[np.isnan(highest)] = np.inf  # a draw that defines nothing speaks for nobody
-    means = _mean_over_tracks(observed)
+    means = mean_over_tracks(observed)
     exceeded = (highest[:, None] >= means).sum(axis=0)
     return np.where(np.isnan(means), np.nan, (1 + exceeded) / (1 + len(highest)))
-
-
-def _mean_over_tracks(values: Floats) -> Floats:
-    """Mean over the first axis, NaN left out; NaN where there is nothing else."""
-    number = (~np.isnan(values)).sum(axis=0)
-    return np.where(number > 0, np.nansum(values, axis=0) / np.maximum(number, 1), np.nan)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,9 +15,16 @@ import numpy.typing as npt
 from musictf.analysis.subjects import Corpus, Subject
 from musictf.evaluation.rows import PER_TRACK, SCHEMA, Results, Row, finite
 from musictf.evaluation.statistics import mean_interval
-from musictf.runs import provenance
+from musictf.runs import provenance, write_atomically
 
 Floats = npt.NDArray[np.float64]
+
+
+def write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Write named arrays as a compressed ``.npz`` that is there whole or not at all."""
+    file = io.BytesIO()
+    np.savez_compressed(file, allow_pickle=False, **arrays)
+    write_atomically(path, file.getvalue())
 
 
 @dataclass

@@ -11,7 +11,6 @@ log-mel. Layer 0 is the projected input; the last layer is after the final norm.
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,11 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from musictf.analysis.boundaries import Edges
+from musictf.analysis.events import draws_of
 from musictf.analysis.ledger import Ledger
+from musictf.analysis.scoring import mean_over_tracks
 from musictf.analysis.self_similarity import Held, Layered, Order, alignments, rank_correlations
 from musictf.analysis.subjects import Corpus, Subject
 from musictf.analysis.views import Layers, SimilarityConfig, TrackView, layers_of, views
-from musictf.evaluation.rows import finite
 from musictf.probing.features import FeatureConfig
 
 Floats = npt.NDArray[np.float64]
@@ -40,7 +40,7 @@ class Prepared:
     """
 
     def __init__(self, view: TrackView, draws: int) -> None:
-        rng = np.random.default_rng(int.from_bytes(hashlib.sha256(view.track.track_id.encode()).digest()[:8], "big"))
+        rng = draws_of(view.track.track_id)
         self.gap, self.draws = view.gap, draws
         self.known = {name: dimension.known for name, dimension in view.dimensions.items()}
         self.held = {n: Held(d.matrix, d.features[d.known]) for n, d in view.dimensions.items()}
@@ -139,7 +139,8 @@ def _add_rows(about: Subject | dict[str, Any], scores: dict[str, list[TrackScore
         kept = [place for place, track in enumerate(scores["test"]) if name in track]
         told = [scores["test"][place][name] for place in kept]
         table = {score: np.array([track[score] for track in told]) for score in told[0]}  # each (T, L)
-        on_valid = _means([track[name]["rank_correlation"] for track in scores["valid"] if name in track])
+        valid = [track[name]["rank_correlation"] for track in scores["valid"] if name in track]
+        on_valid = mean_over_tracks(np.array(valid)) if valid else np.full(table["rank_correlation"].shape[1], np.nan)
         chosen = None if np.isnan(on_valid).all() else int(np.nanargmax(on_valid))
         for layer in range(table["rank_correlation"].shape[1]):
             ledger.add(
@@ -153,15 +154,6 @@ def _add_rows(about: Subject | dict[str, Any], scores: dict[str, list[TrackScore
                 selection={
                     "split": "valid",
                     "metric": "rank_correlation",
-                    "value": finite(on_valid[layer]) if len(on_valid) else None,
+                    "value": float(on_valid[layer]),
                 },
             )
-
-
-def _means(rows: Sequence[Floats]) -> Floats:
-    """Mean over tracks of each layer, (L,), NaN where no track defines it."""
-    if not rows:
-        return np.empty(0)
-    table = np.array(rows)
-    number = (~np.isnan(table)).sum(axis=0)
-    return np.where(number > 0, np.nansum(table, axis=0) / np.maximum(number, 1), np.nan)

@@ -34,7 +34,7 @@ from musictf.errors import InputError
 from musictf.evaluation.corpus import write_tracks
 from musictf.evaluation.progress import Progress
 from musictf.evaluation.rows import RESULTS, read_rows
-from musictf.evaluation.run import device_of
+from musictf.evaluation.run import device_of, nothing_more
 from musictf.models.vit1d import ViT1DConfig
 from musictf.probing.features import FeatureConfig
 from musictf.runs import TrainerConfig, WandbConfig, default_folder, open_run, rank
@@ -89,10 +89,6 @@ class InspectRun:
                 raise InputError(f"estimates: {name} is no folder of a probe run (it holds no {RESULTS})")
         if self.listen < 0:
             raise InputError(f"listen={self.listen} must not be negative")
-
-
-def nothing_more(folder: Path) -> None:
-    """Rows are all that is wanted."""
 
 
 def inspect(run: InspectRun, finish: Callable[[Path], None] = nothing_more) -> Path:

@@ -143,3 +143,9 @@ def quick_f_measure(reference: Floats, estimate: Floats, window: float = TOLERAN
     """F-measure of events, for choosing and for nulls; scores that are told come from `mir_eval`."""
     total = len(reference) + len(estimate)
     return 2 * matches(reference.tolist(), estimate.tolist(), window) / total if total else 0.0
+
+
+def mean_over_tracks(values: Floats) -> Floats:
+    """Mean over the first axis, NaN left out; NaN where there is nothing else."""
+    number = (~np.isnan(values)).sum(axis=0)
+    return np.where(number > 0, np.nansum(values, axis=0) / np.maximum(number, 1), np.nan)

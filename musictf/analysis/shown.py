@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +22,13 @@ from musictf.analysis.attention import flux_of
 from musictf.analysis.curves import CURVES, read_curves, track_curves
 from musictf.analysis.dimensions import Dimension
 from musictf.analysis.events import events_of
+from musictf.analysis.ledger import write_arrays
 from musictf.analysis.self_similarity import cosine_matrix
 from musictf.analysis.subjects import Corpus, Subject
 from musictf.analysis.views import SimilarityConfig, layers_of, views
 from musictf.evaluation.rows import RESULTS, read_rows
 from musictf.models.controls import MelBackbone
 from musictf.probing.features import FeatureConfig, extract
-from musictf.runs import write_atomically
 
 NUMBER = 3  # test tracks that are kept for pictures
 FOLDER = "tracks"
@@ -84,9 +83,7 @@ def write_shown(
         for name, dimension in view.dimensions.items():
             arrays[f"dimension/{name}"] = _whole(dimension)
         path = folder / FOLDER / f"{tracks[place].track_id}.npz"
-        file = io.BytesIO()
-        np.savez_compressed(file, allow_pickle=False, **arrays)
-        write_atomically(path, file.getvalue())
+        write_arrays(path, arrays)
         written.append(path)
     return written
 
@@ -94,7 +91,7 @@ def write_shown(
 def _chosen_heads(folder: Path) -> dict[str, tuple[int, int, int]]:
     """Layer, head and curve that validation chose for each target of the backbone, by a name that tells them."""
     rows = read_rows(folder / RESULTS)
-    first = next((row["backbone"]["kind"] for row in rows), "")
+    first = next(((row["backbone"]["kind"], row["seed"]) for row in rows), None)
     return {
         f"{row['task'].removeprefix('attention_')}/{row['readout']}.l{row['layer']}.h{row['head']}": (
             row["layer"],
@@ -105,7 +102,7 @@ def _chosen_heads(folder: Path) -> dict[str, tuple[int, int, int]]:
         if row["task"].startswith("attention_")
         and row["selected"]
         and row["readout"] in CURVES
-        and (row["backbone"]["kind"], row["seed"]) == (first, 0)
+        and (row["backbone"]["kind"], row["seed"]) == first
     }
 
 

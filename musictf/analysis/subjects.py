@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import functools
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,7 +132,7 @@ def _control_track(name: str, corpus: Corpus, sample_rate: int) -> Track:
     """A file of silence or noise as long as the longest track, in the cache."""
     longest = max(audio_info(track.audio).seconds for tracks in corpus.tracks.values() for track in tracks)
     num_samples = round(min(longest, _LONGEST_SECONDS) * sample_rate)
-    path = cache_folder() / "controls" / f"{name}_{num_samples}_{sample_rate}.wav"
+    path = control_folder() / f"{name}_{num_samples}_{sample_rate}.wav"
     if not path.is_file():
         level = {"silence": 0.0, "noise": _NOISE_LEVEL}[name]
         write_atomically(path, wav_bytes(level * np.random.default_rng(0).standard_normal(num_samples), sample_rate))
@@ -140,8 +141,6 @@ def _control_track(name: str, corpus: Corpus, sample_rate: int) -> Track:
 
 def wav_bytes(waveform: np.ndarray, sample_rate: int) -> bytes:
     """A mono WAV file of 32-bit floats."""
-    import io
-
     file = io.BytesIO()
     soundfile.write(file, waveform.astype(np.float32), sample_rate, format="WAV", subtype="FLOAT")
     return file.getvalue()
@@ -153,5 +152,5 @@ def repeated(values: np.ndarray, number: int) -> np.ndarray:
 
 
 def control_folder() -> Path:
-    """Where stimuli are kept."""
+    """Where sounds that are no music are kept."""
     return cache_folder() / "controls"

@@ -13,7 +13,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import mir_eval
@@ -23,7 +22,7 @@ from scipy.stats import rankdata
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from musictf.analysis.ledger import Ledger
+from musictf.analysis.ledger import Ledger, write_arrays
 from musictf.analysis.subjects import Corpus, Subject
 from musictf.annotations import PITCH_CLASSES, Beats, Chords
 from musictf.datasets.base import Track
@@ -75,7 +74,7 @@ def classes_at(track: Track, times: Floats, view: str) -> Names:
     names = np.full(len(times), "", dtype="<U8")
     if view == "key":
         key = track.annotation("key")
-        return names if key is None else np.full(len(times), mir_key(key), dtype="<U8")
+        return names if key is None else np.full(len(times), signature_of(key), dtype="<U8")
     if view == "chord_root":
         chords: Chords | None = track.annotation("chords")
         if chords is not None:
@@ -92,7 +91,7 @@ def classes_at(track: Track, times: Floats, view: str) -> Names:
     return names
 
 
-def mir_key(key: str) -> str:
+def signature_of(key: str) -> str:
     """Tonic of a key whose signature it has: the relative major's, so that the twelve stand in fifths."""
     tonic, _, mode = key.partition(" ")
     number = mir_eval.key.KEY_TO_SEMITONE.get(tonic.lower())
@@ -104,7 +103,7 @@ def circle_correlation(centroids: Floats, present: Sequence[int], step: int) -> 
 
     Args:
         centroids: One a class, (C, D).
-        present: Pitch class of each, C ascending numbers 0 to 11.
+        present: Pitch class of each, C numbers 0 to 11.
         step: 7 for the circle of fifths, 1 for the chromatic circle.
 
     Returns:
@@ -149,7 +148,7 @@ def inspect_token_maps(
         }
         for view in VIEWS:
             drawn |= _add_view(subject, view, tokens, ledger, keep=subject is subjects[0])
-    _write(ledger.folder / MAPS, drawn)
+    write_arrays(ledger.folder / MAPS, drawn)
 
 
 def gather(
@@ -280,13 +279,3 @@ def _root(label: str) -> str:
         return ""
     root = mir_eval.chord.encode(label)[0]
     return PITCH_CLASSES[root] if root >= 0 else ""
-
-
-def _write(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> None:
-    import io
-
-    from musictf.runs import write_atomically
-
-    file = io.BytesIO()
-    np.savez_compressed(file, allow_pickle=False, **arrays)
-    write_atomically(path, file.getvalue())

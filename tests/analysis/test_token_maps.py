@@ -13,7 +13,7 @@ from musictf.analysis.token_maps import (
     circle_correlation,
     classes_at,
     inspect_token_maps,
-    mir_key,
+    signature_of,
 )
 from musictf.annotations import PITCH_CLASSES, Beats, Chords
 from musictf.datasets.base import Track
@@ -175,7 +175,7 @@ def test_validation_tokens_that_teach_nothing_are_no_crash(mapped, case):
     [("C major", "C"), ("A minor", "C"), ("F# minor", "A"), ("Bb major", "A#"), ("Eb minor", "F#"), ("H major", "")],
 )
 def test_minor_keys_are_called_after_their_relative_major(key, tonic):
-    assert mir_key(key) == tonic
+    assert signature_of(key) == tonic
 
 
 def test_names_are_those_of_the_annotation_at_each_time():
