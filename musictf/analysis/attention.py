@@ -7,6 +7,7 @@ the log-mel, which any onset detector begins with. Attention maps belong to bloc
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,8 +18,9 @@ import numpy.typing as npt
 
 from musictf.analysis.curves import CURVES, read_curves, track_curves
 from musictf.analysis.events import TARGETS, Events, Floats, events_of_splits
-from musictf.analysis.heads import SplitScores, family_wise, peak_scores, score_split
+from musictf.analysis.heads import NULLS, SplitScores, family_wise, peak_scores, score_split
 from musictf.analysis.ledger import Ledger
+from musictf.analysis.scoring import mean_over_tracks
 from musictf.analysis.subjects import Corpus, Subject, repeated
 from musictf.audio.io import audio_info
 from musictf.errors import InputError
@@ -60,14 +62,14 @@ class Reading:
 
     valid: Curves
     test: Curves
-    blocks: int
     heads: int
     curves: tuple[str, ...]
 
-    def unit(self, curve: int, best: int) -> tuple[int, int, int]:
-        """Block (from 1), head (from 0) and unit of the ``best``-th head of a curve."""
-        unit = best * len(self.curves) + curve
-        return best // self.heads + 1, best % self.heads, unit
+    def place(self, unit: int) -> tuple[int, int, int]:
+        """Block (from 1; 0 for a curve without heads), head (from 0) and curve of a unit."""
+        best, curve = divmod(unit, len(self.curves))
+        block, head = divmod(best, self.heads)
+        return (block + 1 if self.curves == CURVES else 0), head, curve
 
 
 def inspect_attention(
@@ -125,7 +127,7 @@ def flux_reading(corpus: Corpus, like: Subject, features: FeatureConfig, device:
         for track in extract(mel, corpus.tracks[split], [0], features, device):
             yield flux_of(track.sequence[:, 0].numpy())[:, None], track.times.numpy()
 
-    return Reading(lambda: curves("valid"), lambda: curves("test"), 1, 1, (FLUX,))
+    return Reading(lambda: curves("valid"), lambda: curves("test"), 1, (FLUX,))
 
 
 def _reading(
@@ -148,7 +150,7 @@ def _reading(
                 yield repeated(units, number), hop.frame_times(number)
 
     encoder = subject.backbone.encoder.config
-    return Reading(lambda: curves("valid"), lambda: curves("test"), encoder.depth, encoder.num_heads, CURVES)
+    return Reading(lambda: curves("valid"), lambda: curves("test"), encoder.num_heads, CURVES)
 
 
 def _score(
@@ -161,66 +163,100 @@ def _score(
     grid: bool,
 ) -> None:
     """Rows of one subject and target: the chosen head of each curve, and where ``grid``, all heads."""
-    target = events["test"].target
-    names = {split: [track.track_id for track in corpus.tracks[split]] for split in events}
-    among = {split: each.among for split, each in events.items()}
-    has_peaks = among["test"] is None  # the events of a track are not found by those among which they are
-    valid = score_split(
-        reading.valid(), events["valid"].times, names["valid"], 0, choosing=has_peaks, among=among["valid"]
-    )
-    # Controls need to know where chance lies; only of the backbone's heads is asked how seldom chance reaches them.
+    # Only of the backbone's heads is asked exactly how seldom chance reaches them.
     draws = config.draws if grid else min(config.draws, _CONTROL_DRAWS)
-    test = score_split(reading.test(), events["test"].times, names["test"], draws, among=among["test"])
-    if not valid.tracks or not test.tracks:
-        _say_undefined(target, "test" if valid.tracks else "valid", is_asked=config.targets != "auto")
-        return
-    chosen_by = valid.areas.mean(axis=0)
-    quantiles = valid.best_quantiles if has_peaks else np.full(len(chosen_by), np.nan)
-    corrected = family_wise(test.areas, test.null("shifted"))
-    for curve, name in enumerate(reading.curves):
-        mine = chosen_by[curve :: len(reading.curves)]
-        block, head, unit = reading.unit(curve, int(mine.argmax()))
-        on_test = test.areas.mean(axis=0)[curve :: len(reading.curves)]
-        following = int((corrected[curve :: len(reading.curves)] < config.alpha).sum())
-        ledger.add(
-            f"attention_{target}",
-            subject,
-            name,
-            block if len(reading.curves) > 1 else 0,
-            _areas(test, unit)
-            | (
-                _peaks(reading, test, events["test"], names["test"], unit, quantiles[unit], config) if has_peaks else {}
-            ),
-            test.kept,
-            selected=True,
-            selection={"split": "valid", "metric": "auc", "value": float(mine[int(mine.argmax())])},
-            decoder={"name": "peaks", "quantile": float(quantiles[unit])} if has_peaks else None,
-            details={
-                "p_corrected": float(corrected[unit]),
-                "heads_that_follow": following,
-                "draws": draws,
-                "heads": len(mine),
-                "median_auc_of_heads": float(np.median(on_test)),
-                "events": sum(track.number for track in test.tracks),
-                "merged": sum(track.merged for track in test.tracks),
-            },
-            head=head,
+    valid, test = (
+        score_split(
+            curves(),
+            events[split].times,
+            [track.track_id for track in corpus.tracks[split]],
+            draws if split == "test" else 0,
+            choosing=split == "valid" and events[split].among is None,
+            among=events[split].among,
         )
-        for best in range(len(mine)) if grid else ():
-            block, head, unit = reading.unit(curve, best)
-            ledger.add(
-                f"attention_{target}",
-                subject,
-                f"{name}.h{head}",
-                block,
-                _areas(test, unit),
-                test.kept,
-                selected=False,
-                selection={"split": "valid", "metric": "auc", "value": float(chosen_by[unit])},
-                decoder={"name": "peaks", "quantile": float(quantiles[unit])} if has_peaks else None,
-                details={"p_corrected": float(corrected[unit])},
-                head=head,
-            )
+        for split, curves in (("valid", reading.valid), ("test", reading.test))
+    )
+    target = events["test"].target
+    if not valid.tracks or not test.tracks:
+        if grid:  # it is the events' doing: once is enough
+            _say_undefined(target, "test" if valid.tracks else "valid", is_asked=config.targets != "auto")
+        return
+    scored = _Scored(target, reading, valid, test, family_wise(test.areas, test.null("shifted")), draws)
+    names = [track.track_id for track in corpus.tracks["test"]]
+    best = [scored.best(curve) for curve in range(len(reading.curves))]
+    found = _peaks(scored, events["test"], names, best) if events["test"].among is None else {}
+    for curve, unit in enumerate(best):
+        scores = scored.areas(unit) | found.get(unit, {})
+        details = scored.details(curve, unit, config.alpha)
+        ledger.add(*scored.cell(subject, unit, scores), selected=True, details=details, **scored.choice(unit))
+    for unit in range(len(scored.on_valid)) if grid else ():
+        task, subject, name, layer, scores, kept = scored.cell(subject, unit, scored.areas(unit))
+        details = {"p_corrected": float(scored.corrected[unit])}
+        choice = scored.choice(unit)
+        ledger.add(
+            task, subject, f"{name}.h{choice['head']}", layer, scores, kept, selected=False, details=details, **choice
+        )
+
+
+@dataclass
+class _Scored:
+    """Both splits scored against one target, and what rows say of a unit."""
+
+    target: str
+    reading: Reading
+    valid: SplitScores
+    test: SplitScores
+    corrected: Floats  # p-values, (U,)
+    draws: int
+
+    @functools.cached_property
+    def on_valid(self) -> Floats:
+        """Area of each unit on validation, (U,)."""
+        return self.valid.areas.mean(axis=0)
+
+    @functools.cached_property
+    def quantiles(self) -> Floats | None:
+        """Quantile above which peaks of each unit stand, (U,); None where no peaks are looked for."""
+        return self.valid.best_quantiles if self.valid.tracks[0].quick.size else None
+
+    def best(self, curve: int) -> int:
+        """Unit of the head that validation prefers for a curve."""
+        number = len(self.reading.curves)
+        return curve + number * int(self.on_valid[curve::number].argmax())
+
+    def cell(self, subject: Subject | dict[str, Any], unit: int, scores: dict[str, Floats]) -> tuple[Any, ...]:
+        """First arguments of a row."""
+        block, _, curve = self.reading.place(unit)
+        return f"attention_{self.target}", subject, self.reading.curves[curve], block, scores, self.test.kept
+
+    def choice(self, unit: int) -> dict[str, Any]:
+        """Head, and what was chosen for it on validation."""
+        quantiles = self.quantiles
+        return {
+            "head": self.reading.place(unit)[1],
+            "selection": {"split": "valid", "metric": "auc", "value": float(self.on_valid[unit])},
+            "decoder": None if quantiles is None else {"name": "peaks", "quantile": float(quantiles[unit])},
+        }
+
+    def details(self, curve: int, unit: int, alpha: float) -> dict[str, Any]:
+        """What is known of a chosen head and of all heads of its curve."""
+        heads = slice(curve, None, len(self.reading.curves))
+        areas, corrected = self.test.areas.mean(axis=0)[heads], self.corrected[heads]
+        return {
+            "p_corrected": float(self.corrected[unit]),
+            "heads_that_follow": int((corrected < alpha).sum()),
+            "draws": self.draws,
+            "heads": len(areas),
+            "median_auc_of_heads": float(np.median(areas)),
+            "events": sum(track.number for track in self.test.tracks),
+            "merged": sum(track.merged for track in self.test.tracks),
+        }
+
+    def areas(self, unit: int) -> dict[str, Floats]:
+        """Areas of a unit on each track: as they are, and above chance."""
+        area = self.test.areas[:, unit]
+        chance = {f"auc_above_{null}": mean_over_tracks(self.test.null(null)[:, :, unit].T) for null in NULLS}
+        return {"auc": area} | {name: area - values for name, values in chance.items()}
 
 
 def _say_undefined(target: str, split: str, is_asked: bool) -> None:
@@ -231,32 +267,21 @@ def _say_undefined(target: str, split: str, is_asked: bool) -> None:
     print(f"musictf inspect: {text}; it is left out", file=sys.stderr)
 
 
-def _areas(test: SplitScores, unit: int) -> dict[str, Floats]:
-    """Areas of a unit on each track: as they are, by chance, and above it."""
-    area = test.areas[:, unit]
-    chance = {null: np.nanmean(test.null(null)[:, :, unit], axis=1) for null in ("shifted", "shuffled")}
-    return {
-        "auc": area,
-        "auc_above_shifted": area - chance["shifted"],
-        "auc_above_shuffled": area - chance["shuffled"],
-    }
-
-
-def _peaks(
-    reading: Reading,
-    test: SplitScores,
-    events: Events,
-    names: Sequence[str],
-    unit: int,
-    quantile: float,
-    config: AttentionConfig,
-) -> dict[str, Floats]:
-    """F-measure of a unit's peaks on each track that has events."""
-    found = []
-    kept = set(test.kept)
-    for place, (values, times) in enumerate(reading.test()):
+def _peaks(scored: _Scored, events: Events, names: Sequence[str], units: Sequence[int]) -> dict[int, dict[str, Floats]]:
+    """Scores of the peaks of some units on each track that was scored, by unit; every track is read once."""
+    found: dict[int, list[dict[str, float]]] = {unit: [] for unit in units}
+    kept, quantiles = set(scored.test.kept), scored.quantiles
+    assert quantiles is not None
+    for place, (values, times) in enumerate(scored.reading.test()):
         wanted = events.times[place]
         if place in kept and wanted is not None:
-            found.append(peak_scores(values[:, unit], times, wanted, quantile, names[place], min(config.draws, 20)))
-    table = {name: np.array([scores[name] for scores in found]) for name in found[0]}
-    return table | {"f_measure_above_shifted": table["f_measure"] - table.pop("f_measure_shifted")}
+            for unit, told in found.items():
+                quantile = float(quantiles[unit])
+                told.append(peak_scores(values[:, unit], times, wanted, quantile, names[place], _CONTROL_DRAWS))
+    tables = {
+        unit: {name: np.array([scores[name] for scores in told]) for name in told[0]} for unit, told in found.items()
+    }
+    return {
+        unit: table | {"f_measure_above_shifted": table["f_measure"] - table.pop("f_measure_shifted")}
+        for unit, table in tables.items()
+    }

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
+from told import told
 
 from musictf.errors import InputError
 from musictf.report import attention_figures, passage_figure
@@ -12,21 +13,6 @@ from musictf.report.inspection_rows import Inspection
 from musictf.report.passage_figure import attention_curves, best_curves
 
 CURVES = ("received", "class_row", "change")
-
-
-def told(task, readout, layer, scores, kind="pretrained", seed=0, **more):
-    """A row of an inspection; ``scores`` are means, None where undefined."""
-    cells = {
-        n: {"mean": v, "ci95": [None if v is None else v - 0.02, None if v is None else v + 0.02], "n": 9}
-        for n, v in scores.items()
-    }
-    backbone = {"path": kind, "digest": f"{kind}-{seed}", "kind": kind, "preset": "vit1d_mini"}
-    if kind == "flux":
-        backbone["kind"] = "classical"
-    split = {"name": "test", "digest": "d", "expected": 9, "scored": 9}
-    row = {"schema": 1, "backbone": backbone, "task": task, "dataset": "pop909", "split": split, "readout": readout}
-    row |= {"layer": layer, "seed": seed, "selected": True, "selection": None, "scores": cells, "details": {}}
-    return row | {"decoder": {"name": "none"}, "task_settings": {}} | more
 
 
 def attention(target="beat", alpha=0.05):

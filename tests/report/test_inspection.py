@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import soundfile
+from told import told
 
 from musictf.annotations import Beats, Chords
 from musictf.datasets.base import Track
@@ -15,21 +16,6 @@ from musictf.errors import InputError
 from musictf.report import inspection
 from musictf.report.inspection import inspection_pages, inspection_pictures, inspection_text
 from musictf.report.inspection_rows import Inspection, read_arrays
-
-
-def told(task, readout, layer, scores, kind="pretrained", seed=0, **more):
-    """A row of an inspection; ``scores`` are means, None where undefined."""
-    cells = {
-        n: {"mean": v, "ci95": [None if v is None else v - 0.02, None if v is None else v + 0.02], "n": 9}
-        for n, v in scores.items()
-    }
-    backbone = {"path": kind, "digest": f"{kind}-{seed}", "kind": kind, "preset": "vit1d_mini"}
-    if kind == "flux":
-        backbone["kind"] = "classical"
-    split = {"name": "test", "digest": "d", "expected": 9, "scored": 9}
-    row = {"schema": 1, "backbone": backbone, "task": task, "dataset": "pop909", "split": split, "readout": readout}
-    row |= {"layer": layer, "seed": seed, "selected": True, "selection": None, "scores": cells, "details": {}}
-    return row | {"decoder": {"name": "none"}, "task_settings": {}} | more
 
 
 def head(curve, auc, kind="pretrained", seed=0, **more):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
+from told import told
 
 from musictf.annotations import PITCH_CLASSES
 from musictf.errors import InputError
@@ -13,21 +14,6 @@ from musictf.report.similarity_figures import position_figure, profile_figure, s
 from musictf.report.token_map_figures import class_colours, token_map_figure
 
 SCORE = "rank_correlation_above_shifted"
-
-
-def told(task, readout, layer, scores, kind="pretrained", seed=0, **more):
-    """A row of an inspection; ``scores`` are means, None where undefined."""
-    cells = {
-        n: {"mean": v, "ci95": [None if v is None else v - 0.02, None if v is None else v + 0.02], "n": 9}
-        for n, v in scores.items()
-    }
-    backbone = {"path": kind, "digest": f"{kind}-{seed}", "kind": kind, "preset": "vit1d_mini"}
-    if kind == "flux":
-        backbone["kind"] = "classical"
-    split = {"name": "test", "digest": "d", "expected": 9, "scored": 9}
-    row = {"schema": 1, "backbone": backbone, "task": task, "dataset": "pop909", "split": split, "readout": readout}
-    row |= {"layer": layer, "seed": seed, "selected": True, "selection": None, "scores": cells, "details": {}}
-    return row | {"decoder": {"name": "none"}, "task_settings": {}} | more
 
 
 def profile(value, dimension="harmony", kind="pretrained", layer=0, seed=0, **more):
