@@ -14,9 +14,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from musictf.distributed import rank
 from musictf.errors import InputError
+from musictf.files import write_atomically
 from musictf.help import OVERVIEW, verb_help
-from musictf.runs import FinishedRun, rank, write_atomically
+from musictf.run_folder import FinishedRun
 from musictf.sweep import FailedJobs
 
 
@@ -131,7 +133,7 @@ def _data(arguments: list[str]) -> None:
 
 def _data_check(arguments: list[str]) -> None:
     from musictf.config import compose
-    from musictf.datasets.check import check
+    from musictf.datasets.corpus_check import check
 
     own, keys = _set_apart(arguments, {"output"})
     if not any(key.partition("=")[0].split(".")[0] == "task" for key in keys):
@@ -143,8 +145,8 @@ def _data_check(arguments: list[str]) -> None:
 
 def _data_pack(arguments: list[str]) -> None:
     from musictf.config import compose
-    from musictf.datasets.pack import pack, pack_keys, summary, verify
-    from musictf.report.cells import quoted
+    from musictf.packing.pack import pack, pack_keys, summary, verify
+    from musictf.results.sweep_plan import quoted
 
     own, keys = _set_apart(arguments, {"root", "verify", "output", *pack_keys()})
     if own.get("verify", "false") not in {"true", "false"}:
@@ -164,21 +166,20 @@ def _data_pack(arguments: list[str]) -> None:
 
 
 def _data_features(arguments: list[str]) -> None:
-    from musictf.probing.inventory import features
+    from musictf.features.inventory import features
 
     features(arguments)
 
 
 def _data_prepare(arguments: list[str]) -> None:
-    import musictf.datasets
     import musictf.tasks
-    from musictf.config import compose, subclasses
+    from musictf.config import compose, dataset_classes, subclasses
     from musictf.datasets.base import Dataset
     from musictf.datasets.prepare import describe, list_corpora, prepare
-    from musictf.report.cells import quoted
+    from musictf.results.sweep_plan import quoted
     from musictf.tasks.base import Task
 
-    known = {cls.name: cls for cls in subclasses(musictf.datasets, Dataset) if issubclass(cls, Dataset)}
+    known = {cls.name: cls for cls in dataset_classes() if issubclass(cls, Dataset)}
     tasks = [cls() for cls in subclasses(musictf.tasks, Task)]
     own, rest = _set_apart(arguments, {"full"})
     if not rest:
@@ -215,13 +216,13 @@ def pretrain(run: Any) -> None:
     import dataclasses
     from contextlib import ExitStack
 
-    from musictf.evaluation.online import OnlineProbing
+    from musictf.evaluation.online_evaluator import OnlineProbing
     from musictf.models.backbone import FILE_NAME
     from musictf.pretraining import run as pretraining
     from musictf.pretraining.callbacks import Interrupted
     from musictf.pretraining.guard import Diverged
     from musictf.report.pictures import pretraining_pictures
-    from musictf.report.tracking import Tracker
+    from musictf.report.wandb_tracker import Tracker
 
     with ExitStack() as open_trackers:
         trackers: list[Tracker] = []
@@ -258,7 +259,7 @@ def _print_plan(run: Any) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from musictf.evaluation.online import Watch
+    from musictf.evaluation.online_evaluator import Watch
     from musictf.models.backbone import Backbone
     from musictf.pretraining.plan import plan
 
@@ -278,10 +279,10 @@ def probe(run: Any) -> None:
 
     from musictf.evaluation import run as evaluation
     from musictf.models.backbone import backbone_file
-    from musictf.models.controls import CONTROLS
+    from musictf.models.frame_controls import CONTROLS
     from musictf.report.pictures import all_probe_pictures
     from musictf.report.run import report
-    from musictf.report.tracking import Tracker, flat_rows, resolve_mode
+    from musictf.report.wandb_tracker import Tracker, flat_rows, resolve_mode
 
     resolve_mode(run.wandb.mode)  # a missing key is said before the work, not after
     pictures: list[Path] = []
@@ -311,10 +312,10 @@ def inspect(run: Any) -> None:
     _quieten()
     import dataclasses
 
-    from musictf.analysis import run as analysis
+    from musictf.inspection import run as analysis
     from musictf.models.backbone import backbone_file
     from musictf.report.inspection import inspection_pages, inspection_pictures, inspection_text
-    from musictf.report.tracking import Tracker, flat_rows, resolve_mode
+    from musictf.report.wandb_tracker import Tracker, flat_rows, resolve_mode
 
     resolve_mode(run.wandb.mode)  # a missing key is said before the work, not after
     pages: list[Path] = []

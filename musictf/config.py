@@ -110,27 +110,36 @@ def typed(config: DictConfig, verb: str, choices: Mapping[str, Any]) -> Any:
     return run
 
 
+def run_class(verb: str) -> Any:
+    """The dataclass of the runs of a verb."""
+    if verb == "pretrain":
+        from musictf.pretraining.run import PretrainRun
+
+        return PretrainRun
+    if verb == "probe":
+        from musictf.evaluation.run import ProbeRun
+
+        return ProbeRun
+    from musictf.inspection.run import InspectRun
+
+    return InspectRun
+
+
 def register() -> None:
     """Offer the schema of every run, task and corpus to Hydra under its class name."""
     from hydra.core.config_store import ConfigStore
 
-    import musictf.datasets
     import musictf.tasks
-    from musictf.analysis.run import InspectRun
     from musictf.audio.augment import AugmentConfig
-    from musictf.datasets.base import Dataset
-    from musictf.evaluation.online import OnlineProbe
-    from musictf.evaluation.run import ProbeRun
+    from musictf.distributed import TrainerConfig
+    from musictf.evaluation.online_evaluator import OnlineProbe
     from musictf.models.vit1d import ViT1DConfig
     from musictf.pretraining.module import NTXent
-    from musictf.pretraining.run import PretrainRun
-    from musictf.runs import TrainerConfig
     from musictf.tasks.base import Task
 
     store = ConfigStore.instance()
-    store.store(name="pretrain_run", node=PretrainRun)
-    store.store(name="probe_run", node=ProbeRun)
-    store.store(name="inspect_run", node=InspectRun)
+    for verb in ("pretrain", "probe", "inspect"):
+        store.store(name=f"{verb}_run", node=run_class(verb))
     store.store(group="model", name="ViT1D", node=ViT1DConfig)
     store.store(group="objective", name="NTXent", node=NTXent)
     store.store(group="augment", name="Augment", node=AugmentConfig)
@@ -138,8 +147,20 @@ def register() -> None:
     store.store(group="trainer", name="Trainer", node=TrainerConfig)
     for cls in subclasses(musictf.tasks, Task):
         store.store(group="task", name=cls.__name__, node=cls)
-    for cls in subclasses(musictf.datasets, Dataset):
+    for cls in dataset_classes():
         store.store(group="dataset", name=cls.__name__, node=cls)
+
+
+def dataset_classes() -> Iterator[type]:
+    """Every corpus there is: published ones, the user's own folders, packs, and the synthetic one."""
+    import musictf.corpora
+    import musictf.datasets
+    import musictf.packing
+    import musictf.synthesis
+    from musictf.datasets.base import Dataset
+
+    for package in (musictf.datasets, musictf.corpora, musictf.packing, musictf.synthesis):
+        yield from subclasses(package, Dataset)
 
 
 def subclasses(package: ModuleType, base: type) -> Iterator[type]:

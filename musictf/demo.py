@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 
 from musictf.config import compose, parsed
-from musictf.runs import FinishedRun, WandbConfig
+from musictf.run_folder import FinishedRun, WandbConfig
 
 
 @dataclass(kw_only=True)

@@ -25,10 +25,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from musictf.config import compose, conf_folder, register, typed
+from musictf.config import compose, conf_folder, register, run_class, typed
 from musictf.errors import InputError
-from musictf.report.cells import FINISHED, PLAN, Job, quoted, read_plan, state_of, write_plan
-from musictf.runs import RESUMABLE, FinishedRun, open_run, read_status
+from musictf.results.sweep_plan import FINISHED, PLAN, Job, quoted, read_plan, state_of, write_plan
+from musictf.run_folder import FinishedRun, open_run, read_status
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -132,7 +132,7 @@ def planned(verb: str, arguments: Sequence[str]) -> Sweep:
     register()
     settings = [argument for argument in arguments if argument.startswith(("hydra.", "hydra/"))]
     combinations, folder = _combinations(verb, [argument for argument in arguments if argument not in settings])
-    numbers = _numbers(combinations, folder)
+    numbers = _numbers(verb, combinations, folder)
     varied = _varied(combinations)
     jobs, runs = [], []
     for number, overrides in zip(numbers, combinations, strict=True):
@@ -204,12 +204,12 @@ def _combinations(verb: str, overrides: Sequence[str]) -> tuple[list[list[str]],
     return combinations, folder.expanduser()
 
 
-def _numbers(combinations: Sequence[Sequence[str]], folder: Path) -> list[int]:
+def _numbers(verb: str, combinations: Sequence[Sequence[str]], folder: Path) -> list[int]:
     """The number of each job: the one it has in the folder's plan, or the next free one."""
     earlier = _earlier(folder)
     known = [job.overrides for job in earlier]
     # How a job runs may change between two starts of a sweep, unless that is what is swept.
-    ignored = RESUMABLE - {key.split(".")[0] for key in _varied(combinations) | _varied(known)}
+    ignored = run_class(verb).MAY_CHANGE - {key.split(".")[0] for key in _varied(combinations) | _varied(known)}
     taken = {_identity(job.overrides, ignored): job.number for job in earlier}
     wanted = [_identity(overrides, ignored) for overrides in combinations]
     if len(set(wanted)) < len(wanted):

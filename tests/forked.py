@@ -25,13 +25,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import __main__
-import musictf.evaluation.online  # noqa: F401
+import musictf.evaluation.online_evaluator  # noqa: F401
 import musictf.evaluation.run  # noqa: F401
 import musictf.pretraining.plan  # noqa: F401
 import musictf.pretraining.run  # noqa: F401
 import musictf.report.pictures
 import musictf.report.run
-import musictf.report.tracking
+import musictf.report.wandb_tracker
 import musictf.sweep  # noqa: F401
 from musictf.cli import main
 from musictf.config import compose

@@ -266,7 +266,7 @@ class Mode(Task):
 
 def _as_manifest_corpus(target):
     """The synthetic songs as somebody's own manifest corpus."""
-    from musictf.datasets.synthetic import Synthetic
+    from musictf.synthesis.synthetic import Synthetic
 
     songs = Synthetic(num_tracks=20, seconds=12)
     songs.all_tracks()

@@ -13,10 +13,10 @@ import soundfile
 
 from musictf.annotations import Beats, Chords, write_beats, write_chords, write_onsets
 from musictf.datasets.manifest import Manifest
+from musictf.distributed import TrainerConfig
 from musictf.evaluation.run import ProbeRun, probe
 from musictf.models.vit1d import ViT1DConfig
-from musictf.probing.module import ProbeConfig
-from musictf.runs import TrainerConfig
+from musictf.probing.linear_probe import ProbeConfig
 from musictf.tasks.beat import Beat
 from musictf.tasks.chord import Chord
 from musictf.tasks.classification import Classification

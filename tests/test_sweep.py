@@ -13,8 +13,8 @@ import soundfile
 
 from musictf.cli import Interruption, main
 from musictf.errors import InputError
-from musictf.report.cells import read_cells
-from musictf.runs import open_run
+from musictf.results.sweep_plan import read_cells
+from musictf.run_folder import open_run
 from musictf.sweep import FailedJobs, launcher_config, planned, sbatch_script, sweep
 
 

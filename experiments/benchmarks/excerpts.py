@@ -24,8 +24,8 @@ from real_runs import packed
 
 from musictf.audio.spectrogram import LogMelConfig
 from musictf.datasets.base import Track
-from musictf.datasets.packed import Packed
 from musictf.models.backbone import Backbone
+from musictf.packing.packed import Packed
 from musictf.pretraining.excerpts import PairConfig, Pairs, pair_starts
 
 TRACKS, QUICK_TRACKS, BATCH = 90, 8, 128

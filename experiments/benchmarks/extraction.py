@@ -19,9 +19,9 @@ from torch import Tensor
 
 from musictf.audio.io import audio_info
 from musictf.datasets.base import Track
+from musictf.features.excerpting import excerpt_starts
+from musictf.features.extract import FeatureConfig, extract
 from musictf.models.backbone import Backbone
-from musictf.probing.cutting import excerpt_starts
-from musictf.probing.features import FeatureConfig, extract
 
 TARGET_LOOP = 10.0
 TARGET_FORWARD = 0.8  # of the time of an extraction

@@ -24,10 +24,11 @@ from pathlib import Path
 import torch
 
 from musictf.datasets.base import Dataset
+from musictf.files import write_atomically
 from musictf.models.backbone import Backbone
-from musictf.models.controls import random_backbone
+from musictf.models.frame_controls import random_backbone
 from musictf.models.vit1d import ViT1DConfig
-from musictf.runs import provenance, write_atomically
+from musictf.run_folder import provenance
 
 COLUMNS = ("name", "value", "unit", "against", "ratio", "target", "met", "machine", "commit")
 MINI = ViT1DConfig(preset="vit1d_mini", depth=4, embed_dim=128, num_heads=4)

@@ -20,14 +20,14 @@ from frame import MINI, Measurement, Settings, accelerator
 from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
 
 from musictf.datasets.base import SPLITS
+from musictf.distributed import TrainerConfig
 from musictf.evaluation.corpus import Corpus, annotated
-from musictf.evaluation.statistics import paired_difference
 from musictf.evaluation.study import logits_of
-from musictf.probing.features import FeatureConfig, extract
+from musictf.features.extract import FeatureConfig, extract
+from musictf.features.readouts import Split, scored_split, trained_split
 from musictf.probing.heads import Head
-from musictf.probing.module import ProbeConfig, fit
-from musictf.probing.readouts import Split, scored_split, trained_split
-from musictf.runs import TrainerConfig
+from musictf.probing.linear_probe import ProbeConfig, fit
+from musictf.results.statistics import paired_difference
 from musictf.tasks.base import MASKED, Task
 from musictf.tasks.chord import Chord
 

@@ -20,13 +20,13 @@ from frame import Measurement, Settings, accelerator
 from torch.utils.data import Dataset as Examples
 
 from musictf.datasets.folder import Folder
+from musictf.distributed import TrainerConfig
 from musictf.models.backbone import Backbone
 from musictf.models.vit1d import ViT1DConfig
 from musictf.pretraining.callbacks import MetricsFile
 from musictf.pretraining.excerpts import Batch, PairModule
 from musictf.pretraining.module import NTXent
 from musictf.pretraining.run import PretrainRun, contrastive_module, make_trainer
-from musictf.runs import TrainerConfig
 
 PAIRS, PART = 2048, 64
 QUICK_PAIRS, QUICK_PART = 16, 4

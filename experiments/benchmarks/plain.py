@@ -30,7 +30,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, TensorD
 
 from musictf.datasets.base import Track
 from musictf.models.backbone import Backbone
-from musictf.probing.module import ProbeConfig
+from musictf.probing.linear_probe import ProbeConfig
 from musictf.tasks.base import MASKED, Task
 
 _WARM_UP = 2  # steps before the clock is read

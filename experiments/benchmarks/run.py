@@ -18,8 +18,8 @@ from rich.table import Table
 
 from musictf.datasets.base import Dataset
 from musictf.datasets.manifest import Manifest
-from musictf.datasets.synthetic import Synthetic
 from musictf.errors import InputError
+from musictf.synthesis.synthetic import Synthetic
 
 HERE = Path(__file__).resolve().parent
 SHOWN = ("name", "value", "unit", "ratio", "target", "met")

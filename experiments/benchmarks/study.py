@@ -25,15 +25,15 @@ from plain import Excerpts, PlainHead, Shuffled, head_from_features, seconds_a_s
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
+from musictf.distributed import TrainerConfig
 from musictf.evaluation.corpus import Corpus, annotated
 from musictf.evaluation.study import decoded, logits_of
+from musictf.features.extract import FeatureConfig, extract
+from musictf.features.readouts import READOUTS, Split, trained_split
 from musictf.models.backbone import Backbone
-from musictf.probing.features import FeatureConfig, extract
 from musictf.probing.heads import Head
 from musictf.probing.heads import statistics as feature_statistics
-from musictf.probing.module import ProbeConfig, fit
-from musictf.probing.readouts import READOUTS, Split, trained_split
-from musictf.runs import TrainerConfig
+from musictf.probing.linear_probe import ProbeConfig, fit
 from musictf.tasks.base import Task
 from musictf.tasks.chord import Chord
 

@@ -1,1 +1,1 @@
-"""Corpora, one file each."""
+"""What a dataset is, folders and manifests of the user's own, splits and checks."""

@@ -14,9 +14,11 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
-from musictf.audio.packed import Slot
+import numpy as np
+import numpy.typing as npt
+
 from musictf.errors import InputError
 
 SPLITS = ("train", "valid", "test")
@@ -28,6 +30,40 @@ class AnnotationFile:
 
     path: Path
     read: Callable[[Path], Any]
+
+
+class PackedRecording(Protocol):
+    """A recording whose samples lie in a pack; `musictf.packing` makes and reads them."""
+
+    @property
+    def folder(self) -> str:
+        """The pack."""
+
+    @property
+    def num_samples(self) -> int:
+        """Its length in samples at the pack's rate."""
+
+    @property
+    def sample_rate(self) -> int:
+        """The pack's rate in hertz."""
+
+    @property
+    def peak(self) -> float:
+        """Largest magnitude of its waveform, before any resampling."""
+
+    @property
+    def gain(self) -> float:
+        """What brings its integers to full scale."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of its integers (64 hexadecimal digits)."""
+
+    def read(self, start: int, num_samples: int, out: npt.NDArray[np.int16] | None = None) -> npt.NDArray[np.int16]:
+        """Samples ``start`` to ``start + num_samples``, (num_samples,)."""
+
+    def is_quiet(self, start: int, num_samples: int, level_db: float) -> bool:
+        """Whether an excerpt may lie below a level in decibels of full scale."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +89,7 @@ class Track:
     versions: tuple[Path, ...] = ()
     group: str = ""
     source: str = ""
-    slots: tuple[Slot, ...] = ()
+    slots: tuple[PackedRecording, ...] = ()
     labels: dict[str, Any] = field(default_factory=dict)
 
     def annotation(self, name: str) -> Any | None:

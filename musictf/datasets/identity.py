@@ -28,9 +28,10 @@ from rich.progress import Progress
 
 from musictf.audio.fingerprint import VERSION, Fingerprint, Fingerprinter, decoded_blocks, pack, unpack
 from musictf.datasets.base import Track
-from musictf.datasets.threads import in_threads
+from musictf.datasets.parallel import in_threads
+from musictf.distributed import rank
 from musictf.errors import InputError
-from musictf.runs import cache_folder, file_digest, rank, write_atomically
+from musictf.files import cache_folder, file_digest, write_atomically
 
 FORMAT = "musictf-identities/1"
 FILE_NAME = "identities.jsonl.gz"

@@ -35,7 +35,7 @@ from musictf.audio.io import audio_info, read_excerpt
 from musictf.audio.perturb import Perturbation, perturbation
 from musictf.datasets.base import AnnotationFile, Track
 from musictf.errors import InputError
-from musictf.runs import cache_folder, file_digest
+from musictf.files import cache_folder, file_digest
 
 RENDERING_VERSION = 1
 

@@ -15,9 +15,17 @@ from collections.abc import Callable, Mapping, Sequence
 from rich.console import Console
 from rich.table import Table
 
-from musictf.datasets.audit import Finding, audit
 from musictf.datasets.base import SPLITS, Dataset
-from musictf.datasets.check import cut_short, output_console, overview, print_bad, print_some, split_table, usable_line
+from musictf.datasets.corpus_check import (
+    cut_short,
+    output_console,
+    overview,
+    print_bad,
+    print_some,
+    split_table,
+    usable_line,
+)
+from musictf.datasets.track_checks import Finding, audit
 from musictf.errors import InputError
 from musictf.tasks.base import Task
 

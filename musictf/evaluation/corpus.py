@@ -14,7 +14,7 @@ import numpy as np
 from musictf.audio.io import audio_info
 from musictf.datasets.base import SPLITS, Dataset, Track
 from musictf.errors import InputError
-from musictf.runs import write_atomically
+from musictf.files import write_atomically
 from musictf.tasks.base import Task
 
 _CHECKED_SECONDS = 60.0  # of the guess that shows whether a split can be scored at all

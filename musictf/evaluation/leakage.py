@@ -25,8 +25,8 @@ from musictf.audio.fingerprint import THRESHOLD, VERSION, FingerprintIndex
 from musictf.datasets.base import Track
 from musictf.datasets.identity import FILE_NAME, Identities, Identity, identities, read_identities
 from musictf.errors import InputError
+from musictf.files import file_digest, write_atomically
 from musictf.models.backbone import backbone_file, load_backbone
-from musictf.runs import file_digest, write_atomically
 
 POLICIES = ("fail", "warn", "off")
 HARD = ("file", "audio", "recording")

@@ -13,7 +13,7 @@ from musictf.audio.perturb import PERTURBATIONS, perturbation
 from musictf.datasets.base import Track
 from musictf.datasets.perturbed import perturbed_tracks
 from musictf.errors import InputError
-from musictf.evaluation.rows import Row
+from musictf.results.rows import Row
 
 ROBUSTNESS = "robustness.jsonl"
 

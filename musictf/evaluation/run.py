@@ -13,28 +13,30 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from rich.console import Console
 
 from musictf.datasets.base import SPLITS, Dataset, Track
+from musictf.distributed import TrainerConfig, rank
 from musictf.errors import InputError
+from musictf.evaluation.baselines import classical, majority, oracle
 from musictf.evaluation.corpus import Corpus, annotated, check_references, write_tracks
 from musictf.evaluation.leakage import POLICIES, Leakage, check_leakage
+from musictf.evaluation.probed_models import FLOORS, System, systems
 from musictf.evaluation.progress import Progress
 from musictf.evaluation.robustness import ROBUSTNESS, RobustnessConfig, curves
-from musictf.evaluation.rows import SCHEMA, Results, Row
-from musictf.evaluation.statistics import resample_counts
 from musictf.evaluation.study import Study, decoded, with_intervals, write_vocabulary
-from musictf.evaluation.systems import FLOORS, System, systems
-from musictf.evaluation.unprobed import classical, majority, oracle
+from musictf.features.extract import FeatureConfig, extract
+from musictf.features.readouts import READOUTS, Split, scored_split, trained_split
+from musictf.files import write_atomically
 from musictf.models.vit1d import ViT1DConfig
-from musictf.probing.features import FeatureConfig, extract
 from musictf.probing.heads import load_heads
-from musictf.probing.module import ProbeConfig, fit
-from musictf.probing.readouts import READOUTS, Split, scored_split, trained_split
-from musictf.runs import TrainerConfig, WandbConfig, default_folder, open_run, provenance, rank, write_atomically
+from musictf.probing.linear_probe import ProbeConfig, fit
+from musictf.results.rows import SCHEMA, Results, Row
+from musictf.results.statistics import resample_counts
+from musictf.run_folder import WandbConfig, default_folder, open_run, provenance
 from musictf.tasks.base import Task
 
 
@@ -46,6 +48,9 @@ class ProbeRun:
     backbone ``like``), ``mel``, ``mfcc`` or ``chroma``. ``floors`` stand beside it. ``layers`` is ``all`` or a list.
     ``leakage`` says what to do where pretraining has heard test tracks: ``fail``, ``warn`` or ``off``.
     """
+
+    # Keys that may differ when an unfinished run goes on: how it runs, not what it computes.
+    MAY_CHANGE: ClassVar[frozenset[str]] = frozenset({"trainer", "wandb", "overwrite", "output_dir", "choices"})
 
     backbone: str
     task: Task
@@ -114,7 +119,7 @@ def probe(run: ProbeRun, finish: Callable[[Path], None] = nothing_more) -> Path:
     if found[0].kind == "pretrained" and rank() == 0:
         leakage = check_leakage(Path(run.backbone), corpus.tracks, run.leakage)
     folder = Path(run.output_dir).expanduser() if run.output_dir else default_folder("probe")
-    with open_run(folder, dataclasses.asdict(run), run.overwrite, "probe"):
+    with open_run(folder, dataclasses.asdict(run), run.overwrite, "probe", run.MAY_CHANGE):
         if rank() > 0:
             _help_extracting(run, found, corpus)
             return folder

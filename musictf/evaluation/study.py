@@ -13,11 +13,11 @@ import numpy as np
 from musictf.datasets.base import Track, split_digest
 from musictf.errors import InputError
 from musictf.evaluation.corpus import Corpus
-from musictf.evaluation.rows import PER_TRACK, Row, cell_name, finite
-from musictf.evaluation.statistics import interval, mean_interval, resample_counts
+from musictf.features.readouts import Split, TrackRows
+from musictf.files import write_atomically
 from musictf.probing.heads import Head, load_heads, save_heads
-from musictf.probing.readouts import Split, TrackRows
-from musictf.runs import write_atomically
+from musictf.results.rows import PER_TRACK, Row, cell_name, finite
+from musictf.results.statistics import interval, mean_interval, resample_counts
 from musictf.tasks.base import Decoder, Floats, Scores, Task
 
 TrackLine = tuple[Any, ...]

@@ -48,7 +48,7 @@ class Backbone(nn.Module):
     """Waveform (B, N) in, class token and sequence tokens of any layer out.
 
     Attributes:
-        kind: ``pretrained``, or the control it is (``musictf.models.controls``).
+        kind: ``pretrained``, or the control it is (``musictf.models.frame_controls``).
         provenance: Where the weights come from; empty for a control.
     """
 

@@ -17,8 +17,8 @@ import lightning.pytorch as L
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers.logger import Logger
 
+from musictf.files import write_atomically
 from musictf.pretraining.checkpoints import BEST, LAST, step_name
-from musictf.runs import write_atomically
 
 Sink = Callable[[Mapping[str, float], int], None]
 

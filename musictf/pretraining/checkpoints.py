@@ -23,8 +23,8 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from torch import Tensor
 
+from musictf.distributed import rank
 from musictf.errors import InputError
-from musictf.runs import rank
 
 LAST, BEST = "last.ckpt", "best.ckpt"
 _NEEDED = {"global_step", "state_dict", "optimizer_states", "loops", "callbacks"}

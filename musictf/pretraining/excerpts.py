@@ -29,12 +29,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from musictf.audio.io import audio_info, read_excerpt
-from musictf.audio.packed import PCM
 from musictf.audio.spectrogram import LogMelConfig
 from musictf.datasets.base import Track
+from musictf.distributed import rank
 from musictf.errors import InputError
-from musictf.pretraining.order import track_order
-from musictf.runs import rank
+from musictf.packing.format import PCM
+from musictf.pretraining.sampling import track_order
 
 Batch = dict[str, Tensor]
 

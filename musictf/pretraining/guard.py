@@ -18,7 +18,7 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from torch import Tensor, nn
 
 from musictf.errors import InputError
-from musictf.runs import write_atomically
+from musictf.files import write_atomically
 
 FILE_NAME = "bad_batches.jsonl"
 _WARM_UP, _INERTIA = 50, 0.98  # steps before a spike can be told, and the memory of the running mean

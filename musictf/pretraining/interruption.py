@@ -23,9 +23,9 @@ import lightning.pytorch as L
 from torch._dynamo.exc import TorchDynamoException
 from torch.distributed import DistError
 
+from musictf.distributed import rank
 from musictf.errors import InputError
 from musictf.pretraining.callbacks import Interrupted, KeepCheckpoints, leave
-from musictf.runs import rank
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 _POLL_S = 1.0

@@ -18,10 +18,10 @@ from musictf.models.projection import projection_head
 from musictf.objectives.ntxent import nt_xent
 from musictf.pretraining.excerpts import Batch, waveforms
 from musictf.pretraining.gather import gather
+from musictf.pretraining.grad_cache import Replay
 from musictf.pretraining.guard import Guard, GuardConfig
 from musictf.pretraining.meters import alignment, effective_rank, positive_negative_gap, uniformity
 from musictf.pretraining.optim import OptimConfig, adamw, cosine, learning_rate
-from musictf.pretraining.replay import Replay
 
 _SPREAD = 0x9E3779B97F4A7C15  # odd, 2**64 over the golden ratio
 _DROPPING = 1 << 10  # stream of randomness of token dropping, apart from those of the augmentations

@@ -18,14 +18,14 @@ import torch
 
 from musictf.audio.io import audio_info
 from musictf.datasets.base import Track
+from musictf.distributed import TrainerConfig
 from musictf.errors import InputError
 from musictf.models.backbone import Backbone
-from musictf.pretraining.bar import Bar
 from musictf.pretraining.callbacks import MetricsFile
 from musictf.pretraining.module import refuse_split_norm
+from musictf.pretraining.progress_bar import Bar
 from musictf.pretraining.run import PretrainRun, contrastive_module, make_trainer, pair_module, training_tracks
 from musictf.pretraining.speed import peak_memory
-from musictf.runs import TrainerConfig
 
 WARM_UP, STEPS = 3, 20
 _ADAMW_BYTES = 16  # a float32 parameter, its gradient and its two moments

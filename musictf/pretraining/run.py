@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning.pytorch as L
 import torch
@@ -21,11 +21,11 @@ from musictf.audio.spectrogram import LogMelConfig
 from musictf.datasets.base import SPLITS, Dataset, Track, corpus_digest, require_audio
 from musictf.datasets.identity import FILE_NAME as IDENTITIES
 from musictf.datasets.identity import LEVELS, identities, write_identities
-from musictf.datasets.packed import packed_identities
+from musictf.distributed import TrainerConfig, rank
 from musictf.errors import InputError
 from musictf.models.backbone import FILE_NAME, Backbone, save_backbone
 from musictf.models.vit1d import ViT1DConfig
-from musictf.pretraining.bar import Bar
+from musictf.packing.packed import packed_identities
 from musictf.pretraining.callbacks import KeepCheckpoints, MetricsFile, Sink
 from musictf.pretraining.checkpoints import VerifiedCheckpointIO, agreed, choose, require_fitting
 from musictf.pretraining.excerpts import PairConfig, PairModule, Pairs
@@ -34,8 +34,9 @@ from musictf.pretraining.guard import GuardConfig, GuardWatch
 from musictf.pretraining.interruption import StopCleanly, follow_launcher, in_one_line
 from musictf.pretraining.module import ContrastivePretraining, NTXent, StepConfig
 from musictf.pretraining.optim import OptimConfig
+from musictf.pretraining.progress_bar import Bar
 from musictf.pretraining.speed import Speedometer
-from musictf.runs import TrainerConfig, WandbConfig, default_folder, open_run, provenance, rank
+from musictf.run_folder import WandbConfig, default_folder, open_run, provenance
 
 
 @dataclass(kw_only=True)
@@ -67,6 +68,12 @@ class PretrainRun:
     decoded: for corpora too large to decode once more) or ``none``. ``micro_batch`` to ``activation_checkpointing``
     are those of `StepConfig`; ``online_probe`` and ``dry_run`` are read by whoever starts the run.
     """
+
+    # Keys that may differ when an unfinished run goes on: how it runs, not what it computes.
+    MAY_CHANGE: ClassVar[frozenset[str]] = frozenset(
+        {"max_steps", "trainer", "wandb", "resume", "overwrite", "output_dir", "num_workers", "choices"}
+        | {"micro_batch", "compile", "activation_checkpointing", "checkpoint", "guard", "online_probe", "dry_run"}
+    )
 
     dataset: Dataset
     model: ViT1DConfig
@@ -174,7 +181,7 @@ def pretrain(run: PretrainRun, observe: Observer = no_observer, callbacks: Seque
     backbone = Backbone(run.model, run.front_end)
     data = pair_module(run, backbone, train_tracks, valid_tracks)
     folder = Path(run.output_dir).expanduser() if run.output_dir else default_folder("pretrain")
-    with open_run(folder, dataclasses.asdict(run), run.overwrite, "pretrain"):
+    with open_run(folder, dataclasses.asdict(run), run.overwrite, "pretrain", run.MAY_CHANGE):
         seen = _write_identities(run, train_tracks, folder)
         module = contrastive_module(run, backbone)
         trainer = _fit(run, module, data, folder, observe(folder), callbacks)

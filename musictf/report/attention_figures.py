@@ -24,7 +24,7 @@ from musictf.errors import InputError
 from musictf.report.figures import BLACK, COLUMN_INCHES, STYLE, save
 from musictf.report.inspection_rows import ATTENTION, CURVES, LEAD, Inspection
 from musictf.report.lines import decimal
-from musictf.report.rows import Floats, Row
+from musictf.results.reading import Floats, Row
 
 _ALPHA = 0.05  # where rows do not tell
 _NARROWEST = 0.02  # reach of the colour scale around .5: less would show noise as red and blue

@@ -22,8 +22,8 @@ from musictf.errors import InputError
 from musictf.report.details import SUPPORT, detailed_lines, shape_of, shares
 from musictf.report.figures import BLACK, BLUE, COLUMN_INCHES, GREEN, ORANGE, STYLE, VERMILLION, save
 from musictf.report.lines import Line
-from musictf.report.rows import PRETRAINED, Floats, Row
 from musictf.report.tables import Block, summary_table
+from musictf.results.reading import PRETRAINED, Floats, Row
 
 MOST_CLASSES = 60
 _MOST_WRITTEN = 26  # columns of a map whose cells have room for a number

@@ -28,8 +28,8 @@ import numpy as np
 
 from musictf.report.lines import Line, by_system, comparable, decimal, representative
 from musictf.report.render import bar_free, tex
-from musictf.report.rows import BESIDE, PRETRAINED, Row
 from musictf.report.tables import Block, summary_table
+from musictf.results.reading import BESIDE, PRETRAINED, Row
 
 if TYPE_CHECKING:
     from rich.console import Console

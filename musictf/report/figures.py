@@ -26,7 +26,7 @@ from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator
 
 from musictf.errors import InputError
 from musictf.report.lines import decimal
-from musictf.report.rows import KINDS, Floats, Row, system_names, system_of
+from musictf.results.reading import KINDS, Floats, Row, system_names, system_of
 
 BLACK, ORANGE, SKY, GREEN, BLUE, VERMILLION = "#000000", "#e69f00", "#56b4e9", "#009e73", "#0072b2", "#d55e00"
 COLUMN_INCHES = 3.4

@@ -16,9 +16,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from musictf.errors import InputError
-from musictf.evaluation.statistics import interval, paired_difference
 from musictf.report.lines import Line, Score, by_system, representative, same_settings, seeds_drawn
-from musictf.report.rows import (
+from musictf.report.tables import Block, Gain, summary_table
+from musictf.results.reading import (
     PRETRAINED,
     Floats,
     Row,
@@ -28,7 +28,7 @@ from musictf.report.rows import (
     system_of,
     track_values,
 )
-from musictf.report.tables import Block, Gain, summary_table
+from musictf.results.statistics import interval, paired_difference
 
 FLOORS = ("random", "mel", "mfcc", "chroma")
 

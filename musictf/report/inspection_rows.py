@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from musictf.errors import InputError
 from musictf.report.lines import Score, mean_over_seeds
-from musictf.report.rows import CLASSICAL, FOLDER, RANDOM, RESULTS, Row, read_rows
+from musictf.results.reading import CLASSICAL, FOLDER, RANDOM, RESULTS, Row, read_rows
 
 LEAD = "backbone"
 FLOORS = ("random", "silence", "noise", "flux", "mel", "mfcc", "chroma")

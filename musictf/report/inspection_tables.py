@@ -23,7 +23,7 @@ from musictf.report.inspection_rows import (
     Inspection,
 )
 from musictf.report.lines import Score, decimal
-from musictf.report.rows import Row
+from musictf.results.reading import Row
 
 _TARGETS = {
     "onset": "Onsets",

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from musictf.evaluation import statistics
-from musictf.report.rows import (
+from musictf.results import statistics
+from musictf.results.reading import (
     BESIDE,
     KINDS,
     ORACLE,
@@ -149,7 +149,7 @@ def mean_of(values: Sequence[dict[str, Any] | None]) -> Score | None:
 def seeds_drawn(values: Floats) -> Floats:
     """Mean over seeds in each resample, the seeds drawn as well: resampled values (S, R) -> (R,).
 
-    The draws are those of `musictf.evaluation.statistics.mean_interval`.
+    The draws are those of `musictf.results.statistics.mean_interval`.
     """
     seeds, resamples = values.shape
     counts = np.random.default_rng([0, 1]).multinomial(seeds, np.full(seeds, 1 / seeds), resamples)

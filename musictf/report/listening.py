@@ -29,9 +29,9 @@ import soundfile
 
 from musictf.annotations import Beats, Chords
 from musictf.errors import InputError
-from musictf.report.rows import Floats
+from musictf.files import write_atomically
 from musictf.report.tracks import short_chord
-from musictf.runs import write_atomically
+from musictf.results.reading import Floats
 
 RANGE_DB = 70.0  # shown below the loudest point
 PEAK_BINS = 16_384  # of the waveform: some for each pixel of a screen, at any length

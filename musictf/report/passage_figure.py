@@ -19,8 +19,8 @@ from matplotlib.ticker import MaxNLocator
 from musictf.errors import InputError
 from musictf.report.figures import BLACK, BLUE, GREEN, ORANGE, STYLE, VERMILLION, save
 from musictf.report.inspection_rows import ATTENTION, CURVES, LEAD, Arrays, Inspection, required
-from musictf.report.rows import Floats
 from musictf.report.tracks import WIDTH_INCHES
+from musictf.results.reading import Floats
 
 SECONDS = 12.0  # of the passage that is shown
 _FIRST_SECOND = 6.0

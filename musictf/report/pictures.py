@@ -10,14 +10,14 @@ import librosa
 import numpy as np
 
 from musictf.annotations import Beats, Chords, read_beats, read_chords
-from musictf.evaluation.rows import RESULTS, Row, cell_name, read_rows
+from musictf.files import write_atomically
 from musictf.report.detail_figures import details_figures
 from musictf.report.figures import layer_heatmap, training_curves
 from musictf.report.online_figure import online_curves
 from musictf.report.robustness import robustness_figure, robustness_table
-from musictf.report.rows import KINDS, MAJORITY, ORACLE
 from musictf.report.tracks import TrackView, track_figure
-from musictf.runs import write_atomically
+from musictf.results.reading import KINDS, MAJORITY, ORACLE
+from musictf.results.rows import RESULTS, Row, cell_name, read_rows
 
 if TYPE_CHECKING:
     from musictf.datasets.base import Dataset

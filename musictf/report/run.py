@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from musictf.errors import InputError
 
 if TYPE_CHECKING:
-    from musictf.report.cells import Cell
     from musictf.report.tables import Block
+    from musictf.results.sweep_plan import Cell
 
 FORMATS = ("md", "csv", "latex", "html")
 _SUFFIXES = {".md": "md", ".csv": "csv", ".tex": "latex", ".html": "html", ".htm": "html"}
@@ -55,7 +55,7 @@ def print_missing(directories: Sequence[str | Path]) -> None:
     Raises:
         InputError: there is no sweep.
     """
-    from musictf.report.cells import PLAN, counted, missing_commands, read_cells
+    from musictf.results.sweep_plan import PLAN, counted, missing_commands, read_cells
 
     cells = read_cells(directories)
     if not cells:
@@ -84,11 +84,11 @@ def report(
         details: Also show tables by class and quality, and confusions, of the rows that validation chose.
     """
     # Imported here so that --help answers at once.
-    from musictf.report.cells import read_cells
     from musictf.report.details import RENDERERS as detail_renderers
     from musictf.report.details import details_tables
     from musictf.report.gains import with_baseline_gains, with_floor_gains
     from musictf.report.tables import RESULTS, read_rows, summary_table
+    from musictf.results.sweep_plan import read_cells
 
     chosen = _format(format, output)
     cells = read_cells(directories)
@@ -122,7 +122,7 @@ def report(
 
 def _with_cells(text: str, cells: Sequence[Cell], chosen: str, output: str | Path | None) -> str:
     """A report with its cells; tidy CSV holds scores only, so there they go to a file beside it."""
-    from musictf.report.cells import RENDERERS, counted
+    from musictf.results.sweep_plan import RENDERERS, counted
 
     if not cells:
         return text
@@ -142,8 +142,8 @@ def _write_cells(cells: Sequence[Cell], chosen: str | None, output: str | Path |
     """The cells alone."""
     from rich.console import Console
 
-    from musictf.report.cells import RENDERERS, print_cells
     from musictf.report.render import html_page
+    from musictf.results.sweep_plan import RENDERERS, print_cells
 
     if chosen is None:
         console = Console(highlight=False)
@@ -212,7 +212,7 @@ def _page(blocks: Sequence[Block], title: str, rows: Sequence[dict[str, Any]], d
 
 
 def _write(path: Path, text: str) -> None:
-    from musictf.runs import write_atomically
+    from musictf.files import write_atomically
 
     try:
         write_atomically(path, text)

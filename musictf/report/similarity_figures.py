@@ -22,8 +22,8 @@ from musictf.errors import InputError
 from musictf.report.figures import BLACK, BLUE, COLUMN_INCHES, GREEN, ORANGE, SKY, STYLE, VERMILLION, save
 from musictf.report.inspection_rows import ITSELF, LEAD, POSITION, PROFILE, Arrays, Inspection, required
 from musictf.report.lines import Score
-from musictf.report.rows import Floats
 from musictf.report.tracks import WIDTH_INCHES
+from musictf.results.reading import Floats
 
 _COLUMNS = 7  # matrices side by side
 _UNKNOWN = "0.8"

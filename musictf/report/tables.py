@@ -6,7 +6,7 @@ is known by its name, for its settings are calibrated on validation, head by hea
 system decode by themselves and stand beside every decoder. The ceiling (``oracle``) comes last and competes with
 nothing. Systems that were probed with other settings are named by them and never merged.
 
-How lines come about is in `musictf.report.lines`, how rows are read in `musictf.report.rows`.
+How lines come about is in `musictf.report.lines`, how rows are read in `musictf.results.reading`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from musictf.report.lines import (
     same_settings,
     with_best,
 )
-from musictf.report.rows import (
+from musictf.results.reading import (
     FOLDER,
     MAJORITY,
     ORACLE,

@@ -27,8 +27,8 @@ import torch
 from torch import Tensor
 
 from musictf.annotations import Chords, write_chords
-from musictf.tasks.agreement import COMPARISONS, MAJMIN, Stretches, compared, durations, segmentation, stretches
 from musictf.tasks.base import CERTAIN, MASKED, Decoder, Floats, Scores, Task, masked_cross_entropy, track_means
+from musictf.tasks.chord_agreement import COMPARISONS, MAJMIN, Stretches, compared, durations, segmentation, stretches
 from musictf.tasks.chroma import PITCH_CLASSES, track_chroma
 
 VOCABULARY = tuple(f"{root}:{quality}" for quality in ("maj", "min") for root in PITCH_CLASSES) + ("N",)

@@ -22,9 +22,9 @@ from musictf.audio.fingerprint import (
     pack,
     unpack,
 )
-from musictf.datasets.synthesis.composition import compose
-from musictf.datasets.synthesis.rendering import cast, record
 from musictf.errors import InputError
+from musictf.synthesis.composition import compose
+from musictf.synthesis.rendering import cast, record
 
 RATE = 44_100
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "pop909_rendered"

@@ -10,11 +10,11 @@ from scipy.optimize import minimize
 
 from musictf.datasets.base import Track
 from musictf.datasets.folder import Folder
-from musictf.probing.features import FeatureConfig, extract
+from musictf.distributed import TrainerConfig
+from musictf.features.extract import FeatureConfig, extract
+from musictf.features.readouts import Split
 from musictf.probing.heads import Head
-from musictf.probing.module import ProbeConfig, fit
-from musictf.probing.readouts import Split
-from musictf.runs import TrainerConfig
+from musictf.probing.linear_probe import ProbeConfig, fit
 from musictf.tasks.chord import Chord
 
 

@@ -17,7 +17,7 @@ from musictf.datasets import identity
 from musictf.datasets.base import Track
 from musictf.datasets.identity import Identities, identities, read_identities, write_identities
 from musictf.errors import InputError
-from musictf.runs import file_digest
+from musictf.files import file_digest
 
 RATE = 16_000
 

@@ -18,7 +18,7 @@ from musictf.datasets.base import AnnotationFile, Track, split_digest
 from musictf.datasets.manifest import READERS
 from musictf.datasets.perturbed import LABELS, perturbed, perturbed_tracks, transposed_key, transposed_label
 from musictf.errors import InputError
-from musictf.runs import cache_folder
+from musictf.files import cache_folder
 
 RATE = 16_000
 

@@ -8,13 +8,13 @@ import soundfile
 
 from musictf.annotations import Beats, Chords, write_beats, write_chords
 from musictf.datasets.manifest import Manifest
+from musictf.distributed import TrainerConfig
+from musictf.evaluation.probed_models import FLOORS
 from musictf.evaluation.run import ProbeRun, probe
-from musictf.evaluation.systems import FLOORS
 from musictf.models.backbone import save_backbone
-from musictf.models.controls import random_backbone
+from musictf.models.frame_controls import random_backbone
 from musictf.models.vit1d import ViT1DConfig
-from musictf.probing.module import ProbeConfig
-from musictf.runs import TrainerConfig
+from musictf.probing.linear_probe import ProbeConfig
 from musictf.tasks.beat import Beat
 from musictf.tasks.chord import Chord
 from musictf.tasks.tagging import Tagging

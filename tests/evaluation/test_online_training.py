@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from musictf.errors import InputError
-from musictf.evaluation.online import OnlineProbe, OnlineProbing, Watch
+from musictf.evaluation.online_evaluator import OnlineProbe, OnlineProbing, Watch
 from musictf.models.backbone import Backbone
 from musictf.models.vit1d import ViT1DConfig
 from musictf.pretraining.callbacks import MetricsFile

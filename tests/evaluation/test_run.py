@@ -13,13 +13,13 @@ from sklearn.metrics import average_precision_score
 from musictf.datasets.base import split_digest
 from musictf.datasets.manifest import Manifest
 from musictf.errors import InputError
-from musictf.evaluation import systems
-from musictf.evaluation.rows import TRACK_COLUMNS
+from musictf.evaluation import probed_models as systems
+from musictf.evaluation.probed_models import FLOORS
 from musictf.evaluation.run import probe
 from musictf.evaluation.study import Study
-from musictf.evaluation.systems import FLOORS
 from musictf.models.backbone import load_backbone
-from musictf.runs import FinishedRun
+from musictf.results.rows import TRACK_COLUMNS
+from musictf.run_folder import FinishedRun
 
 FIELDS = {
     "schema",

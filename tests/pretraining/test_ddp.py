@@ -19,6 +19,7 @@ import torch.distributed as dist
 from torch.utils.data import DataLoader
 
 from musictf.datasets.folder import Folder
+from musictf.distributed import TrainerConfig
 from musictf.models.backbone import Backbone, load_backbone
 from musictf.models.vit1d import ViT1DConfig
 from musictf.objectives.ntxent import nt_xent
@@ -28,7 +29,7 @@ from musictf.pretraining.gather import gather
 from musictf.pretraining.module import ContrastivePretraining, NTXent, StepConfig
 from musictf.pretraining.optim import OptimConfig
 from musictf.pretraining.run import PretrainRun, pretrain
-from musictf.runs import TrainerConfig, read_status
+from musictf.run_folder import read_status
 
 pytestmark = pytest.mark.ddp
 

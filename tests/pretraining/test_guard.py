@@ -15,7 +15,7 @@ from musictf.models.backbone import Backbone, load_backbone
 from musictf.pretraining.guard import BadStep, Diverged, Guard, GuardConfig, GuardWatch
 from musictf.pretraining.module import ContrastivePretraining, NTXent
 from musictf.pretraining.run import CheckpointConfig, pretrain
-from musictf.runs import read_status
+from musictf.run_folder import read_status
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ import torch
 from musictf.audio.spectrogram import LogMelConfig
 from musictf.datasets.base import Track
 from musictf.datasets.folder import Folder
-from musictf.datasets.pack import pack
-from musictf.datasets.packed import Packed
 from musictf.errors import InputError
+from musictf.packing.pack import pack
+from musictf.packing.packed import Packed
 from musictf.pretraining.excerpts import PairConfig, PairModule, Pairs, waveforms
 
 RATE, LENGTH = 16_000, 8_000

@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 
 from musictf.datasets.folder import Folder
-from musictf.datasets.pack import pack
-from musictf.datasets.packed import Packed
+from musictf.distributed import TrainerConfig
 from musictf.errors import InputError
 from musictf.models.vit1d import ViT1DConfig
+from musictf.packing.pack import pack
+from musictf.packing.packed import Packed
 from musictf.pretraining.excerpts import PairConfig
 from musictf.pretraining.module import ContrastivePretraining, NTXent
 from musictf.pretraining.plan import num_ranks, plan
 from musictf.pretraining.run import PretrainRun
-from musictf.runs import TrainerConfig
 
 
 @pytest.fixture

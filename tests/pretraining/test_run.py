@@ -19,11 +19,12 @@ import yaml
 from musictf.datasets.identity import read_identities
 from musictf.datasets.manifest import Manifest
 from musictf.errors import InputError
+from musictf.files import file_digest
 from musictf.models.backbone import Backbone, load_backbone
 from musictf.pretraining.callbacks import Interrupted, MetricsFile
 from musictf.pretraining.optim import cosine, learning_rate
 from musictf.pretraining.run import _write_identities, pair_module, pretrain
-from musictf.runs import FinishedRun, file_digest, read_status
+from musictf.run_folder import FinishedRun, read_status
 
 NUM_STEPS = 6
 

@@ -1,44 +1,13 @@
-"""A small backbone, sound files of a known content, stores to turn to, and splits of features that can be learned."""
+"""Splits of features that can be learned, beside the fixtures of features."""
 
 import numpy as np
 import pytest
-import soundfile
 import torch
-from problems import problem
+from feature_fixtures import backbone, cache, elsewhere, few, passes, wav  # noqa: F401
+from probe_problems import problem
 
-from musictf.datasets.base import Track
-from musictf.models.controls import random_backbone
-from musictf.models.vit1d import ViT1DConfig
-from musictf.probing.module import LinearProbe
-from musictf.probing.readouts import Split
-
-SAMPLE_RATE = 16000
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    folder = tmp_path / "cache"
-    monkeypatch.setenv("MUSICTF_CACHE", str(folder))
-    return folder
-
-
-@pytest.fixture(scope="session")
-def backbone():
-    return random_backbone(ViT1DConfig(depth=2, embed_dim=16, num_heads=2))
-
-
-@pytest.fixture
-def wav(tmp_path):
-    """Writes a waveform as a track: of noise for so many seconds, or the one given."""
-
-    def write(name="a", seconds=9.0, waveform=None, seed=0, sample_rate=SAMPLE_RATE):
-        if waveform is None:
-            waveform = 0.1 * np.random.default_rng(seed).normal(size=round(seconds * sample_rate))
-        path = tmp_path / f"{name}.wav"
-        soundfile.write(path, waveform, sample_rate, subtype="FLOAT")
-        return Track(track_id=name, audio=path)
-
-    return write
+from musictf.features.readouts import Split
+from musictf.probing.linear_probe import LinearProbe
 
 
 @pytest.fixture
@@ -82,29 +51,3 @@ def overfitted(make_split):
         return make_split({"class": rows, "sequence": np.ascontiguousarray(rows[:, ::-1, ::-1])}, targets)
 
     return make(0, 150), make(1, 200)
-
-
-@pytest.fixture
-def passes(backbone):
-    """Counts the batches that go through the backbone."""
-    seen = []
-    handle = backbone.register_forward_hook(lambda *arguments: seen.append(1))
-    yield seen
-    handle.remove()
-
-
-@pytest.fixture
-def elsewhere(tmp_path, monkeypatch):
-    """Turns to a store of its own, empty, and says where it is."""
-
-    def turn(name):
-        monkeypatch.setenv("MUSICTF_CACHE", str(tmp_path / name))
-        return tmp_path / name
-
-    return turn
-
-
-@pytest.fixture
-def few(wav):
-    """Tracks from half an excerpt to six; no number of excerpts divides a batch."""
-    return [wav(f"t{k}", seconds=seconds, seed=k) for k, seconds in enumerate([9.0, 2.0, 14.7, 4.0, 6.3, 2.0, 11.1])]

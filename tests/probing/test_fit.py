@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from problems import CLASSES, CPU, Classes, config, final, problem, trained
+from probe_problems import CLASSES, CPU, Classes, config, final, problem, trained
 
 from musictf.errors import InputError
-from musictf.probing import module
-from musictf.probing.features import TrackFeatures
+from musictf.features.extract import TrackFeatures
+from musictf.features.readouts import READOUTS, trained_split
+from musictf.probing import linear_probe as module
 from musictf.probing.heads import HeadGrid, load_heads, save_heads
-from musictf.probing.module import LinearProbe, ProbeConfig, fit
-from musictf.probing.readouts import READOUTS, trained_split
+from musictf.probing.linear_probe import LinearProbe, ProbeConfig, fit
 from musictf.tasks.base import Task
 
 

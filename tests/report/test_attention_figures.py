@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
-from told import told
+from result_rows import inspection_row
 
 from musictf.errors import InputError
 from musictf.report import attention_figures, passage_figure
@@ -21,15 +21,19 @@ def attention(target="beat", alpha=0.05):
     rows = []
     for place, curve in enumerate(CURVES):
         chosen = {"selection": {"value": 0.6 + place / 10}, "details": {"p_corrected": 0.01}, "head": 1}
-        rows.append(told(f"attention_{target}", curve, 2, {"auc": 0.7}, **chosen, **settings))
+        rows.append(inspection_row(f"attention_{target}", curve, 2, {"auc": 0.7}, **chosen, **settings))
         for unit in range(4):
             details = {"details": {"p_corrected": 0.01 if unit > 1 else 0.5}, "head": unit % 2, "selected": False}
             name = f"{curve}.h{unit % 2}"
             rows.append(
-                told(f"attention_{target}", name, unit // 2 + 1, {"auc": 0.4 + unit / 10}, **details, **settings)
+                inspection_row(
+                    f"attention_{target}", name, unit // 2 + 1, {"auc": 0.4 + unit / 10}, **details, **settings
+                )
             )
-    rows += [told(f"attention_{target}", c, 1, {"auc": 0.55}, "random", s, head=0) for c in CURVES for s in (0, 1)]
-    return [*rows, told(f"attention_{target}", "flux", 0, {"auc": 0.81}, "flux", head=0)]
+    rows += [
+        inspection_row(f"attention_{target}", c, 1, {"auc": 0.55}, "random", s, head=0) for c in CURVES for s in (0, 1)
+    ]
+    return [*rows, inspection_row(f"attention_{target}", "flux", 0, {"auc": 0.81}, "flux", head=0)]
 
 
 def arrays_of(seconds=20.0, **more):

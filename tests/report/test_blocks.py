@@ -161,7 +161,7 @@ def test_rows_that_do_not_record_their_settings_are_kept_apart(row, texts):
 
 
 def test_the_scores_that_are_shown_are_those_of_the_tasks():
-    from musictf.analysis.events import TARGETS
+    from musictf.inspection.events import TARGETS
     from musictf.report.tables import SHOWN
     from musictf.tasks.base import Task
     from musictf.tasks.beat import Beat

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from musictf.errors import InputError
-from musictf.evaluation.statistics import interval, mean_interval, paired_difference
 from musictf.report.gains import gain, with_baseline_gains, with_floor_gains
 from musictf.report.render import sentence
 from musictf.report.tables import read_rows, summary_table
+from musictf.results.statistics import interval, mean_interval, paired_difference
 
 GROUPS = [f"album{i // 4}" for i in range(32)]
 

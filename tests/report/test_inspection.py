@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 import soundfile
-from told import told
+from result_rows import inspection_row
 
 from musictf.annotations import Beats, Chords
 from musictf.datasets.base import Track
@@ -27,7 +27,7 @@ def head(curve, auc, kind="pretrained", seed=0, **more):
     if kind == "flux":
         details["heads"] = 1
     row = {"head": 1, "details": details, "selection": {"split": "valid", "metric": "auc", "value": auc}}
-    return told("attention_beat", curve, 0 if kind == "flux" else 2, scores, kind, seed, **row | more)
+    return inspection_row("attention_beat", curve, 0 if kind == "flux" else 2, scores, kind, seed, **row | more)
 
 
 def attention(flux=0.61, random=(0.52, 0.54)):
@@ -40,7 +40,7 @@ def attention(flux=0.61, random=(0.52, 0.54)):
 
 def profile(value, dimension="harmony", kind="pretrained", layer=1, seed=0, **more):
     scores = {"rank_correlation_above_shifted": value, "cka_above_shifted": value / 2}
-    return told("ssm_profile", dimension, layer, scores, kind, seed, **more)
+    return inspection_row("ssm_profile", dimension, layer, scores, kind, seed, **more)
 
 
 def write(folder, rows):
@@ -127,10 +127,10 @@ def test_nothing_is_ever_minus_nothing(tmp_path):
 
 def test_stimuli_of_one_curve_are_kept_apart_and_undefined_shares_are_dashes(tmp_path):
     shares = {"position_share": None, "excerpt_share": None, "content_share": None}
-    rows = [told("position", "silence", 0, shares, dataset="stimulus:silence")]
+    rows = [inspection_row("position", "silence", 0, shares, dataset="stimulus:silence")]
     for sound, value in (("clicks", 0.55), ("scale", 0.75)):
         scores = {"median_auc_of_heads": value, "highest_auc_of_heads": value + 0.1}
-        rows.append(told("stimulus_onset", "received", 3, scores, dataset=f"stimulus:{sound}", head=2))
+        rows.append(inspection_row("stimulus_onset", "received", 3, scores, dataset=f"stimulus:{sound}", head=2))
     text = inspection_text(write(tmp_path / "run", rows))
     assert table_row(text, "layer 0")[1] == "–"
     assert table_row(text, "clicks", "backbone", "received")[3:5] == ["3.2", ".550 [.530 .570]"]
@@ -140,9 +140,11 @@ def test_stimuli_of_one_curve_are_kept_apart_and_undefined_shares_are_dashes(tmp
 def test_token_maps_stand_beside_chance_and_the_best_floor(tmp_path):
     details = {"classes": 12, "tokens": 99, "chance": 1 / 12}
     scores = {"fifths": 0.5, "chromatic": -0.1, "fifths_chance_high": 0.22, "lda_accuracy": 0.4}
-    rows = [told("token_map", "chord_root", layer, scores, details=details, selected=False) for layer in (0, 1)]
-    rows.append(told("token_map", "chord_root", 0, scores | {"lda_accuracy": 0.6}, "mel", details=details))
-    rows.append(told("token_map", "beat_phase", 0, {"lda_accuracy": 0.3}, details=details | {"chance": 0.25}))
+    rows = [
+        inspection_row("token_map", "chord_root", layer, scores, details=details, selected=False) for layer in (0, 1)
+    ]
+    rows.append(inspection_row("token_map", "chord_root", 0, scores | {"lda_accuracy": 0.6}, "mel", details=details))
+    rows.append(inspection_row("token_map", "beat_phase", 0, {"lda_accuracy": 0.3}, details=details | {"chance": 0.25}))
     text = inspection_text(write(tmp_path / "run", rows))
     assert table_row(text, "backbone", "1")[2:5] == [".500 [.480 .520]", "-.100 [-.120 -.080]", ".220"]
     assert "in LDA accuracy, where the backbone has .400 (mel .600)" in text
@@ -155,7 +157,7 @@ def test_token_maps_stand_beside_chance_and_the_best_floor(tmp_path):
 def test_boundaries_are_told_of_the_layer_that_validation_chose(tmp_path):
     def edge(layer, value, kind="pretrained", **more):
         scores = {"f_measure": value, "precision": 0.2, "recall": 0.3, "f_measure_above_shifted": value - 0.4}
-        return told("boundary", "section", layer, scores, kind, **more)
+        return inspection_row("boundary", "section", layer, scores, kind, **more)
 
     rows = [edge(0, 0.9, selected=False), edge(2, 0.5), edge(0, 0.6, "mfcc")]
     text = inspection_text(write(tmp_path / "run", rows))
@@ -200,7 +202,7 @@ def test_runs_that_lie_below_are_left_alone(tmp_path):
 
 def test_rows_of_another_verb_are_refused(tmp_path):
     with pytest.raises(InputError, match="musictf inspect"):
-        inspection_text(write(tmp_path / "run", [told("chord", "sequence", 1, {"majmin": 0.4})]))
+        inspection_text(write(tmp_path / "run", [inspection_row("chord", "sequence", 1, {"majmin": 0.4})]))
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 broken"])

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from musictf.errors import InputError
-from musictf.evaluation.statistics import interval, mean_interval, resample_counts
 from musictf.report.lines import BOUNDS, DRAWN, UNGROUPED, mean_over_seeds, seeds_drawn
-from musictf.report.rows import groups_of, read_rows, resampled_values, track_values
 from musictf.report.tables import summary_table
+from musictf.results.reading import groups_of, read_rows, resampled_values, track_values
+from musictf.results.statistics import interval, mean_interval, resample_counts
 
 SCORE = "f_measure"
 
@@ -193,9 +193,9 @@ def test_what_a_probe_writes_is_what_a_report_reads(tmp_path):
 
     from musictf.datasets.base import Track
     from musictf.evaluation.corpus import Corpus, write_tracks
-    from musictf.evaluation.rows import Results
     from musictf.evaluation.study import Study
     from musictf.report.gains import with_floor_gains
+    from musictf.results.rows import Results
     from musictf.tasks.tagging import Tagging
 
     generator, tracks, references = np.random.default_rng(8), [], []

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
-from told import told
+from result_rows import inspection_row
 
 from musictf.annotations import PITCH_CLASSES
 from musictf.errors import InputError
@@ -17,7 +17,7 @@ SCORE = "rank_correlation_above_shifted"
 
 
 def profile(value, dimension="harmony", kind="pretrained", layer=0, seed=0, **more):
-    return told("ssm_profile", dimension, layer, {SCORE: value}, kind, seed, **more)
+    return inspection_row("ssm_profile", dimension, layer, {SCORE: value}, kind, seed, **more)
 
 
 @pytest.fixture
@@ -135,7 +135,9 @@ def test_a_score_that_no_row_has_is_refused(tmp_path):
 
 def shares(values, name="music", layer=0, kind="pretrained"):
     names = ("position_share", "excerpt_share", "content_share")
-    return told("position", name, layer, dict(zip(names, values, strict=True)), kind, dataset=f"stimulus:{name}")
+    return inspection_row(
+        "position", name, layer, dict(zip(names, values, strict=True)), kind, dataset=f"stimulus:{name}"
+    )
 
 
 def test_shares_stand_on_each_other(kept, tmp_path):
@@ -175,7 +177,10 @@ def tokens(view="chord_root", number=60, layers=5, names=PITCH_CLASSES, width=2)
 def maps(view="chord_root", layers=5):
     scores = {"lda_accuracy": 0.4} | ({} if view == "beat_phase" else {"fifths": 0.5, "fifths_chance_high": 0.22})
     details = {"details": {"classes": 12, "tokens": 60, "chance": 0.25}}
-    return [told("token_map", view, k, {n: v + k / 100 for n, v in scores.items()}, **details) for k in range(layers)]
+    return [
+        inspection_row("token_map", view, k, {n: v + k / 100 for n, v in scores.items()}, **details)
+        for k in range(layers)
+    ]
 
 
 def test_titles_tell_what_was_measured_of_first_middle_and_last_layer(kept, tmp_path):

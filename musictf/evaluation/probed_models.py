@@ -1,0 +1,107 @@
+"""What is probed in a study: the backbone that was asked for, and the controls beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from musictf.errors import InputError
+from musictf.models.backbone import Backbone, backbone_file, load_backbone
+from musictf.models.frame_controls import CONTROLS, random_backbone
+from musictf.models.vit1d import ViT1DConfig
+from musictf.results.rows import Row
+
+# What stands beside a backbone. The first four are probed with the same heads; ``classical`` is a system without
+# learning, ``majority`` has not listened, and ``oracle`` is the ceiling: the truth at the token rate, decoded.
+FLOORS = ("random", "mel", "mfcc", "chroma", "classical", "majority", "oracle")
+
+
+@dataclass
+class System:
+    """A backbone whose features are probed, with the seeds of the probes that read it.
+
+    A pretrained backbone is read by the probes of every seed; random weights are drawn anew for each.
+    """
+
+    backbone: Backbone
+    seeds: list[int]
+    about: Row
+    is_asked: bool = False  # and not a floor, which has the layers it has
+
+    @property
+    def kind(self) -> str:
+        """``pretrained``, ``random``, ``mel``, ``mfcc`` or ``chroma``."""
+        return self.backbone.kind
+
+    def readouts(self, asked: Sequence[str]) -> list[str]:
+        """Those that this system has: frames without an encoder have no class token."""
+        return [name for name in asked if not (self.kind in CONTROLS and name == "class")]
+
+    def layers(self, asked: Any) -> list[int]:
+        """Numbers of the layers that are probed."""
+        if asked == "all" or (self.kind in CONTROLS and not self.is_asked):
+            return list(range(self.backbone.depth + 1))
+        unknown = [layer for layer in asked if not 0 <= layer <= self.backbone.depth]
+        if unknown:
+            raise InputError(f"layers={list(asked)}: this backbone has layers 0 to {self.backbone.depth}")
+        return sorted(set(asked))
+
+
+def systems(
+    asked: str, like: str | None, model: ViT1DConfig, seeds: Sequence[int], floors: Sequence[str]
+) -> list[System]:
+    """The system that was asked for, then the floors that need probing.
+
+    Args:
+        asked: A backbone file, a run folder, ``random``, or one of `CONTROLS`.
+        like: A backbone whose shape ``random`` has; by default it has that of ``model``.
+        model: See ``like``.
+        seeds: Of the probes, and of random weights.
+        floors: Any of `FLOORS`.
+    """
+    first: Backbone
+    if asked in CONTROLS:
+        first = CONTROLS[asked]()
+        found = [System(first, list(seeds), _about(first, asked), is_asked=True)]
+    elif asked == "random":
+        origin = load_backbone(like) if like else Backbone(model)
+        found = _random(origin, seeds)
+        first = found[0].backbone
+    else:
+        first = load_backbone(asked)
+        found = [System(first, list(seeds), _about(first, asked))]
+    if "random" in floors and first.kind == "pretrained":
+        found += _random(first, seeds)
+    for name in floors:
+        if name in CONTROLS and name != asked:
+            control = CONTROLS[name](first.front_end.config)
+            found.append(System(control, list(seeds), _about(control, name)))
+    return found
+
+
+def _random(like: Backbone, seeds: Sequence[int]) -> list[System]:
+    """Random weights in the shape of a backbone, others for each seed."""
+    made = [random_backbone(like.encoder.config, like.front_end.config, seed) for seed in seeds]
+    return [System(backbone, [seed], _about(backbone, "random")) for backbone, seed in zip(made, seeds, strict=True)]
+
+
+def _about(backbone: Backbone, asked: str) -> Row:
+    """The ``backbone`` field of rows."""
+    pretrained = backbone.kind == "pretrained"
+    origin = backbone.provenance
+    pretrain = {
+        "corpus": origin.get("corpus"),
+        "digest": origin.get("corpus_digest"),
+        "steps": origin.get("steps"),
+        "splits": origin.get("splits"),
+    }
+    return {
+        "path": str(backbone_file(asked)) if pretrained else backbone.kind,
+        "digest": backbone.digest(),
+        "kind": backbone.kind,
+        "preset": backbone.name,
+        "parameters": backbone.num_parameters,
+        "shape": backbone.shape_digest(),
+        "pretrain": pretrain if pretrained else None,
+    }

@@ -1,0 +1,1 @@
+"""Frozen features of whole tracks: excerpts, extraction, the store and readouts."""

@@ -1,0 +1,1 @@
+"""Corpora decoded once for all: making packs and reading them."""

@@ -1,0 +1,1 @@
+"""Results on disk and the statistics over them; no torch here."""

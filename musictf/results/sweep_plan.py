@@ -1,0 +1,240 @@
+"""Cells of a sweep: which jobs it planned, and which of them are missing, failed, still running or finished.
+
+A sweep writes ``sweep.json`` into its folder before the first job starts; every job has a folder of its own in there,
+named by its number, whose ``status.json`` says how far it came. A cell is one job: backbone x task x dataset x seed.
+What stands in ``output_dir`` and in paths of overrides is relative to the folder that the sweep was started in.
+"""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import json
+import re
+import shlex
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from musictf.errors import InputError
+from musictf.files import write_atomically
+from musictf.run_folder import read_status
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+PLAN = "sweep.json"
+SCHEMA = 1
+FINISHED, RUNNING, FAILED, MISSING = "finished", "running", "failed", "missing"
+COLUMNS = ("job", "backbone", "task", "dataset", "seed", "other", "state", "remark")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job of a sweep.
+
+    Attributes:
+        number: Its place in the sweep, and the name of its folder.
+        overrides: ``key=value`` each, as on the command line; ``output_dir`` is not among them.
+        output_dir: Its run folder.
+        cell: Which cell of the table it fills: ``backbone``, ``task``, ``dataset``, ``seed``, and ``other`` overrides
+            in which it differs from jobs of the same cell.
+    """
+
+    number: int
+    overrides: tuple[str, ...]
+    output_dir: str
+    cell: dict[str, str]
+
+    def arguments(self) -> list[str]:
+        """The overrides with the output folder: what makes this very job when it is run alone."""
+        return [*self.overrides, f"output_dir={quoted(self.output_dir)}"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A planned job and what has become of it; ``remark`` is the error of a failed one."""
+
+    job: Job
+    verb: str
+    folder: Path
+    started_in: str
+    state: str
+    remark: str
+
+    @property
+    def command(self) -> str:
+        """What fills this cell, ready for a shell."""
+        return shlex.join(["musictf", self.verb, *self.job.arguments()])
+
+    def texts(self) -> list[str]:
+        """The columns of its line."""
+        return [str(self.folder), *(self.job.cell.get(name, "") for name in COLUMNS[1:6]), self.state, self.remark]
+
+
+def quoted(value: str) -> str:
+    """A path as Hydra's override grammar takes it: in quotes where it is more than a plain relative or absolute one.
+
+    Example:
+        >>> quoted("runs/a-1"), quoted("my runs/a=1"), quoted("007")
+        ('runs/a-1', "'my runs/a=1'", "'007'")
+    """
+    is_plain = re.fullmatch(r"[A-Za-z0-9_.-]*(/[A-Za-z0-9_.-]+)+", value)
+    return value if is_plain else "'" + value.replace("'", "\\'") + "'"
+
+
+def write_plan(folder: Path, verb: str, jobs: Sequence[Job]) -> None:
+    """Write ``sweep.json`` of a sweep that starts now, from this folder."""
+    plan = {
+        "schema": SCHEMA,
+        "verb": verb,
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "started_in": str(Path.cwd()),
+        "jobs": [asdict(job) for job in jobs],
+    }
+    write_atomically(folder / PLAN, json.dumps(plan, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_plan(path: Path) -> dict[str, Any]:
+    """A ``sweep.json`` with its jobs as `Job`.
+
+    Raises:
+        InputError: it is not one.
+    """
+    try:
+        plan = json.loads(path.read_text(encoding="utf-8"))
+        jobs = [Job(**{**job, "overrides": tuple(job["overrides"])}) for job in plan["jobs"]]
+        if plan["schema"] != SCHEMA:
+            raise InputError(f"{path}: schema {plan['schema']!r}, this version reads {SCHEMA}")
+        return {"verb": str(plan["verb"]), "started_in": str(plan["started_in"]), "jobs": jobs}
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not the plan of a sweep ({error!r}); start the sweep again") from None
+
+
+def read_cells(directories: Iterable[str | Path]) -> list[Cell]:
+    """The cells of every ``sweep.json`` below the directories, each file once.
+
+    Raises:
+        InputError: a directory is missing, or a plan does not parse.
+    """
+    plans: dict[Path, Path] = {}
+    for directory in map(Path, directories):
+        if not directory.is_dir():
+            raise InputError(f"{directory}: no such folder; give run folders, or a folder that holds some")
+        plans |= {path.resolve(): path for path in sorted(directory.rglob(PLAN))}
+    return [cell for path in plans.values() for cell in _cells(path)]
+
+
+def _cells(path: Path) -> list[Cell]:
+    plan = read_plan(path)
+    cells = []
+    for job in plan["jobs"]:
+        # By name below the plan: a sweep that was moved or copied is still whole.
+        folder = path.parent / Path(job.output_dir).name
+        cells.append(Cell(job, plan["verb"], folder, plan["started_in"], *state_of(folder)))
+    return cells
+
+
+def state_of(folder: Path) -> tuple[str, str]:
+    """State of a run folder, and a remark: the error of a failed run, the time since when one runs."""
+    try:
+        status = read_status(folder)
+    except json.JSONDecodeError:
+        return FAILED, f"{folder / 'status.json'} does not parse"
+    if not status:
+        return MISSING, ""
+    state = str(status["status"])
+    if state == RUNNING:
+        return state, f"since {status['time']}, unless it was killed"
+    return state, " ".join((status.get("error") or "").split())
+
+
+def counted(cells: Sequence[Cell]) -> str:
+    """How many cells are in which state, in words."""
+    states = [cell.state for cell in cells]
+    others = [f"{states.count(state)} {state}" for state in (FAILED, RUNNING, MISSING) if state in states]
+    return ", ".join([f"{states.count(FINISHED)} of {len(cells)} jobs finished", *others])
+
+
+def missing_commands(cells: Sequence[Cell]) -> str:
+    """Commands that fill what is missing or failed, one a line; what still runs, or was killed, as a comment."""
+    lines: list[str] = []
+    place = str(Path.cwd())
+    for cell in cells:
+        if cell.state == FINISHED:
+            continue
+        if cell.started_in != place:
+            place = cell.started_in
+            lines.append(f"cd {shlex.quote(place)}")
+        lines.append(f"# running {cell.remark}: {cell.command}" if cell.state == RUNNING else cell.command)
+    return "".join(f"{line}\n" for line in lines)
+
+
+def print_cells(cells: Sequence[Cell], console: Console) -> None:
+    """Print the cells that are not finished, and how many are."""
+    from rich.table import Table
+    from rich.text import Text
+
+    columns, lines = _grid(cells)
+    if lines:
+        table = Table(title=Text("cells"), title_justify="left", title_style="bold")
+        for name in columns:
+            table.add_column(name, overflow="fold")
+        for line in lines:
+            table.add_row(*map(Text, line))
+        console.print(table)
+    console.print(Text(f"cells: {counted(cells)}{_way_on(lines)}", style="yellow" if lines else ""))
+
+
+def markdown(cells: Sequence[Cell]) -> str:
+    """A Markdown section."""
+    columns, lines = _grid(cells)
+    rows = [columns, ["---"] * len(columns), *([text.replace("|", "\\|") for text in line] for line in lines)]
+    table = "".join(f"| {' | '.join(row)} |\n" for row in rows) + "\n" if lines else ""
+    return f"\n## cells\n\n{table}{counted(cells)}{_way_on(lines)}\n"
+
+
+def csv_text(cells: Sequence[Cell]) -> str:
+    """Every cell, the finished ones too, one a line."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows(cell.texts() for cell in cells)
+    return buffer.getvalue()
+
+
+def latex(cells: Sequence[Cell]) -> str:
+    """Comments: what a paper's source should remind of, and its pages should not show."""
+    _, lines = _grid(cells)
+    return "".join(f"% {line}\n" for line in [f"cells: {counted(cells)}", *map("  ".join, lines)])
+
+
+def html_section(cells: Sequence[Cell]) -> str:
+    """A section of the HTML page."""
+    columns, lines = _grid(cells)
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in columns)
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(text)}</td>" for text in line) + "</tr>\n" for line in lines)
+    table = f"<table>\n<tr>{head}</tr>\n{body}</table>\n" if lines else ""
+    return f"<section>\n<h2>cells</h2>\n{table}<p>{html.escape(counted(cells) + _way_on(lines))}</p>\n</section>\n"
+
+
+RENDERERS: dict[str, Callable[[Sequence[Cell]], str]] = {
+    "md": markdown,
+    "csv": csv_text,
+    "latex": latex,
+    "html": html_section,
+}
+
+
+def _grid(cells: Sequence[Cell]) -> tuple[list[str], list[list[str]]]:
+    """Columns that say something, and the lines of the cells that are not finished."""
+    lines = [cell.texts() for cell in cells if cell.state != FINISHED]
+    kept = [i for i, name in enumerate(COLUMNS) if name not in {"other", "remark"} or any(line[i] for line in lines)]
+    return [COLUMNS[i] for i in kept], [[line[i] for i in kept] for line in lines]
+
+
+def _way_on(unfinished: Sequence[Any]) -> str:
+    return "; --missing prints the commands that fill the others" if unfinished else ""

@@ -1,0 +1,1 @@
+"""The synthetic corpus: how its songs are composed and played."""

@@ -1,0 +1,3 @@
+"""The fixtures of features, which probing has too."""
+
+from feature_fixtures import backbone, cache, elsewhere, few, passes, wav  # noqa: F401
