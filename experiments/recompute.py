@@ -3,7 +3,7 @@
 Reads ``results.jsonl``, ``per_track.csv`` and ``estimates/`` of the run, and manifest and annotation files of the
 corpus, by itself; scores with mir_eval and scikit-learn as ``experiments/PROTOCOL.md`` says. Every score of every
 selected row is recomputed, over the split and track by track. Exit status 1 if any differs by more than 1e-6 or is
-missing on either side. Intervals, ``unheard``, layers that were not selected and ``robustness.jsonl`` are left alone.
+missing on either side. Intervals, ``unseen``, layers that were not selected and ``robustness.jsonl`` are left alone.
 
 Conventions: times in seconds; NaN is an undefined score; a score of a split is a mean over the tracks that define it
 unless it stands in the second dictionary that a scorer returns.

@@ -259,12 +259,12 @@ def _print_plan(run: Any) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from musictf.evaluation.online_evaluator import Watch
+    from musictf.evaluation.online_evaluator import OnlineEvaluator
     from musictf.models.backbone import Backbone
     from musictf.pretraining.plan import plan
 
     if run.online_probe is not None:  # refuses what a run would
-        Watch(run.online_probe, Backbone(run.model, run.front_end))
+        OnlineEvaluator(run.online_probe, Backbone(run.model, run.front_end))
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in plan(run).lines():
         table.add_row(name, value)

@@ -48,7 +48,7 @@ def demo_run(arguments: Sequence[str]) -> DemoRun:
 def demo(
     run: DemoRun, pretrain: Callable[[Any], None], probe: Callable[[Any], None], inspect: Callable[[Any], None]
 ) -> Path:
-    """Pretrain, probe every task beside its floors, inspect, draw.
+    """Pretrain, probe every task beside its baselines, inspect, draw.
 
     Args:
         run: What to do.

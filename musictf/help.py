@@ -14,7 +14,7 @@ usage: musictf VERB [key=value ...]
 
   demo       the whole loop on built-in synthetic music: pretrain, probe three tasks, tables and pictures
   pretrain   raw audio -> backbone.safetensors
-  probe      backbone + task + corpus -> scores beside their floors
+  probe      backbone + task + corpus -> scores beside their baselines
   inspect    what emerges in a backbone without a probe: attention and onsets, self-similarity, token maps
   report     rows of many runs -> one comparison; of a sweep, which cells are missing
   data       check, prepare: is a corpus whole; pack: decode it once for all; features: what the feature store holds
@@ -78,8 +78,8 @@ keys (default):
   identities=full|files|none (the list of what was heard, for the leakage report)
   micro_batch=null (pairs embedded at a time; same gradient)   activation_checkpointing=false   compile=false
   token_dropping=0 (share of the frames that training does not look at)
-  pairs.min_distance=5   pairs.max_distance=90 (seconds)   pairs.places=1 (of a track, each other's negatives)
-  pairs.gap=4 (seconds between places)   pairs.alike=group (field that a batch shares)   pairs.weights=[..] (of corpora)
+  pairs.min_distance=5   pairs.max_distance=90 (seconds)   pairs.excerpts_per_track=1 (of a track, each other's negatives)
+  pairs.min_gap_seconds=4 (seconds between places)   pairs.batch_by=group (field that a batch shares)   pairs.weights=[..] (of corpora)
   augment.gain_db=0   augment.polarity|noise|low_pass|high_pass|reverb|pitch=0 (chances; ranges: augment.noise_db, ..)
   online_probe=synthetic|manifest   online_probe.root=   online_probe.every=500
   checkpoint.every=100   checkpoint.keep_every=0   checkpoint.requeue=false (SLURM, after SIGTERM too)
@@ -103,7 +103,7 @@ _PROBE = """\
 usage: musictf probe backbone=PATH [-m] [key=value ...]
 
 A whole study of one task: affine heads on frozen features of every layer, readout, learning rate and seed, trained in
-one pass; weights, learning rate, thresholds and layer are chosen on validation, the test split is read once; floors
+one pass; weights, learning rate, thresholds and layer are chosen on validation, the test split is read once; baselines
 and ceiling stand beside it. Writes results.jsonl, per_track.csv, estimates/, figures/ and heads/ to output_dir. A run
 that is killed goes on where it was: the same command with the same output_dir.
 
@@ -113,7 +113,7 @@ choices:
 keys (default):
   backbone=FILE|RUN|random|mel|mfcc|chroma   like=PATH (the shape of backbone=random)
   readouts=[class,sequence,average]   layers=all or [0,4]   seeds=[0,1,2]
-  floors=[random,mel,mfcc,chroma,classical,majority,oracle]
+  baselines=[random,mel,mfcc,chroma,classical,majority,oracle]
   probe.learning_rates=[3e-4,1e-3,3e-3,1e-2,3e-2]   probe.weight_decays=[1e-4] (an L2 penalty)   probe.steps=600
   probe.batch_size=1024   probe.valid_every=60   probe.patience=3
   features.excerpt_hop=63 (tokens)   features.precision=float16|float32   features.memory_gib=8 (then from disk)

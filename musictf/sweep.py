@@ -248,7 +248,7 @@ def _cell(verb: str, run: Any) -> dict[str, str]:
     """The cell of the table that a run fills."""
     if verb == "probe":
         seeds = ",".join(map(str, run.seeds))
-        return {"backbone": run.backbone, "task": run.task.title, "dataset": run.dataset.label, "seed": seeds}
+        return {"backbone": run.backbone, "task": run.task.display_name, "dataset": run.dataset.label, "seed": seeds}
     if verb == "inspect":
         return {"backbone": run.backbone, "task": verb, "dataset": run.dataset.label, "seed": ""}
     return {"backbone": run.choices["model"], "task": verb, "dataset": run.dataset.label, "seed": str(run.seed)}

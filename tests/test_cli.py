@@ -128,7 +128,13 @@ def test_a_packed_corpus_is_pretrained_on_in_parts_and_watched(tmp_path, quick):
     assert packed.returncode == 0, packed.stderr
     assert "next: musictf pretrain dataset=packed" in packed.stdout
     data = ["dataset=packed", "dataset.root=pack", "wandb.mode=disabled", "trainer=cpu", "output_dir=run"]
-    engine = ["micro_batch=3", "token_dropping=0.5", "activation_checkpointing=true", "augment=mild", "pairs.places=2"]
+    engine = [
+        "micro_batch=3",
+        "token_dropping=0.5",
+        "activation_checkpointing=true",
+        "augment=mild",
+        "pairs.excerpts_per_track=2",
+    ]
     watch = ["online_probe=synthetic", "online_probe.num_tracks=12", "online_probe.every=2", "log_every=1"]
     done = quick("pretrain", *data, *TINY, *engine, *watch, "max_steps=3", "batch_size=8")
     assert done.returncode == 0, done.stderr
@@ -171,8 +177,8 @@ def test_probe_scores_agree_with_mir_eval_on_the_written_estimates(pretrained, t
             scores.append(mir_eval.chord.evaluate(*reference, *estimate)["majmin"])
         assert len(scores) == row["split"]["scored"]
         assert np.mean(scores) == pytest.approx(row["scores"]["majmin"]["mean"], abs=1e-6)
-    floors = {"random", "mel", "mfcc", "chroma", "classical", "majority", "oracle"}
-    assert {row["backbone"]["kind"] for row in rows} == {"pretrained"} | floors
+    baselines = {"random", "mel", "mfcc", "chroma", "classical", "majority", "oracle"}
+    assert {row["backbone"]["kind"] for row in rows} == {"pretrained"} | baselines
 
 
 @pytest.mark.slow
@@ -256,7 +262,7 @@ class Mode(Task):
         hits = [float(reference.endswith(estimate)) for reference, estimate in zip(references, estimates)]
         return track_means({"accuracy": hits})
 
-    def constant(self, annotations, seconds):
+    def majority_estimate(self, annotations, seconds):
         return "major" if np.mean([key.endswith("major") for key in annotations]) >= 0.5 else "minor"
 
     def write(self, estimate, path):

@@ -35,7 +35,7 @@ def test_no_value_of_the_recipe_is_left_to_a_default(run, section):
 def test_the_plain_recipe_has_none_of_our_options(run):
     assert run.augment.off
     assert run.token_dropping == 0
-    assert (run.pairs.places, run.pairs.alike, run.pairs.weights) == (1, None, [])
+    assert (run.pairs.excerpts_per_track, run.pairs.batch_by, run.pairs.weights) == (1, None, [])
     assert run.guard.spike == 0
 
 

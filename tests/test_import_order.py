@@ -77,7 +77,7 @@ def test_imports_point_down(path):
         ("tasks", "def f():\n    from musictf import cli", {"cli"}),
         ("probing", "if TYPE_CHECKING:\n    from musictf.pretraining.run import pretrain", {"pretraining"}),
         ("evaluation", "from musictf.probing.heads import Heads\nfrom musictf.evaluation.run import probe", set()),
-        ("config", "from musictf.unheard_of import thing", {"unheard_of"}),
+        ("config", "from musictf.unknown_room import thing", {"unknown_room"}),
         ("__init__", "from musictf.audio import io", {"audio"}),
     ],
 )

@@ -17,28 +17,28 @@ from musictf.distributed import TrainerConfig
 from musictf.evaluation.run import ProbeRun, probe
 from musictf.models.vit1d import ViT1DConfig
 from musictf.probing.linear_probe import ProbeConfig
-from musictf.tasks.beat import Beat
-from musictf.tasks.chord import Chord
-from musictf.tasks.classification import Classification
-from musictf.tasks.downbeat import Downbeat
-from musictf.tasks.key import Key
-from musictf.tasks.onset import Onset
-from musictf.tasks.tagging import Tagging
-from musictf.tasks.tempo import Tempo
+from musictf.tasks.beat import BeatTask
+from musictf.tasks.chord import ChordTask
+from musictf.tasks.classification import ClassificationTask
+from musictf.tasks.downbeat import DownbeatTask
+from musictf.tasks.key import KeyTask
+from musictf.tasks.onset import OnsetTask
+from musictf.tasks.tagging import TaggingTask
+from musictf.tasks.tempo import TempoTask
 
 SCRIPT = Path(__file__).resolve().parents[1] / "experiments" / "recompute.py"
 SAMPLE_RATE = 16000
 LABELS = ("C:maj", "A:min", "G:7", "D:min7", "F:maj", "N", "E:sus4", "B:dim")
 SPLITS = ["train"] * 6 + ["valid"] * 2 + ["test"] * 4
 TASKS = {
-    "tagging": Tagging,
-    "chord": Chord,
-    "beat": Beat,
-    "downbeat": Downbeat,
-    "tempo": Tempo,
-    "onset": Onset,
-    "key": Key,
-    "genre": Classification,
+    "tagging": TaggingTask,
+    "chord": ChordTask,
+    "beat": BeatTask,
+    "downbeat": DownbeatTask,
+    "tempo": TempoTask,
+    "onset": OnsetTask,
+    "key": KeyTask,
+    "genre": ClassificationTask,
 }
 
 
@@ -110,7 +110,7 @@ def probed(corpus, tmp_path_factory):
                     trainer=TrainerConfig(accelerator="cpu"),
                     readouts=["sequence", "class"],
                     seeds=[0],
-                    floors=["majority", "oracle"],
+                    baselines=["majority", "oracle"],
                     probe=ProbeConfig(learning_rates=[1e-2], steps=20, batch_size=256, valid_every=10),
                     output_dir=str(folder / task),
                 )

@@ -34,7 +34,7 @@ def keys(tmp_path, white_noise):
         lines.append({"track_id": f"t{number}", "audio": f"{number}.wav", "split": split, "tags": tags})
     (root / "manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     data = ["dataset=manifest", "dataset.root=noises", "task=tagging", "trainer=cpu", "wandb.mode=disabled"]
-    return ["backbone=random", *data, "floors=[]", "layers=[0]", "readouts=[class]", "probe.steps=2"]
+    return ["backbone=random", *data, "baselines=[]", "layers=[0]", "readouts=[class]", "probe.steps=2"]
 
 
 class Jobs:

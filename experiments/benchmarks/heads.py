@@ -29,7 +29,7 @@ from musictf.probing.heads import Head
 from musictf.probing.linear_probe import ProbeConfig, fit
 from musictf.results.statistics import paired_difference
 from musictf.tasks.base import MASKED, Task
-from musictf.tasks.chord import Chord
+from musictf.tasks.chord import ChordTask
 
 LAYERS = (1, MINI.depth)
 READOUT = "sequence"
@@ -41,7 +41,7 @@ Floats = npt.NDArray[np.float64]
 
 def measure(settings: Settings) -> list[Measurement]:
     """Accuracy of our heads minus that of scikit-learn's, on two layers."""
-    task, most = Chord(), 2_000 if settings.quick else MOST_FRAMES
+    task, most = ChordTask(), 2_000 if settings.quick else MOST_FRAMES
     corpus = annotated(settings.corpus, task, allow_missing=True)
     task.prepare(corpus.references["train"])
     splits = features(task, corpus, settings)
@@ -78,7 +78,7 @@ def compared(head: Head, splits: dict[str, Split], corpus: Corpus, about: str) -
     decay = head.selection["weight_decay"]
     theirs = logistic_regression(head, splits["train"], decay)
     ours, other = (
-        accuracies(logits, splits["test"], corpus, Chord())
+        accuracies(logits, splits["test"], corpus, ChordTask())
         for logits in (lambda track: logits_of(head, READOUT, track), theirs)
     )
     difference, low, high = paired_difference(ours, other, corpus.groups)

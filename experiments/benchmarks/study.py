@@ -35,7 +35,7 @@ from musictf.probing.heads import Head
 from musictf.probing.heads import statistics as feature_statistics
 from musictf.probing.linear_probe import ProbeConfig, fit
 from musictf.tasks.base import Task
-from musictf.tasks.chord import Chord
+from musictf.tasks.chord import ChordTask
 
 TARGET_FROM_FEATURES = 50.0
 TARGET_FROM_AUDIO = 500.0
@@ -77,7 +77,7 @@ def plan(quick: bool) -> Plan:
 
 def measure(settings: Settings) -> list[Measurement]:
     """Time the study, heads one by one from the same features, and heads that encode audio at every step."""
-    sizes, task = plan(settings.quick), Chord()
+    sizes, task = plan(settings.quick), ChordTask()
     corpus = annotated(settings.corpus, task, allow_missing=True)
     task.prepare(corpus.references["train"])
     backbone = settings.backbone()

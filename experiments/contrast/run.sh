@@ -9,7 +9,7 @@ out=${OUT:-runs/contrast}
 [ -d "$out/pack" ] || musictf data pack dataset=manifest dataset.root="$corpora/pop909_rendered" output="$out/pack"
 pop="dataset=packed dataset.root=$out/pack"
 songs="dataset=synthetic dataset.num_tracks=640 dataset.seconds=24 dataset.reinstrument=true"
-moment="pairs.min_distance=0 pairs.max_distance=0 pairs.places=4"
+moment="pairs.min_distance=0 pairs.max_distance=0 pairs.excerpts_per_track=4"
 
 run() {
   name=$1
@@ -24,9 +24,9 @@ run() {
 # shellcheck disable=SC2086 (lists of keys)
 {
   run plain $pop
-  run near_places $pop pairs.min_distance=0 pairs.max_distance=3 pairs.places=4
+  run near_places $pop pairs.min_distance=0 pairs.max_distance=3 pairs.excerpts_per_track=4
   run same_moment_mild $pop $moment augment=mild augment.reverb=0.3
   run synthetic_reinstrumented $songs
-  run synthetic_same_moment $songs $moment pairs.gap=2
+  run synthetic_same_moment $songs $moment pairs.min_gap_seconds=2
 }
 python "$here/table.py"

@@ -91,8 +91,8 @@ def split_table(findings: Sequence[Finding]) -> Table:
 
 def usable_line(findings: Sequence[Finding], task: Task) -> str:
     """How many tracks of each split a task can use."""
-    usable = [finding for finding in findings if not finding.faults and task.wants in finding.annotated]
-    return f"task={task.title} (needs {task.wants}) can use: {_by_split(usable, findings)}"
+    usable = [finding for finding in findings if not finding.faults and task.annotation_name in finding.annotated]
+    return f"task={task.display_name} (needs {task.annotation_name}) can use: {_by_split(usable, findings)}"
 
 
 def remarks(findings: Sequence[Finding]) -> dict[str, list[str]]:

@@ -37,7 +37,7 @@ def list_corpora(known: Mapping[str, type[Dataset]], tasks: Sequence[Task]) -> N
         table.add_column(name, justify="right" if name == "tracks" else "left", overflow="fold")
     for name, cls in sorted(known.items()):
         tracks = f"{cls.published['tracks']:,}" if "tracks" in cls.published else "–"
-        served = ", ".join(task.title for task in tasks if task.wants in _annotations(cls)) or "–"
+        served = ", ".join(task.display_name for task in tasks if task.annotation_name in _annotations(cls)) or "–"
         table.add_row(name, tracks, served, cls.license or "–", _module_text(cls).splitlines()[0])
     output_console().print(table)
     print("\nnext: musictf data prepare CORPUS ROOT   (without ROOT: where to obtain it, and the layout)")
@@ -78,7 +78,7 @@ def prepare(dataset: Dataset, keys: Sequence[str], tasks: Sequence[Task], full: 
     console.print(f"\n{dataset.label}: {overview(findings)} ({how})", markup=False)
     console.print(split_table(findings))
     _print_counts(dataset, every, console)
-    served = [task for task in tasks if any(task.wants in finding.annotated for finding in findings)]
+    served = [task for task in tasks if any(task.annotation_name in finding.annotated for finding in findings)]
     for task in served:
         console.print(usable_line(findings, task), markup=False)
     print_some(console, "ends before its header says it does", cut_short(findings))

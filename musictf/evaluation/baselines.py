@@ -20,9 +20,9 @@ LISTENING_RATE = 22_050  # Hz, librosa's own
 
 
 def majority(study: Study, advance: Callable[[], None]) -> None:
-    """Score the answer that ignores the audio: the floor under every floor."""
+    """Score the answer that ignores the audio: the baseline under every baseline."""
     training = study.corpus.references["train"]
-    guess = functools.lru_cache(maxsize=None)(lambda seconds: study.task.constant(training, seconds))
+    guess = functools.lru_cache(maxsize=None)(lambda seconds: study.task.majority_estimate(training, seconds))
     is_timed = study.task.level == "frame"  # the guess of a whole track does not depend on how long it lasts
     estimates = []
     for track in study.corpus.tracks["test"]:
@@ -37,7 +37,7 @@ def classical(study: Study, advance: Callable[[], None]) -> None:
     for track in study.corpus.tracks["test"]:
         num_samples = audio_info(track.audio).num_samples(LISTENING_RATE)
         waveform = read_excerpt(track.audio, 0, num_samples, LISTENING_RATE)
-        estimates.append(study.task.listen(waveform, LISTENING_RATE))
+        estimates.append(study.task.classical_estimate(waveform, LISTENING_RATE))
         advance()
     study.add(_cell("audio"), {"name": study.task.classical}, estimates)
 
@@ -64,7 +64,7 @@ def _truth(study: Study, track: Track, reference: Any, front_end: LogMelConfig) 
     """Logits (K, C) that say the truth, token times (K,) and the duration in seconds."""
     info = audio_info(track.audio)
     times = front_end.frame_times(front_end.num_frames(info.num_samples(front_end.sample_rate)))
-    return study.task.certain(reference, times), times, info.seconds
+    return study.task.oracle_logits(reference, times), times, info.seconds
 
 
 def _cell(readout: str) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def annotated(dataset: Dataset, task: Task, allow_missing: bool) -> Corpus:
     corpus = Corpus()
     for name in SPLITS:
         every = dataset.tracks(name)
-        pairs = [(track, track.annotation(task.wants)) for track in every]
+        pairs = [(track, track.annotation(task.annotation_name)) for track in every]
         usable = [(track, reference) for track, reference in pairs if reference is not None and track.audio.is_file()]
         if not usable:
             raise InputError(_nothing(dataset, task, name, every))
@@ -72,12 +72,12 @@ def check_references(task: Task, corpus: Corpus) -> None:
                 task.encode(reference, np.zeros(1))
             except InputError as error:
                 raise InputError(f"{name} track {track.track_id}: {error}") from None
-    guess = task.constant(corpus.references["train"], _CHECKED_SECONDS)
+    guess = task.majority_estimate(corpus.references["train"], _CHECKED_SECONDS)
     for name in ("valid", "test"):
         references = corpus.references[name]
         if np.isnan(task.validate(references, [guess] * len(references))):
             raise InputError(
-                f"task={task.title}: {task.headline} is undefined on every {name} track: nothing can be "
+                f"task={task.display_name}: {task.headline} is undefined on every {name} track: nothing can be "
                 f"{'chosen' if name == 'valid' else 'scored'} by it; put tracks with more to score into that split"
             )
 
@@ -93,13 +93,13 @@ def write_tracks(tracks: Sequence[Track], groups: Sequence[str], folder: Path) -
 
 
 def _nothing(dataset: Dataset, task: Task, split: str, every: Sequence[Track]) -> str:
-    if any(track.labels.get(task.wants) is not None for track in every):
+    if any(track.labels.get(task.annotation_name) is not None for track in every):
         return (
             f"{dataset.label}: the audio of every {split} track is missing, {every[0].audio} for one; "
             f"musictf data check dataset={dataset.name} ... lists what the copy lacks"
         )
     return (
-        f"{dataset.label}: no {split} track has {task.wants!r}, which task={task.title} needs; "
+        f"{dataset.label}: no {split} track has {task.annotation_name!r}, which task={task.display_name} needs; "
         "name splits in the manifest, or choose another task"
     )
 
@@ -108,7 +108,7 @@ def _refuse_gaps(dataset: Dataset, task: Task, split: str, pairs: Sequence[tuple
     """Missing audio is refused in every split, a missing annotation on test: only there it changes what is scored."""
     unlabelled = [track.track_id for track, reference in pairs if reference is None and split == "test"]
     for what, lacking in (
-        (f"no {task.wants!r}", unlabelled),
+        (f"no {task.annotation_name!r}", unlabelled),
         ("no audio file", [track.track_id for track, _ in pairs if not track.audio.is_file()]),
     ):
         if lacking:

@@ -50,11 +50,11 @@ from musictf.evaluation.closed_form import (
 from musictf.models.backbone import Backbone
 from musictf.synthesis.synthetic import Synthetic
 from musictf.tasks.base import MASKED, Floats, Task
-from musictf.tasks.beat import Beat
-from musictf.tasks.chord import Chord
-from musictf.tasks.tagging import Tagging
+from musictf.tasks.beat import BeatTask
+from musictf.tasks.chord import ChordTask
+from musictf.tasks.tagging import TaggingTask
 
-TASKS: dict[str, type[Task]] = {"tagging": Tagging, "chord": Chord, "beat": Beat}
+TASKS: dict[str, type[Task]] = {"tagging": TaggingTask, "chord": ChordTask, "beat": BeatTask}
 PENALTIES: Floats = np.logspace(1, -5, 7)  # for each example; the strongest first, for it wins a tie
 _HELD_OUT = 5  # every fifth train track chooses the penalty
 _BATCH = 16  # excerpts that go through the backbone at once
@@ -105,12 +105,12 @@ class OnlineProbing(L.Callback):
 
     def __init__(self, config: OnlineProbe) -> None:
         self.config = config
-        self._watch: Watch | None = None
+        self._watch: OnlineEvaluator | None = None
         self._seen = -1  # step of the last look
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         # On every rank, though one is enough: what is wrong with the corpus then stops all of them.
-        watch = Watch(self.config, cast(Backbone, pl_module.backbone))
+        watch = OnlineEvaluator(self.config, cast(Backbone, pl_module.backbone))
         self._seen = -1
         if trainer.is_global_zero:
             self._watch = watch
@@ -137,7 +137,7 @@ class OnlineProbing(L.Callback):
             logger.log_metrics(values, step=self._seen - 1)  # Lightning numbers steps from 0
 
 
-class Watch:
+class OnlineEvaluator:
     """Excerpts and targets of the drawn tracks, and the values of a backbone on them.
 
     Raises:
@@ -154,16 +154,16 @@ class Watch:
             tracks = drawn_tracks(corpus.all_tracks(), config)
             require_audio(tracks, corpus.label)
             self.excerpts = read_excerpts(tracks, config.seconds, backbone)
-            found = [lesson(name, self.excerpts) for name in config.tasks]
+            found = [online_probe_task(name, self.excerpts) for name in config.tasks]
         except InputError as error:
             raise InputError(f"online_probe.root: {str(error).removeprefix('dataset.root: ')}") from None
-        self.lessons = [one for one in found if one is not None]
-        if not self.lessons:
+        self.probe_tasks = [one for one in found if one is not None]
+        if not self.probe_tasks:
             raise InputError(
                 f"online_probe.tasks={config.tasks}: {corpus.label} has too few labels for any of them; each needs "
                 "them on two of the drawn train tracks, and valid tracks that differ in them"
             )
-        served = ", ".join(one.name for one in self.lessons)
+        served = ", ".join(one.name for one in self.probe_tasks)
         is_valid = self.excerpts.is_valid
         self.summary = f"{served} on {corpus.label}, {np.sum(~is_valid)} tracks to fit and {np.sum(is_valid)} to score"
 
@@ -172,7 +172,7 @@ class Watch:
         classes, tokens = embeddings(backbone, self.excerpts.waveforms, self.layers, device)
         owner, is_valid = self.excerpts.owner, self.excerpts.is_valid[self.excerpts.owner]
         values = {"online/retrieval_accuracy": retrieval_accuracy(classes[is_valid], owner[is_valid])}
-        for one in self.lessons:
+        for one in self.probe_tasks:
             if one.name == "tagging":
                 clips = np.stack([classes[owner == k].mean(axis=0) for k in range(len(self.excerpts.tracks))])
                 values["online/tag_map"] = probed(clips, one)
@@ -183,7 +183,7 @@ class Watch:
                 values[f"online/{name}_layer{layer}"] = probed(tokens[layer], one)
         return {name: value for name, value in values.items() if not np.isnan(value)}
 
-    def _knn_accuracy(self, classes: Floats, tagging: Lesson) -> float:
+    def _knn_accuracy(self, classes: Floats, tagging: OnlineProbeTask) -> float:
         owner = self.excerpts.owner
         known, asked = (np.isin(owner, rows) for rows in (tagging.train, tagging.valid))
         truth = tagging.targets[owner]
@@ -201,7 +201,7 @@ class Excerpts(NamedTuple):
     is_valid: np.ndarray  # (num_tracks,)
 
 
-class Lesson(NamedTuple):
+class OnlineProbeTask(NamedTuple):
     """What a task asks: targets of all examples, and which of them each purpose takes."""
 
     name: str
@@ -271,7 +271,7 @@ def _middle(path: Path, seconds: float, front_end: LogMelConfig, length: int) ->
     return (available - count * length) // 2 // front_end.hop_length * front_end.hop_length, count
 
 
-def lesson(name: str, excerpts: Excerpts) -> Lesson | None:
+def online_probe_task(name: str, excerpts: Excerpts) -> OnlineProbeTask | None:
     """Targets of a task, or None where the tracks' labels leave nothing to fit or nothing to tell apart.
 
     Raises:
@@ -287,12 +287,14 @@ def lesson(name: str, excerpts: Excerpts) -> Lesson | None:
     fit, held_out = np.delete(train, np.s_[::_HELD_OUT]), train[::_HELD_OUT]
     if task.level == "track":
         targets = np.stack([_targets(task, one, np.empty(0)) for one in annotations])
-        found = Lesson(name, targets, fit, held_out, valid)
+        found = OnlineProbeTask(name, targets, fit, held_out, valid)
     else:
         owners = enumerate(excerpts.owner)
         targets = np.concatenate([_targets(task, annotations[owner], excerpts.times[e]) for e, owner in owners])
         owner, known = np.repeat(excerpts.owner, excerpts.times.shape[1]), ~np.isnan(targets[:, 0])
-        found = Lesson(name, targets, *(np.flatnonzero(known & np.isin(owner, ids)) for ids in (fit, held_out, valid)))
+        found = OnlineProbeTask(
+            name, targets, *(np.flatnonzero(known & np.isin(owner, ids)) for ids in (fit, held_out, valid))
+        )
     estimable = [len(found.fit), not np.isnan(found.measure(found.targets[found.valid], found.targets[found.valid]))]
     return found if all(estimable) else None
 
@@ -336,7 +338,7 @@ def embeddings(
     return np.concatenate(classes).astype(np.float64), joined
 
 
-def probed(features: Floats, task: Lesson) -> float:
+def probed(features: Floats, task: OnlineProbeTask) -> float:
     """Score on the valid examples of a linear probe, its penalty chosen on the held-out ones; features (n, D)."""
     spread = features[task.train].std(axis=0)
     features = features / np.where(spread > 0, spread, 1.0)

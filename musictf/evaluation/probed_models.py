@@ -14,11 +14,11 @@ from musictf.results.rows import Row
 
 # What stands beside a backbone. The first four are probed with the same heads; ``classical`` is a system without
 # learning, ``majority`` has not listened, and ``oracle`` is the ceiling: the truth at the token rate, decoded.
-FLOORS = ("random", "mel", "mfcc", "chroma", "classical", "majority", "oracle")
+BASELINES = ("random", "mel", "mfcc", "chroma", "classical", "majority", "oracle")
 
 
 @dataclass
-class System:
+class ProbedModel:
     """A backbone whose features are probed, with the seeds of the probes that read it.
 
     A pretrained backbone is read by the probes of every seed; random weights are drawn anew for each.
@@ -27,7 +27,7 @@ class System:
     backbone: Backbone
     seeds: list[int]
     about: Row
-    is_asked: bool = False  # and not a floor, which has the layers it has
+    is_asked: bool = False  # and not a baseline, which has the layers it has
 
     @property
     def kind(self) -> str:
@@ -48,42 +48,44 @@ class System:
         return sorted(set(asked))
 
 
-def systems(
-    asked: str, like: str | None, model: ViT1DConfig, seeds: Sequence[int], floors: Sequence[str]
-) -> list[System]:
-    """The system that was asked for, then the floors that need probing.
+def probed_models(
+    asked: str, like: str | None, model: ViT1DConfig, seeds: Sequence[int], baselines: Sequence[str]
+) -> list[ProbedModel]:
+    """The system that was asked for, then the baselines that need probing.
 
     Args:
         asked: A backbone file, a run folder, ``random``, or one of `CONTROLS`.
         like: A backbone whose shape ``random`` has; by default it has that of ``model``.
         model: See ``like``.
         seeds: Of the probes, and of random weights.
-        floors: Any of `FLOORS`.
+        baselines: Any of `BASELINES`.
     """
     first: Backbone
     if asked in CONTROLS:
         first = CONTROLS[asked]()
-        found = [System(first, list(seeds), _about(first, asked), is_asked=True)]
+        found = [ProbedModel(first, list(seeds), _about(first, asked), is_asked=True)]
     elif asked == "random":
         origin = load_backbone(like) if like else Backbone(model)
         found = _random(origin, seeds)
         first = found[0].backbone
     else:
         first = load_backbone(asked)
-        found = [System(first, list(seeds), _about(first, asked))]
-    if "random" in floors and first.kind == "pretrained":
+        found = [ProbedModel(first, list(seeds), _about(first, asked))]
+    if "random" in baselines and first.kind == "pretrained":
         found += _random(first, seeds)
-    for name in floors:
+    for name in baselines:
         if name in CONTROLS and name != asked:
             control = CONTROLS[name](first.front_end.config)
-            found.append(System(control, list(seeds), _about(control, name)))
+            found.append(ProbedModel(control, list(seeds), _about(control, name)))
     return found
 
 
-def _random(like: Backbone, seeds: Sequence[int]) -> list[System]:
+def _random(like: Backbone, seeds: Sequence[int]) -> list[ProbedModel]:
     """Random weights in the shape of a backbone, others for each seed."""
     made = [random_backbone(like.encoder.config, like.front_end.config, seed) for seed in seeds]
-    return [System(backbone, [seed], _about(backbone, "random")) for backbone, seed in zip(made, seeds, strict=True)]
+    return [
+        ProbedModel(backbone, [seed], _about(backbone, "random")) for backbone, seed in zip(made, seeds, strict=True)
+    ]
 
 
 def _about(backbone: Backbone, asked: str) -> Row:

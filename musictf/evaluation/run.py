@@ -1,4 +1,4 @@
-"""``musictf probe``: a backbone, a task and a corpus in; rows with intervals, beside floors and ceiling, out.
+"""``musictf probe``: a backbone, a task and a corpus in; rows with intervals, beside baselines and ceiling, out.
 
 Everything is chosen on the validation split: weights, settings, thresholds, and for each readout and seed the layer.
 Then the test split is read once; every layer is scored in that one reading and the chosen one is marked ``selected``.
@@ -24,7 +24,7 @@ from musictf.errors import InputError
 from musictf.evaluation.baselines import classical, majority, oracle
 from musictf.evaluation.corpus import Corpus, annotated, check_references, write_tracks
 from musictf.evaluation.leakage import POLICIES, Leakage, check_leakage
-from musictf.evaluation.probed_models import FLOORS, System, systems
+from musictf.evaluation.probed_models import BASELINES, ProbedModel, probed_models
 from musictf.evaluation.progress import Progress
 from musictf.evaluation.robustness import ROBUSTNESS, RobustnessConfig, curves
 from musictf.evaluation.study import Study, decoded, with_intervals, write_vocabulary
@@ -45,7 +45,7 @@ class ProbeRun:
     """Everything ``musictf probe`` can be told.
 
     ``backbone`` is a backbone file, a run folder, or a control: ``random`` (in the shape of ``model``, or of the
-    backbone ``like``), ``mel``, ``mfcc`` or ``chroma``. ``floors`` stand beside it. ``layers`` is ``all`` or a list.
+    backbone ``like``), ``mel``, ``mfcc`` or ``chroma``. ``baselines`` stand beside it. ``layers`` is ``all`` or a list.
     ``leakage`` says what to do where pretraining has heard test tracks: ``fail``, ``warn`` or ``off``.
     """
 
@@ -61,7 +61,7 @@ class ProbeRun:
     readouts: list[str] = field(default_factory=lambda: list(READOUTS))
     layers: Any = "all"
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
-    floors: list[str] = field(default_factory=lambda: list(FLOORS))
+    baselines: list[str] = field(default_factory=lambda: list(BASELINES))
     probe: ProbeConfig = field(default_factory=ProbeConfig)
     features: FeatureConfig = field(default_factory=FeatureConfig)
     robustness: RobustnessConfig = field(default_factory=RobustnessConfig)
@@ -73,7 +73,7 @@ class ProbeRun:
     choices: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, known in (("readouts", READOUTS), ("floors", FLOORS)):
+        for name, known in (("readouts", READOUTS), ("baselines", BASELINES)):
             if unknown := set(getattr(self, name)) - set(known):
                 raise InputError(f"{name}: {', '.join(sorted(unknown))} unknown: any of {', '.join(known)}")
         if not self.readouts or not self.seeds or self.layers == []:
@@ -92,7 +92,7 @@ def nothing_more(folder: Path) -> None:
 
 
 def probe(run: ProbeRun, finish: Callable[[Path], None] = nothing_more) -> Path:
-    """Probe a backbone and its floors on one task and corpus.
+    """Probe a backbone and its baselines on one task and corpus.
 
     Args:
         run: The configuration.
@@ -106,7 +106,7 @@ def probe(run: ProbeRun, finish: Callable[[Path], None] = nothing_more) -> Path:
         InputError: something cannot be used; nothing has been computed.
         FinishedRun: the folder holds a finished run.
     """
-    found = systems(run.backbone, run.like, run.model, run.seeds, run.floors)
+    found = probed_models(run.backbone, run.like, run.model, run.seeds, run.baselines)
     if not any(system.readouts(run.readouts) for system in found[:1]):
         raise InputError(f"backbone={run.backbone} has no class token: readouts=[sequence,average]")
     for system in found:
@@ -139,7 +139,7 @@ class _Probing:
         self, run: ProbeRun, corpus: Corpus, folder: Path, settings: dict[str, Any], leakage: Leakage | None
     ) -> None:
         self.run, self.corpus, self.folder = run, corpus, folder
-        self.heard = frozenset(overlap.track_id for overlap in leakage.hard("test")) if leakage else frozenset()
+        self.seen = frozenset(overlap.track_id for overlap in leakage.hard("test")) if leakage else frozenset()
         self.results = Results(folder)
         self.console = Console(stderr=True, highlight=False)
         self.origin: Row = {
@@ -159,9 +159,9 @@ class _Probing:
             "leakage": leakage and leakage.to_json(),
         }
 
-    def all(self, found: list[System]) -> None:
+    def all(self, found: list[ProbedModel]) -> None:
         """Every system in turn, then what needs no probe."""
-        with Progress(f"probe {self.run.task.title}", 3 * len(found) + 3, self.console) as progress:
+        with Progress(f"probe {self.run.task.display_name}", 3 * len(found) + 3, self.console) as progress:
             for system in found:
                 self.system(system, progress)
             self.unprobed(found[0], progress)
@@ -170,7 +170,7 @@ class _Probing:
             text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
             write_atomically(self.folder / ROBUSTNESS, text)
 
-    def system(self, system: System, progress: Progress) -> None:
+    def system(self, system: ProbedModel, progress: Progress) -> None:
         """Features, heads and scores of one system, as far as they are not there yet."""
         study = self._study(system.about)
         readouts = system.readouts(self.run.readouts)
@@ -190,12 +190,12 @@ class _Probing:
             best = study.score(readout, seed, splits, seconds)
             self._keep(study)
             chosen = f"layer {best['layer']}, {self.run.task.headline} {best['selection']['value']:.3f} on valid"
-            self.console.print(f"{self.run.task.title} · {system.kind} · {readout} · seed {seed}: {chosen}")
+            self.console.print(f"{self.run.task.display_name} · {system.kind} · {readout} · seed {seed}: {chosen}")
             stage()
 
-    def unprobed(self, first: System, progress: Progress) -> None:
+    def unprobed(self, first: ProbedModel, progress: Progress) -> None:
         """Classical system, majority and ceiling."""
-        floors, task, number = self.run.floors, self.run.task, len(self.corpus.tracks["test"])
+        baselines, task, number = self.run.baselines, self.run.task, len(self.corpus.tracks["test"])
         front_end = first.backbone.front_end.config
         for name, is_wanted, total, answer in (
             ("classical", bool(task.classical), number, classical),
@@ -203,16 +203,16 @@ class _Probing:
             ("oracle", task.level == "frame", len(task.decoders), lambda *rest: oracle(rest[0], front_end, rest[1])),
         ):
             readout = {"classical": "audio", "majority": "constant", "oracle": "targets"}[name]
-            if name in floors and is_wanted and not self.results.has(name, readout, 0):
+            if name in baselines and is_wanted and not self.results.has(name, readout, 0):
                 digest = front_end.digest() if name == "oracle" else None
                 study = self._study({"path": name, "digest": digest, "kind": name})
                 answer(study, progress.stage(name, total))
                 self._keep(study)
 
-    def perturbed(self, found: list[System], tracks: list[Track]) -> list[Row]:
+    def perturbed(self, found: list[ProbedModel], tracks: list[Track]) -> list[Row]:
         """Scores of what validation has chosen, on perturbed test tracks; nothing is chosen again."""
         task, rows = self.run.task, []
-        references = [track.annotation(task.wants) for track in tracks]
+        references = [track.annotation(task.annotation_name) for track in tracks]
         for system in found:
             layers = system.layers(self.run.layers)
             features = extract(system.backbone, tracks, layers, self.run.features, device_of(self.run.trainer))
@@ -223,11 +223,11 @@ class _Probing:
                 estimates = decoded(task, heads[row["layer"]], row["readout"], split, row["decoder"])
                 resampled = task.resample(references, estimates, resample_counts(self.corpus.groups))
                 scores = with_intervals(task.score(references, estimates), resampled, self.corpus.groups)
-                kept = {name: value for name, value in row.items() if name not in {"unheard", "seconds", "per_track"}}
+                kept = {name: value for name, value in row.items() if name not in {"unseen", "seconds", "per_track"}}
                 rows.append(kept | {"scores": scores, "details": {}})
         return rows
 
-    def _chosen(self, system: System) -> list[Row]:
+    def _chosen(self, system: ProbedModel) -> list[Row]:
         """Selected rows of a system, of the decoder that chose."""
         return [
             row
@@ -238,13 +238,13 @@ class _Probing:
         ]
 
     def _study(self, about: Row) -> Study:
-        return Study(self.run.task, self.corpus, self.folder, self.origin, about, self.heard)
+        return Study(self.run.task, self.corpus, self.folder, self.origin, about, self.seen)
 
     def _keep(self, study: Study) -> None:
         self.results.add(study.rows, study.track_lines)
         study.rows, study.track_lines = [], []
 
-    def _splits(self, system: System, readouts: list[str], progress: Progress) -> dict[str, Split]:
+    def _splits(self, system: ProbedModel, readouts: list[str], progress: Progress) -> dict[str, Split]:
         layers = system.layers(self.run.layers)
         number = sum(map(len, self.corpus.tracks.values()))
         stage = progress.stage(f"{system.kind}: features of {number} tracks", number)
@@ -260,7 +260,7 @@ class _Probing:
                 splits[name] = trained_split(self.run.task, features, references, readouts, limit)
         return splits
 
-    def _train(self, system: System, study: Study, splits: dict[str, Split], progress: Progress) -> None:
+    def _train(self, system: ProbedModel, study: Study, splits: dict[str, Split], progress: Progress) -> None:
         """Heads of all readouts and seeds, unless an earlier run has left them."""
         run, readouts = self.run, system.readouts(self.run.readouts)
         stage = progress.stage(f"{system.kind}: heads", run.probe.steps)
@@ -273,7 +273,7 @@ class _Probing:
         study.keep_heads(heads)
 
 
-def _help_extracting(run: ProbeRun, found: list[System], corpus: Corpus) -> None:
+def _help_extracting(run: ProbeRun, found: list[ProbedModel], corpus: Corpus) -> None:
     """What another rank than the first does."""
     for system in found:
         for tracks in corpus.tracks.values():

@@ -41,7 +41,7 @@ class Study:
     folder: Path
     origin: Row
     backbone: Row
-    heard: frozenset[str] = frozenset()
+    seen: frozenset[str] = frozenset()
     rows: list[Row] = field(default_factory=list)
     track_lines: list[TrackLine] = field(default_factory=list)
 
@@ -50,7 +50,7 @@ class Study:
 
     def heads_path(self, readout: str, seed: int) -> Path:
         """Where the heads of all layers of a readout and seed are kept."""
-        name = f"{self.task.title}_{readout}_seed{seed}.safetensors"
+        name = f"{self.task.display_name}_{readout}_seed{seed}.safetensors"
         return self.folder / "heads" / self.backbone["kind"] / name
 
     def keep_heads(self, trained: dict[tuple[str, int], list[Head]]) -> None:
@@ -86,7 +86,7 @@ class Study:
         resampled = self._resampled(references, estimates) if cell["selected"] else {}
         row = self.origin | {
             "backbone": self.backbone,
-            "task": self.task.title,
+            "task": self.task.display_name,
             "split": {
                 "name": "test",
                 "digest": self.digest,
@@ -104,7 +104,7 @@ class Study:
         }
         if row["selected"]:
             row["details"] = scores.details | self.task.details(references, estimates)
-            row |= self._without_heard(references, estimates)
+            row |= self._without_seen(references, estimates)
             self._write_estimates(row, estimates)
             self._write_resamples(row, resampled)
         self.rows.append(row)
@@ -112,7 +112,7 @@ class Study:
 
     def _write_heads(self, heads: list[Head], readout: str, seed: int, **choices: int) -> None:
         labels = list(getattr(self.task, "vocabulary", ()))
-        about = {"task": self.task.title, "labels": labels, "readout": readout, "seed": seed}
+        about = {"task": self.task.display_name, "labels": labels, "readout": readout, "seed": seed}
         save_heads(heads, self.heads_path(readout, seed), about | choices)
 
     def _select(self, head: Head, readout: str, valid: Split, name: str) -> tuple[Decoder, Row]:
@@ -124,7 +124,7 @@ class Study:
         value = self.task.validate(valid.references, estimates)
         if np.isnan(value):
             raise InputError(
-                f"task={self.task.title}: {self.task.headline} is undefined on every validation track, so nothing can "
+                f"task={self.task.display_name}: {self.task.headline} is undefined on every validation track, so nothing can "
                 "be chosen by it; put tracks with more to score into the valid split"
             )
         return decoder, head.selection | {"metric": self.task.headline, "value": value}
@@ -132,22 +132,22 @@ class Study:
     def _resampled(self, references: list[Any], estimates: list[Any]) -> dict[str, Floats]:
         return self.task.resample(references, estimates, resample_counts(self.corpus.groups))
 
-    def _without_heard(self, references: list[Any], estimates: list[Any]) -> Row:
+    def _without_seen(self, references: list[Any], estimates: list[Any]) -> Row:
         """Scores of the test tracks that pretraining has not heard, where it has heard some."""
-        if not self.heard:
+        if not self.seen:
             return {}
         tracks = self.corpus.tracks["test"]
-        unheard = [index for index, track in enumerate(tracks) if track.track_id not in self.heard]
-        if not unheard:
-            return {"unheard": {"scored": 0, "scores": {}}}
-        references, estimates = ([column[index] for index in unheard] for column in (references, estimates))
-        groups = [self.corpus.groups[index] for index in unheard]
+        unseen = [index for index, track in enumerate(tracks) if track.track_id not in self.seen]
+        if not unseen:
+            return {"unseen": {"scored": 0, "scores": {}}}
+        references, estimates = ([column[index] for index in unseen] for column in (references, estimates))
+        groups = [self.corpus.groups[index] for index in unseen]
         try:
             scores = self.task.score(references, estimates)
         except InputError:  # what is left holds nothing to score, no tag with and without tracks for one
-            return {"unheard": {"scored": len(unheard), "scores": {}}}
+            return {"unseen": {"scored": len(unseen), "scores": {}}}
         resampled = self.task.resample(references, estimates, resample_counts(groups))
-        return {"unheard": {"scored": len(unheard), "scores": with_intervals(scores, resampled, groups)}}
+        return {"unseen": {"scored": len(unseen), "scores": with_intervals(scores, resampled, groups)}}
 
     def _write_estimates(self, row: Row, estimates: Sequence[Any]) -> None:
         folder = self.folder / "estimates" / row["backbone"]["kind"] / row["decoder"]["name"] / cell_name(row)

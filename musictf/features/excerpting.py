@@ -65,7 +65,7 @@ class OverlapAverage:
 
 
 @dataclass
-class Cut:
+class ExcerptPlan:
     """A track and where its excerpts of ``length`` start, in samples at the backbone's rate."""
 
     path: Path  # of the entry
@@ -75,7 +75,7 @@ class Cut:
     starts: list[int]
 
 
-Excerpt = tuple[Cut, int, Tensor]  # a track, the start of an excerpt and its waveform (N,)
+Excerpt = tuple[ExcerptPlan, int, Tensor]  # a track, the start of an excerpt and its waveform (N,)
 
 
 def excerpt_batches(
@@ -157,7 +157,7 @@ def _stretches(
         if read_entry(path) is not None:  # somebody else was faster
             advance()
             continue
-        cut = _cut(backbone, path, audio, excerpt_hop)
+        cut = _excerpt_plan(backbone, path, audio, excerpt_hop)
         for first in range(0, len(cut.starts), _STRETCH):
             starts = cut.starts[first : first + _STRETCH]
             waveform = torch.zeros(starts[-1] + cut.length - starts[0])
@@ -168,7 +168,7 @@ def _stretches(
             yield [(cut, start, waveform[start - starts[0] :][: cut.length]) for start in starts]
 
 
-def _cut(backbone: Backbone, path: Path, audio: Path, excerpt_hop: int) -> Cut:
+def _excerpt_plan(backbone: Backbone, path: Path, audio: Path, excerpt_hop: int) -> ExcerptPlan:
     front_end = backbone.front_end.config
     num_samples = audio_info(audio).num_samples(backbone.sample_rate)
     if num_samples < front_end.n_fft:
@@ -180,7 +180,7 @@ def _cut(backbone: Backbone, path: Path, audio: Path, excerpt_hop: int) -> Cut:
             f"{backbone.num_samples // front_end.hop_length}; make it smaller"
         )
     starts = excerpt_starts(num_samples, backbone.num_samples, hop, front_end.hop_length)
-    return Cut(path, audio, num_samples, min(backbone.num_samples, num_samples), starts)
+    return ExcerptPlan(path, audio, num_samples, min(backbone.num_samples, num_samples), starts)
 
 
 def _read_ahead(items: Iterator[list[Excerpt]]) -> Iterator[list[Excerpt]]:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from musictf.datasets.base import Track
 from musictf.errors import InputError
-from musictf.features.excerpting import Cut, OverlapAverage, excerpt_batches, stacked
+from musictf.features.excerpting import ExcerptPlan, OverlapAverage, excerpt_batches, stacked
 from musictf.features.store import EntryWriter, Extractor, read_entry
 from musictf.models.backbone import Backbone
 
@@ -125,7 +125,7 @@ def extract(
 class _Stitcher:
     """Joins the excerpts of one track as they come, and writes what no later one can change."""
 
-    def __init__(self, cut: Cut, backbone: Backbone, num_layers: int, precision: str) -> None:
+    def __init__(self, cut: ExcerptPlan, backbone: Backbone, num_layers: int, precision: str) -> None:
         front_end = backbone.front_end.config
         self.hop_length = front_end.hop_length
         self.num_tokens = front_end.num_frames(cut.num_samples)

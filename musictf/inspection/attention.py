@@ -23,8 +23,8 @@ from musictf.inspection.attention_curves import CURVES, read_curves, track_curve
 from musictf.inspection.event_scores import mean_over_tracks
 from musictf.inspection.events import TARGETS, Events, Floats, events_of_splits
 from musictf.inspection.head_scores import NULLS, SplitScores, family_wise, peak_scores, score_split
-from musictf.inspection.inspected_models import Corpus, Subject, repeated
-from musictf.inspection.inspection_rows import Ledger
+from musictf.inspection.inspected_models import Corpus, InspectedModel, repeated
+from musictf.inspection.inspection_rows import InspectionRows
 from musictf.models.frame_controls import MelBackbone
 
 Curves = Callable[[], Iterator[tuple[npt.NDArray[np.floating], Floats]]]
@@ -73,11 +73,11 @@ class Reading:
 
 
 def inspect_attention(
-    subjects: Sequence[Subject],
+    subjects: Sequence[InspectedModel],
     corpus: Corpus,
     config: AttentionConfig,
     features: FeatureConfig,
-    ledger: Ledger,
+    ledger: InspectionRows,
     device: str = "cpu",
     stage: Callable[[str, int], Callable[[], None]] = lambda name, total: lambda: None,
 ) -> None:
@@ -119,7 +119,7 @@ def flux_of(mel: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
     return grown
 
 
-def flux_reading(corpus: Corpus, like: Subject, features: FeatureConfig, device: str) -> Reading:
+def flux_reading(corpus: Corpus, like: InspectedModel, features: FeatureConfig, device: str) -> Reading:
     """The classical reference: one unit, no head."""
     mel = MelBackbone(like.backbone.front_end.config)
 
@@ -131,7 +131,7 @@ def flux_reading(corpus: Corpus, like: Subject, features: FeatureConfig, device:
 
 
 def _reading(
-    subject: Subject, corpus: Corpus, features: FeatureConfig, device: str, advance: Callable[[], None]
+    subject: InspectedModel, corpus: Corpus, features: FeatureConfig, device: str, advance: Callable[[], None]
 ) -> Reading:
     paths = {
         name: track_curves(subject.backbone, subject.tracks(tracks), features, device, advance)
@@ -143,7 +143,7 @@ def _reading(
         for path, track in zip(paths[split], corpus.tracks[split], strict=True):
             found = read_curves(path)
             units = found.values.reshape(len(found.values), -1)
-            if subject.hears is None:
+            if subject.replacement_audio is None:
                 yield units, found.times
             else:  # as long as the track it stands for
                 number = hop.num_frames(audio_info(track.audio).num_samples(hop.sample_rate))
@@ -154,12 +154,12 @@ def _reading(
 
 
 def _score(
-    subject: Subject | dict[str, Any],
+    subject: InspectedModel | dict[str, Any],
     reading: Reading,
     corpus: Corpus,
     events: dict[str, Events],
     config: AttentionConfig,
-    ledger: Ledger,
+    ledger: InspectionRows,
     grid: bool,
 ) -> None:
     """Rows of one subject and target: the chosen head of each curve, and where ``grid``, all heads."""
@@ -224,7 +224,7 @@ class _Scored:
         number = len(self.reading.curves)
         return curve + number * int(self.on_valid[curve::number].argmax())
 
-    def cell(self, subject: Subject | dict[str, Any], unit: int, scores: dict[str, Floats]) -> tuple[Any, ...]:
+    def cell(self, subject: InspectedModel | dict[str, Any], unit: int, scores: dict[str, Floats]) -> tuple[Any, ...]:
         """First arguments of a row."""
         block, _, curve = self.reading.place(unit)
         return f"attention_{self.target}", subject, self.reading.curves[curve], block, scores, self.test.kept

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from musictf.datasets.base import Track
 from musictf.errors import InputError
-from musictf.features.excerpting import Cut, OverlapAverage, excerpt_batches, stacked
+from musictf.features.excerpting import ExcerptPlan, OverlapAverage, excerpt_batches, stacked
 from musictf.features.extract import EXTRACTOR_VERSION, FeatureConfig
 from musictf.features.store import EntryWriter, Extractor, read_entry
 from musictf.models.backbone import Backbone
@@ -117,7 +117,7 @@ def read_curves(path: Path) -> TrackCurves:
 class _Joining:
     """Curves of one track as its excerpts come, written as soon as no later one can change them."""
 
-    def __init__(self, cut: Cut, backbone: Backbone) -> None:
+    def __init__(self, cut: ExcerptPlan, backbone: Backbone) -> None:
         front_end, encoder = backbone.front_end.config, backbone.encoder.config
         self.hop_length = front_end.hop_length
         self.num_tokens = front_end.num_frames(cut.num_samples)

@@ -15,7 +15,7 @@ from musictf.datasets.base import Track
 from musictf.errors import InputError
 from musictf.features.extract import FeatureConfig, extract
 from musictf.inspection.dimensions import Dimension, dimensions_of
-from musictf.inspection.inspected_models import Subject, repeated
+from musictf.inspection.inspected_models import InspectedModel, repeated
 from musictf.inspection.self_similarity import bin_width, binned
 from musictf.models.frame_controls import CONTROLS
 
@@ -65,7 +65,7 @@ class TrackView:
 
 
 def views(
-    tracks: Sequence[Track], like: Subject, config: SimilarityConfig, features: FeatureConfig, device: str
+    tracks: Sequence[Track], like: InspectedModel, config: SimilarityConfig, features: FeatureConfig, device: str
 ) -> Iterator[TrackView]:
     """Dimensions of tracks, one after the other."""
     front_end = like.backbone.front_end.config
@@ -82,7 +82,7 @@ def views(
 
 
 def layers_of(
-    subject: Subject, tracks: Sequence[Track], features: FeatureConfig, device: str, advance: Callable[[], None]
+    subject: InspectedModel, tracks: Sequence[Track], features: FeatureConfig, device: str, advance: Callable[[], None]
 ) -> Layers:
     """What gives a subject's layers over the bins of a track, by its place, (L, S, D)."""
     layers = list(range(subject.backbone.depth + 1))

@@ -18,8 +18,8 @@ import numpy as np
 from musictf.inspection.binned_tracks import TrackView
 from musictf.inspection.event_scores import QUANTILES, peaks, quick_f_measure
 from musictf.inspection.events import Floats, chord_changes, draws_of, shifted
-from musictf.inspection.inspected_models import Subject
-from musictf.inspection.inspection_rows import Ledger
+from musictf.inspection.inspected_models import InspectedModel
+from musictf.inspection.inspection_rows import InspectionRows
 from musictf.inspection.self_similarity import cosine_matrix, novelty
 
 _DRAWS = 20
@@ -100,7 +100,7 @@ class Edges:
                 )
                 self._found[kind, split].append(entry)
 
-    def write(self, subject: Subject | dict[str, Any], ledger: Ledger) -> None:
+    def write(self, subject: InspectedModel | dict[str, Any], ledger: InspectionRows) -> None:
         """Rows ``boundary``: one a kind of boundary and layer, where both splits are annotated."""
         for kind in KINDS:
             valid, test = self._found[kind, "valid"], self._found[kind, "test"]
@@ -109,7 +109,11 @@ class Edges:
 
 
 def _add(
-    subject: Subject | dict[str, Any], kind: Kind, valid: Sequence[_Entry], test: Sequence[_Entry], ledger: Ledger
+    subject: InspectedModel | dict[str, Any],
+    kind: Kind,
+    valid: Sequence[_Entry],
+    test: Sequence[_Entry],
+    ledger: InspectionRows,
 ) -> None:
     layers = range(len(valid[0].curves))
     on_valid = np.array([[_mean_quick(valid, kind, layer, q) for q in QUANTILES] for layer in layers])

@@ -19,7 +19,7 @@ from musictf.annotations import Beats, Chords
 from musictf.audio.io import audio_info, read_excerpt
 from musictf.datasets.base import Track
 from musictf.errors import InputError
-from musictf.tasks.onset import Onset
+from musictf.tasks.onset import OnsetTask
 
 Floats = npt.NDArray[np.float64]
 
@@ -164,4 +164,4 @@ def _events(tracks: Sequence[Track], target: str) -> Events:
 
 def _librosa_onsets(track: Track) -> Floats:
     num_samples = audio_info(track.audio).num_samples(_LISTENING_RATE)
-    return Onset().listen(read_excerpt(track.audio, 0, num_samples, _LISTENING_RATE), _LISTENING_RATE)
+    return OnsetTask().classical_estimate(read_excerpt(track.audio, 0, num_samples, _LISTENING_RATE), _LISTENING_RATE)

@@ -20,7 +20,7 @@ import soundfile
 from musictf.audio.io import audio_info
 from musictf.datasets.base import SPLITS, Dataset, Track, split_digest
 from musictf.errors import InputError
-from musictf.evaluation.probed_models import System, systems
+from musictf.evaluation.probed_models import ProbedModel, probed_models
 from musictf.files import cache_folder, write_atomically
 from musictf.models.backbone import Backbone
 from musictf.models.vit1d import ViT1DConfig
@@ -32,7 +32,7 @@ _NOISE_LEVEL = 0.1
 
 
 @dataclass
-class Subject:
+class InspectedModel:
     """A backbone and what it hears.
 
     Attributes:
@@ -47,11 +47,11 @@ class Subject:
     kind: str
     seed: int
     about: dict[str, Any]
-    hears: Track | None = None
+    replacement_audio: Track | None = None
 
     def tracks(self, asked: Sequence[Track]) -> list[Track]:
         """What is fed to the backbone where a corpus has these tracks."""
-        return list(asked) if self.hears is None else [self.hears] * len(asked)
+        return list(asked) if self.replacement_audio is None else [self.replacement_audio] * len(asked)
 
 
 @dataclass
@@ -96,9 +96,9 @@ def corpus_of(dataset: Dataset, allow_missing: bool) -> Corpus:
     return Corpus(dataset.label, there, {name: len(tracks) for name, tracks in every.items()})
 
 
-def subjects_of(
+def inspected_models(
     asked: str, like: str | None, model: ViT1DConfig, seeds: Sequence[int], controls: Sequence[str], corpus: Corpus
-) -> list[Subject]:
+) -> list[InspectedModel]:
     """The backbone that was asked for, and its controls.
 
     Args:
@@ -112,7 +112,7 @@ def subjects_of(
     Raises:
         InputError: there is no such backbone, or it has no attention.
     """
-    found = systems(asked, like, model, seeds, ["random"] if "random" in controls else [])
+    found = probed_models(asked, like, model, seeds, ["random"] if "random" in controls else [])
     if found[0].backbone.depth == 0:
         raise InputError(f"backbone={asked} has neither layers nor attention; give a backbone file, a run, or random")
     subjects = [_subject(system) for system in found]
@@ -120,12 +120,12 @@ def subjects_of(
     for name in ("silence", "noise"):
         if name in controls:
             track = _control_track(name, corpus, first.backbone.sample_rate)
-            subjects.append(Subject(first.backbone, name, 0, first.about | {"kind": name}, track))
+            subjects.append(InspectedModel(first.backbone, name, 0, first.about | {"kind": name}, track))
     return subjects
 
 
-def _subject(system: System) -> Subject:
-    return Subject(system.backbone, system.kind, system.seeds[0] if system.kind == "random" else 0, system.about)
+def _subject(system: ProbedModel) -> InspectedModel:
+    return InspectedModel(system.backbone, system.kind, system.seeds[0] if system.kind == "random" else 0, system.about)
 
 
 def _control_track(name: str, corpus: Corpus, sample_rate: int) -> Track:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from musictf.files import write_atomically
-from musictf.inspection.inspected_models import Corpus, Subject
+from musictf.inspection.inspected_models import Corpus, InspectedModel
 from musictf.results.rows import PER_TRACK, SCHEMA, Results, Row, finite
 from musictf.results.statistics import mean_interval
 from musictf.run_folder import provenance
@@ -29,7 +29,7 @@ def write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
 
 
 @dataclass
-class Ledger:
+class InspectionRows:
     """Collects the rows of one part of an inspection and writes them together.
 
     Attributes:
@@ -56,7 +56,7 @@ class Ledger:
     def add(
         self,
         task: str,
-        subject: Subject | Mapping[str, Any],
+        subject: InspectedModel | Mapping[str, Any],
         readout: str,
         layer: int,
         scores: Mapping[str, Floats],
@@ -87,7 +87,7 @@ class Ledger:
             whole: Scores over the whole split: name -> (value, low, high).
             more: Further fields.
         """
-        about, seed = (subject.about, subject.seed) if isinstance(subject, Subject) else (dict(subject), 0)
+        about, seed = (subject.about, subject.seed) if isinstance(subject, InspectedModel) else (dict(subject), 0)
         groups = self.corpus.groups(kept) if dataset is None else [str(place) for place in kept]
         cells = {name: _cell(values, groups) for name, values in scores.items()}
         for name, (value, low, high) in (whole or {}).items():

@@ -25,8 +25,8 @@ from musictf.inspection.attention import flux_of
 from musictf.inspection.attention_curves import CURVES, onset_curves
 from musictf.inspection.events import Floats
 from musictf.inspection.head_scores import score_track
-from musictf.inspection.inspected_models import Corpus, Subject
-from musictf.inspection.inspection_rows import Ledger
+from musictf.inspection.inspected_models import Corpus, InspectedModel
+from musictf.inspection.inspection_rows import InspectionRows
 from musictf.inspection.self_similarity import cosine_matrix, pairs_apart, standard_ranks
 from musictf.inspection.stimuli import STIMULI, stimulus_tracks
 from musictf.models.backbone import Backbone, Output
@@ -69,9 +69,9 @@ def variance_shares(tokens: npt.NDArray[np.floating]) -> tuple[float, float, flo
 
 
 def inspect_position(
-    subjects: Sequence[Subject],
+    subjects: Sequence[InspectedModel],
     corpus: Corpus,
-    ledger: Ledger,
+    ledger: InspectionRows,
     device: str = "cpu",
     stage: Callable[[str, int], Callable[[], None]] = lambda name, total: lambda: None,
 ) -> None:
@@ -92,7 +92,7 @@ def inspect_position(
     first = subjects[0].backbone
     chroma = ChromaBackbone(first.front_end.config)
     sounds = {kind: stimulus_tracks(kind, _NUMBER, first.num_samples, first.sample_rate) for kind in STIMULI}
-    for subject in (subject for subject in subjects if subject.hears is None):
+    for subject in (subject for subject in subjects if subject.replacement_audio is None):
         backbone = subject.backbone.to(device).eval()
         advance = stage(f"{subject.kind}: position", 1 + len(STIMULI))
         music = [(track, start) for track in corpus.tracks["test"] for start in _starts(track, backbone)]
@@ -142,11 +142,11 @@ def _tokens(backbone: Backbone, excerpts: Sequence[tuple[Track, int]]) -> list[n
 
 
 def _add_shares(
-    subject: Subject,
+    subject: InspectedModel,
     name: str,
     tokens: Sequence[npt.NDArray[np.floating]],
     owners: npt.NDArray[Any],
-    ledger: Ledger,
+    ledger: InspectionRows,
 ) -> None:
     rng = np.random.default_rng(0)
     groups = np.unique(owners)
@@ -166,12 +166,12 @@ def _add_shares(
 
 
 def _add_matrices(
-    subject: Subject,
+    subject: InspectedModel,
     kind: str,
     tokens: Sequence[npt.NDArray[np.floating]],
     silence: Sequence[npt.NDArray[np.floating]],
     chroma: npt.NDArray[np.floating],
-    ledger: Ledger,
+    ledger: InspectionRows,
 ) -> None:
     """Each layer's self-similarity within an excerpt beside that of silence and of chroma."""
     gap = max(1, round(_GAP_SECONDS * subject.backbone.token_rate))
@@ -195,7 +195,7 @@ def _add_matrices(
         )
 
 
-def _add_flux(backbone: Backbone, sounds: dict[str, list[Track]], ledger: Ledger) -> None:
+def _add_flux(backbone: Backbone, sounds: dict[str, list[Track]], ledger: InspectionRows) -> None:
     """What the spectral flux makes of sounds whose onsets are known."""
     mel = MelBackbone(backbone.front_end.config)
     about = {"path": "flux", "digest": backbone.front_end.config.digest(), "kind": "classical"}
@@ -211,7 +211,7 @@ def _add_flux(backbone: Backbone, sounds: dict[str, list[Track]], ledger: Ledger
         ledger.add("stimulus_onset", about, "flux", 0, {"auc": np.array(areas)}, number, selected=False, dataset=name)
 
 
-def _add_onsets(subject: Subject, kind: str, tracks: Sequence[Track], ledger: Ledger) -> None:
+def _add_onsets(subject: InspectedModel, kind: str, tracks: Sequence[Track], ledger: InspectionRows) -> None:
     """Areas of every head on sounds whose onsets are known; the median and the highest of them, by curve."""
     outputs = _outputs(subject.backbone, [(track, 0) for track in tracks], attention=True)
     maps = [

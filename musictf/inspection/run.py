@@ -30,12 +30,12 @@ from musictf.evaluation.run import device_of, nothing_more
 from musictf.features.extract import FeatureConfig
 from musictf.inspection.attention import AttentionConfig, inspect_attention
 from musictf.inspection.binned_tracks import SimilarityConfig
-from musictf.inspection.inspected_models import CONTROLS, Corpus, Subject, corpus_of, subjects_of
-from musictf.inspection.inspection_rows import Ledger
+from musictf.inspection.inspected_models import CONTROLS, Corpus, InspectedModel, corpus_of, inspected_models
+from musictf.inspection.inspection_rows import InspectionRows
 from musictf.inspection.position import inspect_position
 from musictf.inspection.similarity_profile import inspect_similarity
 from musictf.inspection.token_maps import TokenMapConfig, inspect_token_maps
-from musictf.inspection.track_arrays import NUMBER, write_shown
+from musictf.inspection.track_arrays import NUMBER, write_track_arrays
 from musictf.models.vit1d import ViT1DConfig
 from musictf.results.rows import RESULTS, read_rows
 from musictf.run_folder import WandbConfig, default_folder, open_run
@@ -113,7 +113,7 @@ def inspect(run: InspectRun, finish: Callable[[Path], None] = nothing_more) -> P
         FinishedRun: the folder holds a finished run.
     """
     corpus = corpus_of(run.dataset, run.allow_missing)
-    subjects = subjects_of(run.backbone, run.like, run.model, run.seeds, run.controls, corpus)
+    subjects = inspected_models(run.backbone, run.like, run.model, run.seeds, run.controls, corpus)
     _refuse_short(corpus, run.similarity.bin_seconds)
     folder = Path(run.output_dir).expanduser() if run.output_dir else default_folder("inspect")
     with open_run(folder, dataclasses.asdict(run), run.overwrite, "inspect", run.MAY_CHANGE):
@@ -139,7 +139,7 @@ def _refuse_short(corpus: Corpus, bin_seconds: float) -> None:
 class _Inspecting:
     """The parts of one run, with what they share."""
 
-    def __init__(self, run: InspectRun, corpus: Corpus, subjects: list[Subject], folder: Path) -> None:
+    def __init__(self, run: InspectRun, corpus: Corpus, subjects: list[InspectedModel], folder: Path) -> None:
         self.run, self.corpus, self.subjects, self.folder = run, corpus, subjects, folder
         self.device = device_of(run.trainer)
 
@@ -151,11 +151,13 @@ class _Inspecting:
             for part in todo:
                 self._part(part, progress.stage)
             run, number = self.run, max(NUMBER, self.run.listen)
-            write_shown(self.subjects[0], self.corpus, self.folder, run.features, run.similarity, self.device, number)
+            write_track_arrays(
+                self.subjects[0], self.corpus, self.folder, run.features, run.similarity, self.device, number
+            )
 
     def _part(self, part: str, stage: Callable[[str, int], Callable[[], None]]) -> None:
         run = self.run
-        ledger = Ledger(self.folder, self.corpus, self._settings(part))
+        ledger = InspectionRows(self.folder, self.corpus, self._settings(part))
         subjects, features, device = self.subjects, run.features, self.device
         if part == "attention":
             inspect_attention(subjects, self.corpus, run.attention, features, ledger, device, stage)
@@ -178,7 +180,7 @@ class _Inspecting:
 
     def _stages(self, todo: list[str]) -> int:
         """How many stages of the progress bar the parts begin."""
-        heard = [subject for subject in self.subjects if subject.hears is None]
+        heard = [subject for subject in self.subjects if subject.replacement_audio is None]
         counts = {
             "attention": 2 * len(self.subjects),
             "similarity": len(self.subjects) + 1,

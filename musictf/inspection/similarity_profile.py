@@ -22,8 +22,8 @@ from musictf.inspection.binned_tracks import Layers, SimilarityConfig, TrackView
 from musictf.inspection.boundaries import Edges
 from musictf.inspection.event_scores import mean_over_tracks
 from musictf.inspection.events import draws_of
-from musictf.inspection.inspected_models import Corpus, Subject
-from musictf.inspection.inspection_rows import Ledger
+from musictf.inspection.inspected_models import Corpus, InspectedModel
+from musictf.inspection.inspection_rows import InspectionRows
 from musictf.inspection.self_similarity import Held, Layered, Order, alignments, rank_correlations
 
 Floats = npt.NDArray[np.float64]
@@ -82,11 +82,11 @@ def _shuffles(number: int, rng: np.random.Generator, draws: int) -> list[Order]:
 
 
 def inspect_similarity(
-    subjects: Sequence[Subject],
+    subjects: Sequence[InspectedModel],
     corpus: Corpus,
     config: SimilarityConfig,
     features: FeatureConfig,
-    ledger: Ledger,
+    ledger: InspectionRows,
     device: str = "cpu",
     stage: Callable[[str, int], Callable[[], None]] = lambda name, total: lambda: None,
 ) -> None:
@@ -102,7 +102,7 @@ def inspect_similarity(
         stage: Begins a stage of a progress bar.
     """
     number = sum(map(len, corpus.tracks.values()))
-    about: list[Subject | dict[str, Any]] = [*subjects]
+    about: list[InspectedModel | dict[str, Any]] = [*subjects]
     read: list[dict[str, Layers]] = []
     for subject in subjects:
         advance = stage(f"{subject.kind}: tokens of {number} tracks", number)
@@ -132,10 +132,12 @@ def _reference(name: str, place: int, view: TrackView) -> Floats:
     return (view.dimensions[name].features if name else view.mel)[None]
 
 
-def _add_rows(about: Subject | dict[str, Any], scores: dict[str, list[TrackScores]], ledger: Ledger) -> None:
+def _add_rows(
+    about: InspectedModel | dict[str, Any], scores: dict[str, list[TrackScores]], ledger: InspectionRows
+) -> None:
     for name in dict.fromkeys(name for track in scores["test"] for name in track):
         # A classical feature is no rival in the dimension that it defines.
-        is_itself = not isinstance(about, Subject) and _REFERENCES[about["kind"]] == name
+        is_itself = not isinstance(about, InspectedModel) and _REFERENCES[about["kind"]] == name
         kept = [place for place, track in enumerate(scores["test"]) if name in track]
         told = [scores["test"][place][name] for place in kept]
         table = {score: np.array([track[score] for track in told]) for score in told[0]}  # each (T, L)

@@ -26,8 +26,8 @@ from musictf.annotations import PITCH_CLASSES, Beats, Chords
 from musictf.datasets.base import Track
 from musictf.errors import InputError
 from musictf.features.extract import FeatureConfig, extract
-from musictf.inspection.inspected_models import Corpus, Subject
-from musictf.inspection.inspection_rows import Ledger, write_arrays
+from musictf.inspection.inspected_models import Corpus, InspectedModel
+from musictf.inspection.inspection_rows import InspectionRows, write_arrays
 from musictf.models.frame_controls import CONTROLS
 from musictf.results.statistics import interval, resample_counts
 
@@ -121,11 +121,11 @@ def circle_correlation(centroids: Floats, present: Sequence[int], step: int) -> 
 
 
 def inspect_token_maps(
-    subjects: Sequence[Subject],
+    subjects: Sequence[InspectedModel],
     corpus: Corpus,
     config: TokenMapConfig,
     features: FeatureConfig,
-    ledger: Ledger,
+    ledger: InspectionRows,
     device: str = "cpu",
     stage: Callable[[str, int], Callable[[], None]] = lambda name, total: lambda: None,
 ) -> None:
@@ -137,11 +137,11 @@ def inspect_token_maps(
     number = sum(map(len, corpus.tracks.values()))
     front_end = subjects[0].backbone.front_end.config
     references = [
-        Subject(CONTROLS[k](front_end), k, 0, {"path": k, "digest": front_end.digest(), "kind": k})
+        InspectedModel(CONTROLS[k](front_end), k, 0, {"path": k, "digest": front_end.digest(), "kind": k})
         for k in ("mel", "chroma")
     ]
     drawn: dict[str, npt.NDArray[Any]] = {}
-    for subject in [*(subject for subject in subjects if subject.hears is None), *references]:
+    for subject in [*(subject for subject in subjects if subject.replacement_audio is None), *references]:
         advance = stage(f"{subject.kind}: token maps of {number} tracks", number)
         tokens = {
             name: gather(subject, tracks, config, features, device, advance) for name, tracks in corpus.tracks.items()
@@ -152,7 +152,7 @@ def inspect_token_maps(
 
 
 def gather(
-    subject: Subject,
+    subject: InspectedModel,
     tracks: Sequence[Track],
     config: TokenMapConfig,
     features: FeatureConfig,
@@ -175,7 +175,7 @@ def gather(
 
 
 def _add_view(
-    subject: Subject, view: str, tokens: dict[str, Tokens], ledger: Ledger, keep: bool
+    subject: InspectedModel, view: str, tokens: dict[str, Tokens], ledger: InspectionRows, keep: bool
 ) -> dict[str, npt.NDArray[Any]]:
     valid, test = (tokens[name] for name in ("valid", "test"))
     known = {name: each.names[view] != "" for name, each in tokens.items()}

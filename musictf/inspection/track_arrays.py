@@ -24,7 +24,7 @@ from musictf.inspection.attention_curves import CURVES, read_curves, track_curve
 from musictf.inspection.binned_tracks import SimilarityConfig, layers_of, views
 from musictf.inspection.dimensions import Dimension
 from musictf.inspection.events import events_of
-from musictf.inspection.inspected_models import Corpus, Subject
+from musictf.inspection.inspected_models import Corpus, InspectedModel
 from musictf.inspection.inspection_rows import write_arrays
 from musictf.inspection.self_similarity import cosine_matrix
 from musictf.models.frame_controls import MelBackbone
@@ -34,8 +34,8 @@ NUMBER = 3  # test tracks that are kept for pictures
 FOLDER = "tracks"
 
 
-def write_shown(
-    subject: Subject,
+def write_track_arrays(
+    subject: InspectedModel,
     corpus: Corpus,
     folder: Path,
     features: FeatureConfig,

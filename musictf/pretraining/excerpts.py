@@ -50,11 +50,11 @@ class PairConfig:
         min_distance: Least distance of the starts of the two excerpts of a pair.
         max_distance: Largest one.
         silence_db: Excerpts below this level are drawn again, a few times.
-        places: Pairs of one track in a batch, each other's negatives: places of a track differ in harmony, hardly in
+        excerpts_per_track: Pairs of one track in a batch, each other's negatives: places of a track differ in harmony, hardly in
             timbre, so that timbre alone does not tell them apart.
-        gap: Distance between the excerpts of two places, at least. Tracks too short for it have places as anywhere
+        min_gap_seconds: Distance between the excerpts of two places, at least. Tracks too short for it have places as anywhere
             else, which are then no negatives.
-        alike: Field whose value the tracks of a batch share as far as possible (``group``, ``artist``, ``tags``, ...):
+        batch_by: Field whose value the tracks of a batch share as far as possible (``group``, ``artist``, ``tags``, ...):
             negatives that are hard.
         weights: Share of each corpus of ``dataset.root`` in the batches, in their order; they mix in every batch.
             None: each track once before any twice.
@@ -63,9 +63,9 @@ class PairConfig:
     min_distance: float = 5.0
     max_distance: float = 90.0
     silence_db: float = -60.0
-    places: int = 1
-    gap: float = 4.0
-    alike: str | None = None
+    excerpts_per_track: int = 1
+    min_gap_seconds: float = 4.0
+    batch_by: str | None = None
     weights: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -73,14 +73,17 @@ class PairConfig:
             raise InputError(
                 f"pairs.min_distance={self.min_distance} must be from 0 to pairs.max_distance={self.max_distance}"
             )
-        if self.places < 1 or self.gap < 0:
-            raise InputError(f"pairs: places ({self.places}) must be at least 1 and gap ({self.gap}) not negative")
+        if self.excerpts_per_track < 1 or self.min_gap_seconds < 0:
+            raise InputError(
+                f"pairs: excerpts_per_track ({self.excerpts_per_track}) must be at least 1 and min_gap_seconds "
+                f"({self.min_gap_seconds}) not negative"
+            )
         if math.isnan(self.silence_db):
             raise InputError("pairs.silence_db=nan is no level")
         if any(not 0 < weight < np.inf for weight in self.weights):
             raise InputError("pairs.weights must be positive; leave a corpus out of dataset.root instead")
-        if self.weights and self.alike is not None:
-            raise InputError("pairs.weights and pairs.alike exclude each other: a batch is mixed or it is alike")
+        if self.weights and self.batch_by is not None:
+            raise InputError("pairs.weights and pairs.batch_by exclude each other: a batch is mixed or it is alike")
 
 
 class Pairs(Dataset[Batch]):
@@ -103,7 +106,9 @@ class Pairs(Dataset[Batch]):
         self.tracks, self.config, self.front_end = tracks, config, front_end
         self.num_samples, self.seed = num_samples, seed
         self.packed = all(track.slots for track in tracks)
-        self.order = track_order(tracks, seed, max(1, batch_size // config.places), config.alike, config.weights)
+        self.order = track_order(
+            tracks, seed, max(1, batch_size // config.excerpts_per_track), config.batch_by, config.weights
+        )
         self.lengths = _lengths(tracks, front_end.sample_rate, num_samples)
         self._say_who_has_no_places()
 
@@ -127,11 +132,11 @@ class Pairs(Dataset[Batch]):
 
     def track_of(self, example: int) -> Track:
         """The track that an example is taken from."""
-        return self.tracks[self.order(example // self.config.places)]
+        return self.tracks[self.order(example // self.config.excerpts_per_track)]
 
     def _read(self, example: int, views: npt.NDArray[np.generic], gains: npt.NDArray[np.float32]) -> int:
         """Fill both views (2, N) of an example and their gains (2,); returns what they are told apart by."""
-        slot, place = divmod(example, self.config.places)
+        slot, place = divmod(example, self.config.excerpts_per_track)
         index = self.order(slot)
         generator = np.random.default_rng([self.seed, example])
         room, stretch = self._stretch(index)
@@ -146,13 +151,13 @@ class Pairs(Dataset[Batch]):
             ]
             if all(audible):
                 break
-        return index * self.config.places + (place if stretch else 0)
+        return index * self.config.excerpts_per_track + (place if stretch else 0)
 
     def _stretch(self, index: int) -> tuple[int, int]:
         """Last start within a place and distance of places, in samples; distance 0 where the track has one place."""
-        places, length = self.config.places, self.lengths[index]
+        places, length = self.config.excerpts_per_track, self.lengths[index]
         if places > 1:
-            gap = int(self.config.gap * self.front_end.sample_rate)
+            gap = int(self.config.min_gap_seconds * self.front_end.sample_rate)
             width = (length + gap) // places
             if width - gap >= self.num_samples:
                 return width - gap - self.num_samples, width
@@ -160,12 +165,12 @@ class Pairs(Dataset[Batch]):
 
     def _say_who_has_no_places(self) -> None:
         """Tracks too short for their places make weaker negatives; where all are, there is nothing left to learn."""
-        if self.config.places == 1:
+        if self.config.excerpts_per_track == 1:
             return
         short = [track for index, track in enumerate(self.tracks) if not self._stretch(index)[1]]
         words = (
-            f"{len(short)} of {len(self.tracks)} tracks are too short for pairs.places={self.config.places} with "
-            f"pairs.gap={self.config.gap}"
+            f"{len(short)} of {len(self.tracks)} tracks are too short for pairs.excerpts_per_track={self.config.excerpts_per_track} with "
+            f"pairs.min_gap_seconds={self.config.min_gap_seconds}"
         )
         if len(short) == len(self.tracks):
             raise InputError(f"{words}: choose fewer places or a smaller gap")

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from musictf.pretraining.excerpts import Batch
 
 
-class Replay:
+class GradCache:
     """The two passes over one batch.
 
     Args:

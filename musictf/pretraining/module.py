@@ -18,7 +18,7 @@ from musictf.models.projection import projection_head
 from musictf.objectives.ntxent import nt_xent
 from musictf.pretraining.excerpts import Batch, waveforms
 from musictf.pretraining.gather import gather
-from musictf.pretraining.grad_cache import Replay
+from musictf.pretraining.grad_cache import GradCache
 from musictf.pretraining.guard import Guard, GuardConfig
 from musictf.pretraining.meters import alignment, effective_rank, positive_negative_gap, uniformity
 from musictf.pretraining.optim import OptimConfig, adamw, cosine, learning_rate
@@ -122,7 +122,7 @@ class ContrastivePretraining(L.LightningModule):
         self._encode: Callable[..., Tensor] = torch.compile(encode) if self.step.compile else encode
         # By name, and now: a strategy that splits parameters over ranks makes vectors of all of them.
         self._matrices = {name for name, parameter in self.named_parameters() if parameter.ndim > 1}
-        self._replay: Replay | None = None
+        self._replay: GradCache | None = None
 
     def class_tokens(self, batch: Batch) -> Tensor:
         """Class tokens of n pairs on their way to the loss, (2n, D), the first views before the second ones."""
@@ -155,7 +155,7 @@ class ContrastivePretraining(L.LightningModule):
         self._before = [buffer.clone() for buffer in self.projection.buffers()]
         size = self.step.micro_batch
         if size is not None and size < len(batch["first"]):
-            self._replay = Replay(self.class_tokens, batch, size)
+            self._replay = GradCache(self.class_tokens, batch, size)
         loss, found, first, second = self.contrast(batch, self._replay.embeddings if self._replay else None)
         self.guard.saw_loss(gather(loss.detach()[None]).mean() if self.guard.config.spike else loss.detach())
         if (self.global_step + 1) % self.log_every == 0:  # meters cost more than they tell at every step
@@ -173,7 +173,7 @@ class ContrastivePretraining(L.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         size = self.step.micro_batch or len(batch["first"])
-        self._log_meters("valid", *self.contrast(batch, Replay(self.class_tokens, batch, size).embeddings.detach()))
+        self._log_meters("valid", *self.contrast(batch, GradCache(self.class_tokens, batch, size).embeddings.detach()))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return adamw(self, self.optim, self._matrices)

@@ -65,7 +65,7 @@ class Plan:
     def lines(self) -> list[tuple[str, str]]:
         """The plan in words: what, and how much."""
         run, own = self.run, self.run.batch_size // self.ranks
-        slots = max(1, run.batch_size // run.pairs.places)
+        slots = max(1, run.batch_size // run.pairs.excerpts_per_track)
         return [
             ("corpus", f"{run.dataset.label}: {self.tracks} tracks, {self.audio_seconds / 3600:.1f} h of audio"),
             ("data on disk", _size(self.disk)),
@@ -187,8 +187,8 @@ def _parts(run: PretrainRun, own: int) -> str:
 
 def _mates(run: PretrainRun, num_tracks: int) -> str:
     """What the views of a batch have in common that are no negatives of each other."""
-    copies = run.batch_size / run.pairs.places / num_tracks
-    mates = "place of a track" if run.pairs.places > 1 else "track"
+    copies = run.batch_size / run.pairs.excerpts_per_track / num_tracks
+    mates = "place of a track" if run.pairs.excerpts_per_track > 1 else "track"
     return mates + (f" ({num_tracks} tracks: each comes about {copies:.1f} times in a batch)" if copies > 1 else "")
 
 
@@ -196,8 +196,8 @@ def _switches(run: PretrainRun) -> str:
     """What differs from the plain recipe in how a step is made."""
     found = {
         f"precision {run.trainer.precision}": True,
-        f"{run.pairs.places} places of a track": run.pairs.places > 1,
-        f"batches alike in {run.pairs.alike}": run.pairs.alike is not None,
+        f"{run.pairs.excerpts_per_track} places of a track": run.pairs.excerpts_per_track > 1,
+        f"batches alike in {run.pairs.batch_by}": run.pairs.batch_by is not None,
         f"token dropping {run.token_dropping:g}": run.token_dropping > 0,
         "augmented": not run.augment.off,
         "compiled": run.compile,

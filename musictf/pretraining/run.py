@@ -113,8 +113,10 @@ class PretrainRun:
             if getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)} must be at least 1")
         self._refuse_trainer()
-        if self.batch_size % self.pairs.places:
-            raise InputError(f"batch_size={self.batch_size} is not a multiple of pairs.places={self.pairs.places}")
+        if self.batch_size % self.pairs.excerpts_per_track:
+            raise InputError(
+                f"batch_size={self.batch_size} is not a multiple of pairs.excerpts_per_track={self.pairs.excerpts_per_track}"
+            )
         self.step_config()
         if self.seed < 0 or self.num_workers < 0:
             raise InputError(f"seed={self.seed} and num_workers={self.num_workers} must not be negative")
@@ -322,7 +324,7 @@ def pair_module(run: PretrainRun, backbone: Backbone, train: list[Track], valid:
         return Pairs(tracks, pairs, run.front_end, backbone.num_samples, seed, run.batch_size)
 
     # Other draws than training's, the same ones at every validation, and plain: runs compare, however hard they train.
-    plain = dataclasses.replace(run.pairs, places=1, alike=None, weights=[])
+    plain = dataclasses.replace(run.pairs, excerpts_per_track=1, batch_by=None, weights=[])
     return PairModule(
         make(train, run.pairs, run.seed),
         make(valid, plain, run.seed + 1) if valid else None,

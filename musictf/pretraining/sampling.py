@@ -93,7 +93,7 @@ class Mixture:
 
 
 def track_order(
-    tracks: Sequence[Track], seed: int, run: int, alike: str | None = None, weights: Sequence[float] = ()
+    tracks: Sequence[Track], seed: int, run: int, batch_by: str | None = None, weights: Sequence[float] = ()
 ) -> Callable[[int], int]:
     """The order that a configuration asks for.
 
@@ -101,7 +101,7 @@ def track_order(
         tracks: The tracks.
         seed: Source of the order.
         run: Tracks of a batch.
-        alike: Field whose value the tracks of a batch share as far as they can: ``group``, or a field of the corpus.
+        batch_by: Field whose value the tracks of a batch share as far as they can: ``group``, or a field of the corpus.
         weights: Share of each corpus, in the order in which the tracks name them; none: each track once a pass.
 
     Raises:
@@ -109,14 +109,14 @@ def track_order(
     """
     if weights:
         return _mixture(tracks, seed, weights)
-    if alike is None:
+    if batch_by is None:
         return Order(len(tracks), seed)
-    values = [_value(track, alike) for track in tracks]
+    values = [_value(track, batch_by) for track in tracks]
     if not any(values):
         known = sorted({"group", *(name for track in tracks for name in track.labels)})
-        raise InputError(f"pairs.alike={alike}: no track has that field; there are {', '.join(known)}")
+        raise InputError(f"pairs.batch_by={batch_by}: no track has that field; there are {', '.join(known)}")
     if len(set(values)) == len(values):
-        raise InputError(f"pairs.alike={alike}: every track has a value of its own, so none are alike")
+        raise InputError(f"pairs.batch_by={batch_by}: every track has a value of its own, so none are alike")
     return Order(len(tracks), seed, _members(values), run)
 
 

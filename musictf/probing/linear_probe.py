@@ -112,7 +112,7 @@ class LinearProbe(L.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Keep, head by head, the weights with the lowest validation loss so far; a head that stopped has its own."""
         losses = torch.where(self.running, self._sums / self._count, torch.inf)
-        finite_or_raise(torch.fmin(losses, self.best_loss), f"task={self.task.title}")
+        finite_or_raise(torch.fmin(losses, self.best_loss), f"task={self.task.display_name}")
         better = losses < self.best_loss
         for seed, readout, settings in self._busy():
             for setting in settings:
@@ -188,7 +188,9 @@ def fit(
     """
     for name, targets in (("train", train.targets), ("valid", valid.targets)):
         if not task.weight(targets):
-            raise InputError(f"task={task.title}: no {name} track has a target that is known; nothing can be learnt")
+            raise InputError(
+                f"task={task.display_name}: no {name} track has a target that is known; nothing can be learnt"
+            )
     moments = [statistics(rows) for rows in train.rows.values()]
     mean, scale = (torch.stack(column) for column in zip(*moments, strict=True))
     probe = LinearProbe(task, HeadGrid(len(config.settings), mean, scale, task.num_outputs, seeds), config)

@@ -27,7 +27,7 @@ from musictf.results.reading import PRETRAINED, Floats, Row
 
 MOST_CLASSES = 60
 _MOST_WRITTEN = 26  # columns of a map whose cells have room for a number
-# Floors are marks on the bars of what stands first; the ceiling and the majority answer would only crowd them.
+# Baselines are marks on the bars of what stands first; the ceiling and the majority answer would only crowd them.
 _MARKS = {"random": (ORANGE, "s"), "mel": (GREEN, "^"), "mfcc": (BLACK, "v"), "chroma": (VERMILLION, "D")}
 _MARKS |= {"classical": (BLACK, "x")}
 _OTHERS = ("o", "P", "*", "<", ">")  # other pretrained systems
@@ -72,7 +72,7 @@ def confusion_figure(rows: Sequence[Row], task: str, out: Path, decoder: str | N
 
 
 def class_bars(rows: Sequence[Row], task: str, out: Path, decoder: str | None = None) -> list[Path]:
-    """Score of each class or quality: bars of the pretrained system, marks of its floors; the best class on top.
+    """Score of each class or quality: bars of the pretrained system, marks of its baselines; the best class on top.
 
     Args:
         rows: As in `confusion_figure`.

@@ -30,7 +30,7 @@ from musictf.results.reading import (
 )
 from musictf.results.statistics import interval, paired_difference
 
-FLOORS = ("random", "mel", "mfcc", "chroma")
+BASELINES = ("random", "mel", "mfcc", "chroma")
 
 
 @dataclass(frozen=True)
@@ -41,23 +41,23 @@ class _Pair:
     second: tuple[Row, ...]
 
 
-def with_floor_gains(block: Block) -> Block:
-    """The block with what each pretrained system gains over the floors that were probed alike, in the headline."""
+def with_gains_over_baselines(block: Block) -> Block:
+    """The block with what each pretrained system gains over the baselines that were probed alike, in the headline."""
     groups = by_system(block.lines)
     gains = []
     for (decoder, _), lines in groups.items():
-        floors = [group for (other, _), group in groups.items() if other == decoder and group[0].kind in FLOORS]
-        for floor in floors if lines[0].kind == PRETRAINED else ():
-            if same_settings(lines[0], floor[0]):
-                gains.append(gain(representative(lines), representative(floor), block.headline))
+        baselines = [group for (other, _), group in groups.items() if other == decoder and group[0].kind in BASELINES]
+        for baseline in baselines if lines[0].kind == PRETRAINED else ():
+            if same_settings(lines[0], baseline[0]):
+                gains.append(gain(representative(lines), representative(baseline), block.headline))
     return replace(block, gains=gains)
 
 
-def with_baseline_gains(blocks: Sequence[Block], baseline: Sequence[Row]) -> list[Block]:
+def with_gains_over_run(blocks: Sequence[Block], baseline: Sequence[Row]) -> list[Block]:
     """The blocks with differences against a baseline's lines, readout by readout.
 
     A line is compared with the baseline's line of the same readout, and where the baseline has no such readout
-    with the one that validation prefers. Floors are compared only where there is no pretrained system.
+    with the one that validation prefers. Baselines are compared only where there is no pretrained system.
 
     Raises:
         InputError: nothing of the baseline has the task, dataset, split digest and decoder of any line.

@@ -1,4 +1,4 @@
-"""What ``musictf inspect`` shows of what it found: tables with their floors, figures, and pages to listen to.
+"""What ``musictf inspect`` shows of what it found: tables with their baselines, figures, and pages to listen to.
 
 Conventions: everything is made of the run folder alone (``results.jsonl``, ``per_track.csv``, ``token_maps.npz``,
 ``tracks/*.npz``), only pages need the audio as well. Parts that were not inspected are left out.
@@ -34,7 +34,7 @@ _PAGE = ("times", "log_mel", "mel_hz")
 
 
 def inspection_text(folder: Path) -> str:
-    """Markdown: a table of every part, what its numbers are, and which floor wins.
+    """Markdown: a table of every part, what its numbers are, and which baseline wins.
 
     Args:
         folder: The run folder of an inspection.

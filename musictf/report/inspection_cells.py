@@ -1,4 +1,4 @@
-"""What tables of an inspection are made of: cells, names of systems, and the sentence that says which floor wins."""
+"""What tables of an inspection are made of: cells, names of systems, and the sentence that says which baseline wins."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def signed(value: float) -> str:
     return decimal(_no_minus_zero(value), sign=True)
 
 
-def reaching(lead: Score | None, floors: Mapping[str, Score | None]) -> list[str]:
-    """Floors whose three decimals reach the backbone's or exceed them: ``flux .702``."""
+def reaching(lead: Score | None, baselines: Mapping[str, Score | None]) -> list[str]:
+    """Baselines whose three decimals reach the backbone's or exceed them: ``flux .702``."""
     if lead is None:
         return []
-    found = {name: floor for name, floor in floors.items() if floor is not None}
+    found = {name: baseline for name, baseline in baselines.items() if baseline is not None}
     return [f"{name} {number(s)}" for name, s in found.items() if round(s.mean, 3) >= round(lead.mean, 3)]
 
 
@@ -55,13 +55,13 @@ def who(found: Inspection, task: str, system: str) -> str:
     return f"{system} (mean of {seeds} seeds)" if seeds > 1 else system
 
 
-def verdict(measure: str, wins: Sequence[str], floors: Sequence[str]) -> str:
-    """One sentence: which floors reach the backbone, that none does, or that none was there to."""
-    if not floors:
+def verdict(measure: str, wins: Sequence[str], baselines: Sequence[str]) -> str:
+    """One sentence: which baselines reach the backbone, that none does, or that none was there to."""
+    if not baselines:
         return f"No control was run, so nothing says what {measure} is worth."
     if not wins:
         return (
-            f"The mean of no floor reaches the backbone's in {measure} ({', '.join(floors)}); whether that is more "
+            f"The mean of no baseline reaches the backbone's in {measure} ({', '.join(baselines)}); whether that is more "
             "than luck, the intervals must say."
         )
-    return f"**A floor wins or ties** in {measure}, where the backbone has {'; '.join(wins)}."
+    return f"**A baseline wins or ties** in {measure}, where the backbone has {'; '.join(wins)}."

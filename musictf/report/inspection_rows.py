@@ -1,7 +1,7 @@
 """Rows and arrays of an inspection as its tables and figures read them: whose a row is, and several seeds as one.
 
-Conventions: the first row of an inspection is about what was asked for, here called ``backbone``; all else are floors,
-by the names of `FLOORS`. Scores of several seeds are means, with the intervals of `musictf.report.lines`.
+Conventions: the first row of an inspection is about what was asked for, here called ``backbone``; all else are baselines,
+by the names of `BASELINES`. Scores of several seeds are means, with the intervals of `musictf.report.lines`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from musictf.report.lines import Score, mean_over_seeds
 from musictf.results.reading import CLASSICAL, FOLDER, RANDOM, RESULTS, Row, read_rows
 
 LEAD = "backbone"
-FLOORS = ("random", "silence", "noise", "flux", "mel", "mfcc", "chroma")
+BASELINES = ("random", "silence", "noise", "flux", "mel", "mfcc", "chroma")
 ATTENTION = "attention_"
 CURVES = ("received", "class_row", "change")
 PROFILE, BOUNDARY, POSITION, STIMULUS, MAPS = "ssm_profile", "boundary", "position", "stimulus_onset", "token_map"
@@ -56,7 +56,7 @@ class Inspection:
         return cls([row for row in read_rows([folder]) if row[FOLDER] == here], folder)  # not of runs that lie below
 
     def system(self, row: Row) -> str:
-        """``backbone``, or one of `FLOORS`."""
+        """``backbone``, or one of `BASELINES`."""
         kind = row["backbone"]["kind"]
         if (kind, row["seed"]) == self._lead:
             return LEAD
@@ -95,9 +95,9 @@ class Inspection:
         return list(dict.fromkeys(row[name] for row in self.of(task, **fields)))
 
     def systems(self, task: str) -> list[str]:
-        """Whose rows there are: the backbone, then its floors."""
+        """Whose rows there are: the backbone, then its baselines."""
         found = {self.system(row) for row in self.of(task)}
-        return [name for name in (LEAD, *FLOORS) if name in found]
+        return [name for name in (LEAD, *BASELINES) if name in found]
 
     def score(self, name: str, task: str, **fields: Any) -> Score | None:
         """A score of the rows that differ in nothing but their seed; None where it is nowhere defined."""

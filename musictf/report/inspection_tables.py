@@ -1,7 +1,7 @@
-"""The tables of an inspection in Markdown: one section a part, each with what its numbers are and which floor wins.
+"""The tables of an inspection in Markdown: one section a part, each with what its numbers are and which baseline wins.
 
 Conventions: ``.712 [.690 .733]`` is a mean over test tracks with its 95 % interval. What is chosen (layer, head,
-threshold) is chosen on validation, for floors as for the backbone. A floor wins where its three decimals reach the
+threshold) is chosen on validation, for baselines as for the backbone. A baseline wins where its three decimals reach the
 backbone's.
 """
 
@@ -97,7 +97,7 @@ def _heads(chosen: Sequence[Row]) -> list[str]:
 
 
 def _attention_verdict(found: Inspection, task: str) -> str:
-    floors = [name for name in found.systems(task) if name != LEAD]
+    baselines = [name for name in found.systems(task) if name != LEAD]
     said = []
     for name, measure in (("auc", "AUC"), ("f_measure_above_shifted", "F above chance")):
         wins = []
@@ -106,11 +106,11 @@ def _attention_verdict(found: Inspection, task: str) -> str:
             continue  # events among others have no peaks
         for curve in curves:
             own = found.score(name, task, system=LEAD, readout=curve, selected=True)
-            readouts = {floor: "flux" if floor == "flux" else curve for floor in floors}
+            readouts = {baseline: "flux" if baseline == "flux" else curve for baseline in baselines}
             scores = {f: found.score(name, task, system=f, readout=r, selected=True) for f, r in readouts.items()}
             if reached := reaching(own, scores):
                 wins.append(f"{curve} {number(own)} ({', '.join(reached)})")
-        said.append(verdict(measure, wins, floors))
+        said.append(verdict(measure, wins, baselines))
     details = found.of(task, system=LEAD, selected=True)[0]["details"]
     merged = f"{details['merged']} of {details['events']} events are merged: they share a token with an earlier one"
     return " ".join([*said, f"{merged}, which no curve over tokens can tell apart, and count once."])
@@ -122,7 +122,7 @@ def _profile(found: Inspection) -> list[str]:
     about = (
         "Rank correlation of a layer's self-similarity with that of a musical dimension, *above shifted*: minus what "
         "the dimension gives when it is moved round the track. In brackets: difference to random weights in the same "
-        "layer. Bold: the layer that validation chose. Layer 0 is the projected input. Below the layers, floors, each "
+        "layer. Bold: the layer that validation chose. Layer 0 is the projected input. Below the layers, baselines, each "
         "at its own chosen layer. A shift hardly changes the matrix of the bar in a steady metre: for it, the rows' "
         "`_above_shuffled` is the one to read."
     )
@@ -166,15 +166,15 @@ def _chosen_cell(found: Inspection, name: str, dimension: str, system: str) -> s
 
 
 def _profile_verdict(found: Inspection, name: str, measure: str) -> str:
-    floors = [system for system in found.systems(PROFILE) if system != LEAD]
+    baselines = [system for system in found.systems(PROFILE) if system != LEAD]
     wins = []
     for dimension in found.values("readout", PROFILE):
-        rivals = [floor for floor in floors if ITSELF.get(floor) != dimension]
+        rivals = [baseline for baseline in baselines if ITSELF.get(baseline) != dimension]
         own = found.score(name, PROFILE, system=LEAD, readout=dimension, selected=True)
         scores = {f: found.score(name, PROFILE, system=f, readout=dimension, selected=True) for f in rivals}
         if reached := reaching(own, scores):
             wins.append(f"{dimension} {number(own)} ({', '.join(reached)})")
-    return verdict(measure, wins, floors)
+    return verdict(measure, wins, baselines)
 
 
 def _boundaries(found: Inspection) -> list[str]:
@@ -282,7 +282,7 @@ def _map_lines(found: Inspection, view: str, system: str) -> list[list[str]]:
 
 
 def _map_verdict(found: Inspection, view: str) -> str:
-    """Which floor's best layer reaches the backbone's best layer: all are best on test, so none is favoured."""
+    """Which baseline's best layer reaches the backbone's best layer: all are best on test, so none is favoured."""
     said = []
     for name, measure in (("fifths", "fifths"), ("lda_accuracy", "LDA accuracy")):
         best: dict[str, Score | None] = {}

@@ -1,6 +1,6 @@
 """What the online probe saw while a backbone was pretrained: a panel a task, a line a layer.
 
-Conventions: the first point of every line is of the weights before the first step: the floor that training must leave.
+Conventions: the first point of every line is of the weights before the first step: the baseline that training must leave.
 """
 
 from __future__ import annotations

@@ -60,12 +60,12 @@ def all_probe_pictures(task: Task, dataset: Dataset, folder: Path) -> list[Path]
     pictures = probe_pictures(folder)
     if (folder / ROBUSTNESS).is_file():
         rows = read_rows(folder / ROBUSTNESS)
-        write_atomically(folder / "robustness.md", robustness_table(rows, task.title))
-        pictures += robustness_figure(rows, task.title, folder / "figures" / f"robustness_{task.title}")
+        write_atomically(folder / "robustness.md", robustness_table(rows, task.display_name))
+        pictures += robustness_figure(rows, task.display_name, folder / "figures" / f"robustness_{task.display_name}")
     if task.suffix in {".lab", ".beats"}:
-        track = next(t for t in dataset.tracks("test") if t.annotation(task.wants) is not None)
-        own = track.annotation(task.wants)
-        reference = (own, None) if task.wants == "chords" else (None, own)
+        track = next(t for t in dataset.tracks("test") if t.annotation(task.annotation_name) is not None)
+        own = track.annotation(task.annotation_name)
+        reference = (own, None) if task.annotation_name == "chords" else (None, own)
         pictures += track_picture([folder], track.track_id, track.audio, reference, folder / "figures" / "track")
     return [path for path in pictures if path.suffix == ".png"]
 

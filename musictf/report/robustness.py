@@ -43,7 +43,7 @@ CLEAN = "clean"
 Condition = tuple[str, float]  # perturbation and amount; the clean recordings are (CLEAN, 0)
 System = tuple[str, str, str]
 
-_FLOOR_LOOKS = {
+_BASELINE_LOOKS = {
     "random": (ORANGE, "s"),
     "mel": (GREEN, "^"),
     "mfcc": (SKY, "v"),
@@ -197,12 +197,12 @@ def _cells(curves: Curves, condition: Condition) -> list[str]:
 
 
 def _looks(curves: Curves) -> dict[System, tuple[str, str]]:
-    """Colour and marker of each system, the same in every figure for the floors."""
+    """Colour and marker of each system, the same in every figure for the baselines."""
     looks: dict[System, tuple[str, str]] = {}
     others = iter(_OTHER_LOOKS * len(curves.names))
     for system in sorted(curves.names, key=lambda system: system[0] != PRETRAINED):
-        is_new = system[0] in _FLOOR_LOOKS and _FLOOR_LOOKS[system[0]] not in looks.values()
-        looks[system] = _FLOOR_LOOKS[system[0]] if is_new else next(others)
+        is_new = system[0] in _BASELINE_LOOKS and _BASELINE_LOOKS[system[0]] not in looks.values()
+        looks[system] = _BASELINE_LOOKS[system[0]] if is_new else next(others)
     return looks
 
 

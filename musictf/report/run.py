@@ -30,14 +30,14 @@ def main(argv: list[str]) -> None:
     """Parse the arguments after ``musictf report`` and write the report."""
     parser = argparse.ArgumentParser(
         prog="musictf report",
-        description="Tables of results rows: means with 95 % intervals, floors, paired differences. "
+        description="Tables of results rows: means with 95 % intervals, baselines, paired differences. "
         "Only rows that agree in task, dataset, split and decoder are compared.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("directories", nargs="+", metavar="DIR", help="run folders, or folders that hold some")
     parser.add_argument("--format", choices=FORMATS, help="default: by the suffix of --output, else for the terminal")
-    parser.add_argument("--baseline", metavar="DIR", help="show differences against this run instead of the floors")
+    parser.add_argument("--baseline", metavar="DIR", help="show differences against this run instead of the baselines")
     parser.add_argument("--output", metavar="FILE", help="write here instead of printing")
     parser.add_argument("--all-layers", action="store_true", help="also show layers that validation did not choose")
     parser.add_argument("--missing", action="store_true", help="only print commands that fill a sweep's missing cells")
@@ -78,7 +78,7 @@ def report(
         directories: Run folders, or folders that hold some.
         format: ``md``, ``csv``, ``latex`` or ``html``; by default what the suffix of `output` says, else coloured
             tables on the terminal.
-        baseline: Run folder to take differences against, instead of the floors.
+        baseline: Run folder to take differences against, instead of the baselines.
         output: File to write; printed where it is missing.
         all_layers: Also show the layers that validation did not choose.
         details: Also show tables by class and quality, and confusions, of the rows that validation chose.
@@ -86,7 +86,7 @@ def report(
     # Imported here so that --help answers at once.
     from musictf.report.details import RENDERERS as detail_renderers
     from musictf.report.details import details_tables
-    from musictf.report.gains import with_baseline_gains, with_floor_gains
+    from musictf.report.gains import with_gains_over_baselines, with_gains_over_run
     from musictf.report.tables import RESULTS, read_rows, summary_table
     from musictf.results.sweep_plan import read_cells
 
@@ -102,11 +102,11 @@ def report(
     if not blocks:
         raise InputError("no row was selected by validation; --all-layers shows the others")
     if baseline is None:
-        title, blocks = "Gain over the floors", [with_floor_gains(block) for block in blocks]
+        title, blocks = "Gain over the baselines", [with_gains_over_baselines(block) for block in blocks]
     else:
         title, blocks = (
             f"Difference from {baseline}",
-            with_baseline_gains(blocks, read_rows([baseline])),
+            with_gains_over_run(blocks, read_rows([baseline])),
         )
     if chosen is None:
         _print(blocks, title, rows if details else [])

@@ -177,7 +177,7 @@ def _block(rows: list[Row], alone: bool, all_layers: bool) -> Block:
     lines = with_best(sorted(lines, key=order), [name for name in shown if name not in DESCRIPTIVE])
     first = kept[0]
     notes = [
-        *_floors_that_win(lines, shown),
+        *_baselines_that_win(lines, shown),
         *_seeds_notes(lines, shown),
         *_settings_notes(kept),
         *_protocol_notes(lines),
@@ -198,21 +198,21 @@ def _shown_scores(rows: Sequence[Row]) -> tuple[str, ...]:
     return tuple(name for name in known if name in present or name == known[0])
 
 
-def _floors_that_win(lines: Sequence[Line], shown: Iterable[str]) -> list[str]:
-    """One sentence for each pretrained system that a floor beats, each by the line that validation prefers."""
+def _baselines_that_win(lines: Sequence[Line], shown: Iterable[str]) -> list[str]:
+    """One sentence for each pretrained system that a baseline beats, each by the line that validation prefers."""
     groups = by_system(lines)
     compared = [name for name in shown if name not in DESCRIPTIVE]
     notes = []
     for (decoder, system), mine in groups.items():
-        for floor in _floors(mine[0], groups.values()) if mine[0].kind == PRETRAINED else ():
-            wins = [_win(name, floor, mine) for name in compared]
+        for baseline in _baselines(mine[0], groups.values()) if mine[0].kind == PRETRAINED else ():
+            wins = [_win(name, baseline, mine) for name in compared]
             if any(wins):
                 listed = ", ".join(win for win in wins if win)
-                notes.append(f"the floor {floor[0].system} beats {system} (decoder {decoder}): {listed}")
+                notes.append(f"the baseline {baseline[0].system} beats {system} (decoder {decoder}): {listed}")
     return notes
 
 
-def _floors(mine: Line, groups: Iterable[list[Line]]) -> list[list[Line]]:
+def _baselines(mine: Line, groups: Iterable[list[Line]]) -> list[list[Line]]:
     """The systems that a pretrained one must beat under its decoder."""
     return [
         group
@@ -223,8 +223,8 @@ def _floors(mine: Line, groups: Iterable[list[Line]]) -> list[list[Line]]:
     ]
 
 
-def _win(name: str, floor: Sequence[Line], mine: Sequence[Line]) -> str:
-    theirs, own = (representative(group).scores.get(name) for group in (floor, mine))
+def _win(name: str, baseline: Sequence[Line], mine: Sequence[Line]) -> str:
+    theirs, own = (representative(group).scores.get(name) for group in (baseline, mine))
     if theirs is None or own is None or theirs.mean <= own.mean:
         return ""
     return f"{name} {decimal(theirs.mean)} > {decimal(own.mean)}"
@@ -248,7 +248,9 @@ def _settings_notes(rows: Sequence[Row]) -> list[str]:
     if differing == []:
         return []
     what = "not recorded by every run" if differing is None else f"not the same ({', '.join(differing)})"
-    return [f"settings of features and heads are {what}: systems are named by them, floors and gains are of equal ones"]
+    return [
+        f"settings of features and heads are {what}: systems are named by them, baselines and gains are of equal ones"
+    ]
 
 
 def _protocol_notes(lines: Sequence[Line]) -> list[str]:
@@ -271,10 +273,10 @@ def _leakage_notes(lines: Sequence[Line], headline: str) -> list[str]:
         line = representative(mine)
         if any("leakage" in row and not (row["leakage"] or {}).get("known") for row in line.rows):
             notes.append(_unknown(line))
-        elif any(row.get("unheard") for row in line.rows):
+        elif any(row.get("unseen") for row in line.rows):
             rivals = [representative(group) for group in groups.values() if comparable(group[0], decoder)]
-            floors = [rival for rival in rivals if rival.kind not in {PRETRAINED, ORACLE}]
-            notes.append(f"{system}, {line.readout}, decoder {decoder}: {_without_heard(line, floors, headline)}")
+            baselines = [rival for rival in rivals if rival.kind not in {PRETRAINED, ORACLE}]
+            notes.append(f"{system}, {line.readout}, decoder {decoder}: {_without_seen(line, baselines, headline)}")
     return list(dict.fromkeys(notes))
 
 
@@ -284,25 +286,29 @@ def _unknown(line: Line) -> str:
     return f"{line.system}: whether pretraining has heard these tracks is unknown: the backbone carries no list"
 
 
-def _without_heard(line: Line, floors: Sequence[Line], headline: str) -> str:
-    """Headline score of a line and of its floors on the tracks that pretraining has not heard."""
-    scored = min(row["unheard"]["scored"] for row in line.rows if row.get("unheard"))
+def _without_seen(line: Line, baselines: Sequence[Line], headline: str) -> str:
+    """Headline score of a line and of its baselines on the tracks that pretraining has not heard."""
+    scored = min(row["unseen"]["scored"] for row in line.rows if row.get("unseen"))
     if scored == 0:
         return f"pretraining has heard all {line.tracks} test tracks; no score is without them"
     heard = f"without the {line.tracks - scored} test tracks that pretraining has heard"
-    own = _unheard_score(line, headline)
+    own = _unseen_score(line, headline)
     text = f"{heard}: {headline} {decimal(own.mean)} {interval(own)}".rstrip() if own else f"{heard}: no {headline}"
-    others = {floor.system: _unheard_score(floor, headline) for floor in floors if _heard_of(floor) == _heard_of(line)}
+    others = {
+        baseline.system: _unseen_score(baseline, headline)
+        for baseline in baselines
+        if _seen_by(baseline) == _seen_by(line)
+    }
     listed = ", ".join(f"{name} {decimal(score.mean)}" for name, score in others.items() if score)
     text += f"; on the same tracks {listed}" if listed else ""
     return f"{text} ({BOUNDS})" if own and own.basis else text
 
 
-def _heard_of(line: Line) -> set[tuple[object, int | None]]:
+def _seen_by(line: Line) -> set[tuple[object, int | None]]:
     """Which run's pretraining a line's tracks were compared with, and how many were left."""
-    return {(row.get(FOLDER), (row.get("unheard") or {}).get("scored")) for row in line.rows}
+    return {(row.get(FOLDER), (row.get("unseen") or {}).get("scored")) for row in line.rows}
 
 
-def _unheard_score(line: Line, name: str) -> Score | None:
+def _unseen_score(line: Line, name: str) -> Score | None:
     """A score of the tracks that were not heard; nothing is kept of each track, so seeds bring their own bounds."""
-    return mean_of([((row.get("unheard") or {}).get("scores") or {}).get(name) for row in line.rows])
+    return mean_of([((row.get("unseen") or {}).get("scores") or {}).get(name) for row in line.rows])

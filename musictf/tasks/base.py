@@ -2,8 +2,7 @@
 
 A new task is one file in this folder with one ``Task`` subclass, and one file in ``conf/task/``. Its five answers, in
 the order a probe asks for them: ``encode`` an annotation as a target, the ``loss`` of logits against it, ``decode``
-logits into an estimate a musician would recognise, ``score`` estimates against annotations, and the ``constant``
-estimate of someone who has not listened.
+logits into an estimate a musician would recognise, ``score`` estimates against annotations, and the ``majority_estimate`` of someone who has not listened.
 
 Shapes:  N examples   C outputs   K tokens of a track
 Conventions: an example is a token for tasks of level ``frame``, an excerpt for tasks of level ``track``; references
@@ -57,15 +56,15 @@ class Task:
     headline: ClassVar[str] = ""  # the score that selects on validation
     suffix: ClassVar[str] = ".csv"  # of estimate files
     decoders: ClassVar[tuple[str, ...]] = ("default",)  # the first one selects
-    classical: ClassVar[str] = ""  # a system without learning that ``listen`` runs, if there is one
+    classical: ClassVar[str] = ""  # a system without learning that ``classical_estimate`` runs, if there is one
 
     @property
-    def title(self) -> str:
+    def display_name(self) -> str:
         """What rows and tables call this task."""
         return self.name
 
     @property
-    def wants(self) -> str:
+    def annotation_name(self) -> str:
         """The annotation of a track that this task is about."""
         return self.annotation
 
@@ -81,7 +80,7 @@ class Task:
         """Targets: (K, ...) at token times in seconds for level ``frame``, one target for level ``track``."""
         raise NotImplementedError
 
-    def certain(self, annotation: Any, times: Floats) -> Floats:
+    def oracle_logits(self, annotation: Any, times: Floats) -> Floats:
         """Logits (K, C) at token times of who knows the truth; where it has no target they say nothing."""
         targets = self.encode(annotation, times)
         if targets.is_floating_point():
@@ -129,11 +128,11 @@ class Task:
         """
         return {}
 
-    def listen(self, waveform: npt.NDArray[np.float32], sample_rate: int) -> Any:
+    def classical_estimate(self, waveform: npt.NDArray[np.float32], sample_rate: int) -> Any:
         """Estimate of a track by the classical system that ``classical`` names, from the waveform (N,) alone."""
         raise NotImplementedError
 
-    def constant(self, annotations: Sequence[Any], seconds: float) -> Any:
+    def majority_estimate(self, annotations: Sequence[Any], seconds: float) -> Any:
         """Estimate for any track of ``seconds`` that only the training annotations inform."""
         raise NotImplementedError
 

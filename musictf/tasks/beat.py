@@ -49,7 +49,7 @@ _NAMES = {
 
 
 @dataclass(kw_only=True)
-class Beat(Task):
+class BeatTask(Task):
     """Beat and downbeat times from one activation each."""
 
     name: ClassVar[str] = "beat"
@@ -128,12 +128,12 @@ class Beat(Task):
             "without_bars": sum(beats.positions is None for beats in references),
         }
 
-    def listen(self, waveform: npt.NDArray[np.float32], sample_rate: int) -> Beats:
+    def classical_estimate(self, waveform: npt.NDArray[np.float32], sample_rate: int) -> Beats:
         waveform, sample_rate = at_librosa_rate(waveform, sample_rate)
         _, times = librosa.beat.beat_track(y=waveform, sr=sample_rate, units="time")
         return Beats(np.asarray(times, dtype=np.float64))
 
-    def constant(self, annotations: Sequence[Beats], seconds: float) -> Beats:
+    def majority_estimate(self, annotations: Sequence[Beats], seconds: float) -> Beats:
         times = np.arange(0.0, seconds, self.beat_seconds)
         return Beats(times, np.arange(len(times)) % 4 + 1)
 

@@ -43,7 +43,7 @@ _LISTEN_SECONDS = 2.0  # mean chord duration that the classical system expects
 
 
 @dataclass(kw_only=True)
-class Chord(Task):
+class ChordTask(Task):
     """Major and minor triads and no-chord, from frame to interval."""
 
     name: ClassVar[str] = "chord"
@@ -70,7 +70,7 @@ class Chord(Task):
         inside = (index >= 0) & (times < annotation.intervals[index, 1])
         return torch.from_numpy(np.where(inside, classes[index], MASKED))
 
-    def certain(self, annotation: Chords, times: Floats) -> Floats:
+    def oracle_logits(self, annotation: Chords, times: Floats) -> Floats:
         """Logits of who knows the truth; a chord outside the vocabulary is the triad of its root and third."""
         classes = nearest_classes(annotation.labels)
         index = (np.searchsorted(annotation.intervals[:, 0], times, side="right") - 1).clip(0)
@@ -115,7 +115,7 @@ class Chord(Task):
         split = stretches(references, estimates)
         return {"by_quality": _by_quality(split), "confusion": _confusion(split)}
 
-    def listen(self, waveform: npt.NDArray[np.float32], sample_rate: int) -> Chords:
+    def classical_estimate(self, waveform: npt.NDArray[np.float32], sample_rate: int) -> Chords:
         chroma, times, level = track_chroma(waveform, sample_rate)
         templates = np.array([np.roll(np.pad(triad, (0, 4)), root) for triad in _TRIADS for root in range(12)])
         cosine = chroma.T @ templates.T / np.sqrt(3)
@@ -123,7 +123,7 @@ class Chord(Task):
         logits = _SHARPNESS * np.column_stack([cosine, silent])
         return merged_chords(_viterbi(logits, times, _LISTEN_SECONDS), times, len(waveform) / sample_rate)
 
-    def constant(self, annotations: Sequence[Chords], seconds: float) -> Chords:
+    def majority_estimate(self, annotations: Sequence[Chords], seconds: float) -> Chords:
         durations = np.zeros(len(VOCABULARY))
         for chords in annotations:
             classes = chord_classes(chords.labels)

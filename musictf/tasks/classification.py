@@ -26,7 +26,7 @@ from musictf.tasks.base import MASKED, Decoder, Floats, Scores, Task, defined, m
 
 
 @dataclass(kw_only=True)
-class Classification(Task):
+class ClassificationTask(Task):
     """Single-label classification of whole tracks by the annotation ``label``."""
 
     name: ClassVar[str] = "classification"
@@ -39,18 +39,18 @@ class Classification(Task):
     vocabulary: list[str] = field(default_factory=list)
 
     @property
-    def title(self) -> str:
+    def display_name(self) -> str:
         return self.label
 
     @property
-    def wants(self) -> str:
+    def annotation_name(self) -> str:
         return self.label
 
     def prepare(self, annotations: Sequence[str]) -> None:
         self.vocabulary = sorted({self._text(label) for label in annotations})
         if len(self.vocabulary) < 2:
             raise InputError(
-                f"task={self.title}: the training tracks are of {len(self.vocabulary)} class "
+                f"task={self.display_name}: the training tracks are of {len(self.vocabulary)} class "
                 f"({', '.join(self.vocabulary)}); two are the least that can be told apart"
             )
 
@@ -103,7 +103,7 @@ class Classification(Task):
             "unseen_classes": names[len(self.vocabulary) :],
         }
 
-    def constant(self, annotations: Sequence[str], seconds: float) -> Floats:
+    def majority_estimate(self, annotations: Sequence[str], seconds: float) -> Floats:
         return np.bincount([int(self.encode(a, np.empty(0))) for a in annotations], minlength=self.num_outputs) / len(
             annotations
         )
@@ -116,7 +116,9 @@ class Classification(Task):
 
     def _text(self, label: Any) -> str:
         if not isinstance(label, str) or not label.strip():
-            raise InputError(f"task={self.title}: {label!r} is not a class; give each track one text as {self.label!r}")
+            raise InputError(
+                f"task={self.display_name}: {label!r} is not a class; give each track one text as {self.label!r}"
+            )
         return label.strip()
 
     def _classes(self, references: Sequence[str], estimates: Sequence[Floats]) -> tuple[list[str], Any, Any]:

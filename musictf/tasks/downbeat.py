@@ -30,7 +30,7 @@ _WINDOWS = (0.07, 0.3, 0.7)  # seconds to either side; the fastest common bars l
 
 
 @dataclass(kw_only=True)
-class Downbeat(Task):
+class DownbeatTask(Task):
     """Downbeat times from one activation."""
 
     name: ClassVar[str] = "downbeat"
@@ -103,7 +103,7 @@ class Downbeat(Task):
             "fewer_than_2_reference_downbeats": sum(number < 2 for number in trimmed),
         }
 
-    def constant(self, annotations: Sequence[Beats], seconds: float) -> Beats:
+    def majority_estimate(self, annotations: Sequence[Beats], seconds: float) -> Beats:
         times = np.arange(0.0, seconds, self.bar_seconds)
         return Beats(times, np.ones(len(times), dtype=np.int64))
 

@@ -46,7 +46,7 @@ _PROFILES = np.array(
 
 
 @dataclass(kw_only=True)
-class Key(Task):
+class KeyTask(Task):
     """One of 24 keys for a whole track."""
 
     name: ClassVar[str] = "key"
@@ -91,7 +91,7 @@ class Key(Task):
             "confusion": dict(zip(MODES, rows, strict=True)),
         }
 
-    def listen(self, waveform: npt.NDArray[np.float32], sample_rate: int) -> str:
+    def classical_estimate(self, waveform: npt.NDArray[np.float32], sample_rate: int) -> str:
         mean = track_chroma(waveform, sample_rate)[0].mean(axis=1)
         templates = np.array([np.roll(profile, tonic) for profile in _PROFILES for tonic in range(12)])
         # Correlation up to a factor all keys share; silence correlates with none, and the first key stands.
@@ -99,7 +99,7 @@ class Key(Task):
         correlation = centred @ (mean - mean.mean()) / np.linalg.norm(centred, axis=1)
         return KEYS[int(correlation.argmax())]
 
-    def constant(self, annotations: Sequence[str], seconds: float) -> str:
+    def majority_estimate(self, annotations: Sequence[str], seconds: float) -> str:
         return KEYS[int(np.bincount([key_class(key) for key in annotations], minlength=len(KEYS)).argmax())]
 
     def write(self, estimate: str, path: Path) -> None:

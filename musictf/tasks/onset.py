@@ -30,7 +30,7 @@ _NAMES = ("f_measure", "precision", "recall")
 
 
 @dataclass(kw_only=True)
-class Onset(Task):
+class OnsetTask(Task):
     """Onset times from one activation."""
 
     name: ClassVar[str] = "onset"
@@ -95,12 +95,12 @@ class Onset(Task):
             "tracks_without_reference_onsets": sum(len(onsets) == 0 for onsets in references),
         }
 
-    def listen(self, waveform: npt.NDArray[np.float32], sample_rate: int) -> Floats:
+    def classical_estimate(self, waveform: npt.NDArray[np.float32], sample_rate: int) -> Floats:
         waveform, sample_rate = at_librosa_rate(waveform, sample_rate)
         times = librosa.onset.onset_detect(y=waveform, sr=sample_rate, units="time")
         return np.asarray(times, dtype=np.float64)
 
-    def constant(self, annotations: Sequence[Floats], seconds: float) -> Floats:
+    def majority_estimate(self, annotations: Sequence[Floats], seconds: float) -> Floats:
         return np.arange(0.0, seconds, self.onset_seconds)
 
     def write(self, estimate: Floats, path: Path) -> None:

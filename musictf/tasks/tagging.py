@@ -34,7 +34,7 @@ from musictf.tasks.base import Decoder, Floats, Scores, Task, defined
 
 
 @dataclass(kw_only=True)
-class Tagging(Task):
+class TaggingTask(Task):
     """Multi-label classification of whole tracks."""
 
     name: ClassVar[str] = "tagging"
@@ -107,7 +107,7 @@ class Tagging(Task):
         unseen = Counter(tag for tags in references for tag in set(tags) - set(self.vocabulary))
         return {"by_class": by_class, "unseen_tags": dict(sorted(unseen.items()))}
 
-    def constant(self, annotations: Sequence[Sequence[str]], seconds: float) -> Floats:
+    def majority_estimate(self, annotations: Sequence[Sequence[str]], seconds: float) -> Floats:
         return np.mean([self.encode(tags, np.empty(0)).numpy() for tags in annotations], axis=0, dtype=np.float64)
 
     def write(self, estimate: Floats, path: Path) -> None:

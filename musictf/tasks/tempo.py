@@ -64,7 +64,7 @@ class Tempi:
 
 
 @dataclass(kw_only=True)
-class Tempo(Task):
+class TempoTask(Task):
     """Tempo from one beat activation."""
 
     name: ClassVar[str] = "tempo"
@@ -126,12 +126,12 @@ class Tempo(Task):
         others = len(ratios) - sum(nearest.values())
         return {"fewer_than_2_reference_beats": len(tempi) - len(ratios), "octaves": nearest | {"other": others}}
 
-    def listen(self, waveform: npt.NDArray[np.float32], sample_rate: int) -> Tempi:
+    def classical_estimate(self, waveform: npt.NDArray[np.float32], sample_rate: int) -> Tempi:
         waveform, sample_rate = at_librosa_rate(waveform, sample_rate)
         tempo = float(librosa.feature.tempo(y=waveform, sr=sample_rate)[0])
         return Tempi(tempo / 2, tempo, 0.0)  # it gives one answer; T/2 is what the reference adds to its own
 
-    def constant(self, annotations: Sequence[Beats], seconds: float) -> Tempi:
+    def majority_estimate(self, annotations: Sequence[Beats], seconds: float) -> Tempi:
         return Tempi(self.typical / 2, self.typical, 0.0)
 
     def write(self, estimate: Tempi, path: Path) -> None:

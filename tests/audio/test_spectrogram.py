@@ -56,7 +56,7 @@ def test_a_loud_neighbour_changes_nothing(white_noise):
     loud = torch.from_numpy(white_noise(16_000, seed=1, level=0.3))
     alone, beside = log_mel(quiet[None])[0], log_mel(torch.stack([quiet, loud]))[0]
     torch.testing.assert_close(beside, alone, rtol=0, atol=1e-5)
-    assert alone.max() < log_mel(loud[None]).max() - 40  # a floor shared by the batch would raise all of it
+    assert alone.max() < log_mel(loud[None]).max() - 40  # a baseline shared by the batch would raise all of it
 
 
 def test_the_range_ends_below_the_loudest_cell_of_the_excerpt(white_noise):

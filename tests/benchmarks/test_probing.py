@@ -15,7 +15,7 @@ from musictf.features.extract import FeatureConfig, extract
 from musictf.features.readouts import Split
 from musictf.probing.heads import Head
 from musictf.probing.linear_probe import ProbeConfig, fit
-from musictf.tasks.chord import Chord
+from musictf.tasks.chord import ChordTask
 
 
 def test_the_study_is_the_one_of_the_defaults(load):
@@ -136,7 +136,7 @@ def test_audio_is_encoded_for_the_readout_that_is_asked_for(load, frame, white_n
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Lightning's advice about workers
 def test_a_head_alone_stops_where_ours_does_with_the_same_loss(load):
     """On few frames at a high rate, where validation goes up and down: best weights and patience matter."""
-    plain, study, task = load("plain"), load("study"), Chord()
+    plain, study, task = load("plain"), load("study"), ChordTask()
     splits = {"train": toy_split(seed=0), "valid": toy_split(seed=1)}
     splits["valid"].targets[:40] = -1  # batches of validation that know more and less
     losses, steps = {}, {}

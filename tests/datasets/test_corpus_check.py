@@ -17,7 +17,7 @@ from musictf.datasets.corpus_check import check, remarks, usable_line, write_exc
 from musictf.datasets.manifest import READERS, Manifest
 from musictf.datasets.track_checks import audit, decoded
 from musictf.errors import InputError
-from musictf.tasks.chord import Chord
+from musictf.tasks.chord import ChordTask
 
 RATE = 16_000
 
@@ -181,7 +181,7 @@ def test_what_a_task_can_use_is_counted_by_split(sound, tmp_path):
         track(good, "test", name="c"),
         track(tmp_path / "gone.wav", "test", labels=chords(tmp_path / "d.lab", "0 1 C:maj\n")),
     ]
-    line = usable_line(audit(tracks), Chord())
+    line = usable_line(audit(tracks), ChordTask())
     assert line == "task=chord (needs chords) can use: train 1 of 2, test 0 of 2"
 
 

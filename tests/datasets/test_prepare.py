@@ -12,10 +12,10 @@ from musictf.cli import main
 from musictf.datasets.base import Dataset, Track, single_root
 from musictf.datasets.prepare import describe, list_corpora, prepare
 from musictf.errors import InputError
-from musictf.tasks.chord import Chord
-from musictf.tasks.tagging import Tagging
+from musictf.tasks.chord import ChordTask
+from musictf.tasks.tagging import TaggingTask
 
-TASKS = [Tagging(), Chord()]
+TASKS = [TaggingTask(), ChordTask()]
 
 
 @dataclass(kw_only=True)

@@ -9,19 +9,19 @@ import soundfile
 from musictf.annotations import Beats, Chords, write_beats, write_chords
 from musictf.datasets.manifest import Manifest
 from musictf.distributed import TrainerConfig
-from musictf.evaluation.probed_models import FLOORS
+from musictf.evaluation.probed_models import BASELINES
 from musictf.evaluation.run import ProbeRun, probe
 from musictf.models.backbone import save_backbone
 from musictf.models.frame_controls import random_backbone
 from musictf.models.vit1d import ViT1DConfig
 from musictf.probing.linear_probe import ProbeConfig
-from musictf.tasks.beat import Beat
-from musictf.tasks.chord import Chord
-from musictf.tasks.tagging import Tagging
+from musictf.tasks.beat import BeatTask
+from musictf.tasks.chord import ChordTask
+from musictf.tasks.tagging import TaggingTask
 
 SAMPLE_RATE = 16000
 SHAPE = ViT1DConfig(depth=2, embed_dim=16, num_heads=2)
-TASKS = {"tagging": Tagging, "chord": Chord, "beat": Beat}
+TASKS = {"tagging": TaggingTask, "chord": ChordTask, "beat": BeatTask}
 ROOTS = ("C", "D", "E", "F", "G", "A")
 SEMITONES = (0, 2, 4, 5, 7, 9)
 SPLITS = ["train"] * 5 + ["valid"] * 2 + ["test"] * 3
@@ -91,7 +91,7 @@ def configured(corpus, backbone_path):
             "trainer": TrainerConfig(accelerator="cpu"),
             "readouts": ["sequence"],
             "seeds": [0],
-            "floors": [],
+            "baselines": [],
             "probe": ProbeConfig(learning_rates=[3e-3, 3e-2], steps=30, batch_size=256, valid_every=15),
             "output_dir": str(folder),
         }
@@ -102,9 +102,9 @@ def configured(corpus, backbone_path):
 
 @pytest.fixture(scope="session", params=sorted(TASKS))
 def finished(request, configured, tmp_path_factory):
-    """A whole run of each task: all readouts, two seeds, all floors."""
+    """A whole run of each task: all readouts, two seeds, all baselines."""
     folder = tmp_path_factory.mktemp("run") / request.param
-    everything = {"readouts": ["class", "sequence", "average"], "floors": list(FLOORS)}
+    everything = {"readouts": ["class", "sequence", "average"], "baselines": list(BASELINES)}
     probe(configured(request.param, folder, seeds=[0, 1], **everything))
     return folder
 

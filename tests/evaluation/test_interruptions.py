@@ -23,7 +23,7 @@ def command(corpus, backbone_path, folder):
         "wandb.mode=disabled",
         "seeds=[0,1]",
         "readouts=[sequence,average]",
-        "floors=[random,mel,classical,oracle]",
+        "baselines=[random,mel,classical,oracle]",
         "probe.learning_rates=[0.003,0.03]",
         "probe.steps=30",
         "probe.valid_every=15",
@@ -67,7 +67,7 @@ MOMENTS = {
     "while features are computed": lambda run, cache: len(list(cache.glob("features/*/[!.]*.safetensors"))) >= 4,
     "when heads are trained": lambda run, cache: list(run.glob("heads/*/*.safetensors")) != [],
     "while rows are written": lambda run, cache: (run / "results.jsonl").exists(),
-    "among the floors": lambda run, cache: '"random"' in text_of(run / "results.jsonl"),
+    "among the baselines": lambda run, cache: '"random"' in text_of(run / "results.jsonl"),
 }
 
 

@@ -19,7 +19,14 @@ from musictf.config import compose
 from musictf.datasets.manifest import Manifest
 from musictf.errors import InputError
 from musictf.evaluation import online_evaluator as online
-from musictf.evaluation.online_evaluator import Lesson, OnlineProbe, Watch, drawn_tracks, embeddings, probed
+from musictf.evaluation.online_evaluator import (
+    OnlineEvaluator,
+    OnlineProbe,
+    OnlineProbeTask,
+    drawn_tracks,
+    embeddings,
+    probed,
+)
 from musictf.models.backbone import Backbone
 from musictf.models.vit1d import ViT1DConfig
 from musictf.tasks.chord import VOCABULARY
@@ -50,11 +57,11 @@ def config(corpus):
 
 
 def lesson_of(watch, name):
-    return next(one for one in watch.lessons if one.name == name)
+    return next(one for one in watch.probe_tasks if one.name == name)
 
 
 def test_a_look_answers_for_every_task_and_layer(config, backbone):
-    watch = Watch(config, backbone)
+    watch = OnlineEvaluator(config, backbone)
     values = watch.values(backbone, CPU)
     assert values.keys() == NAMES
     assert all(0 <= value <= 1 for value in values.values())
@@ -63,7 +70,7 @@ def test_a_look_answers_for_every_task_and_layer(config, backbone):
 
 
 def test_features_that_hold_the_answer_are_read(config, backbone, monkeypatch):
-    watch = Watch(config, backbone)
+    watch = OnlineEvaluator(config, backbone)
     chord, beat = (np.nan_to_num(lesson_of(watch, name).targets) for name in ("chord", "beat"))
     tags = lesson_of(watch, "tagging").targets[watch.excerpts.owner]
     told = {1: np.zeros_like(chord), 2: np.column_stack([chord, beat])}
@@ -82,7 +89,7 @@ def test_features_that_hold_the_answer_are_read(config, backbone, monkeypatch):
 
 
 def test_neighbours_are_train_excerpts_and_retrieval_is_among_valid_ones(config, backbone, monkeypatch):
-    watch = Watch(config, backbone)
+    watch = OnlineEvaluator(config, backbone)
     owner, tags = watch.excerpts.owner, lesson_of(watch, "tagging").targets
     classes = np.random.default_rng(2).normal(size=(len(owner), 4))
     is_valid = owner >= 5
@@ -100,7 +107,7 @@ def test_neighbours_are_train_excerpts_and_retrieval_is_among_valid_ones(config,
 
 def test_every_fifth_train_track_chooses_the_penalty(config, backbone, altered):
     more = altered(lambda fields: fields | {"split": fields["split"].replace("test", "train")})
-    watch = Watch(dataclasses.replace(config, root=more.root), backbone)
+    watch = OnlineEvaluator(dataclasses.replace(config, root=more.root), backbone)
     tagging, chord = lesson_of(watch, "tagging"), lesson_of(watch, "chord")
     assert [list(rows) for rows in tagging[2:]] == [[1, 2, 3, 4, 6, 7], [0, 5], [8, 9]]
     owner = np.repeat(watch.excerpts.owner, 32)
@@ -108,7 +115,7 @@ def test_every_fifth_train_track_chooses_the_penalty(config, backbone, altered):
 
 
 def test_a_token_is_paired_with_what_sounds_at_its_time(config, backbone, corpus):
-    watch = Watch(config, backbone)
+    watch = OnlineEvaluator(config, backbone)
     excerpts, chord, beat = watch.excerpts, lesson_of(watch, "chord"), lesson_of(watch, "beat")
     tracks = {track.track_id: track for track in Manifest(root=str(corpus)).all_tracks()}
     assert list(np.bincount(excerpts.owner)) == [3] * 7
@@ -127,14 +134,16 @@ def test_a_token_is_paired_with_what_sounds_at_its_time(config, backbone, corpus
 
 
 def test_excerpts_lie_in_the_middle_and_leave_out_what_is_over(config, backbone):
-    excerpts = Watch(dataclasses.replace(config, seconds=2.9), backbone).excerpts
+    excerpts = OnlineEvaluator(dataclasses.replace(config, seconds=2.9), backbone).excerpts
     for k, track in enumerate(excerpts.tracks):
         times = excerpts.times[excerpts.owner == k]
         assert len(times) == 2
         centre = soundfile.info(track.audio).duration / 2
         assert (times[0, 0] + times[-1, -1]) / 2 == pytest.approx(centre, abs=0.032)
-    assert len(Watch(dataclasses.replace(config, seconds=0.1), backbone).excerpts.owner) == 7  # one at least
-    assert len(Watch(dataclasses.replace(config, seconds=1e6), backbone).excerpts.owner) > 7 * 7  # all there is
+    assert len(OnlineEvaluator(dataclasses.replace(config, seconds=0.1), backbone).excerpts.owner) == 7  # one at least
+    assert (
+        len(OnlineEvaluator(dataclasses.replace(config, seconds=1e6), backbone).excerpts.owner) > 7 * 7
+    )  # all there is
 
 
 def test_the_test_split_is_never_touched(config, backbone, altered, tmp_path):
@@ -144,10 +153,10 @@ def test_the_test_split_is_never_touched(config, backbone, altered, tmp_path):
         if fields["split"] != "test":
             return fields
         spoiled = {"audio": "gone.wav", "chords": str(tmp_path / "garbage"), "beats": str(tmp_path / "garbage")}
-        return fields | spoiled | {"tags": ["unheard of"]}
+        return fields | spoiled | {"tags": ["unseen of"]}
 
-    expected = Watch(config, backbone).values(backbone, CPU)
-    spoiled = Watch(dataclasses.replace(config, root=altered(spoil).root), backbone)
+    expected = OnlineEvaluator(config, backbone).values(backbone, CPU)
+    spoiled = OnlineEvaluator(dataclasses.replace(config, root=altered(spoil).root), backbone)
     assert spoiled.values(backbone, CPU) == expected
 
 
@@ -156,8 +165,8 @@ def test_a_probe_learns_what_is_there_and_nothing_else():
     features = generator.normal(size=(400, 60))
     rows = np.split(np.arange(400), [150, 200])
     guessed, linear = generator.normal(size=(400, 1)), features @ generator.normal(size=(60, 1))
-    assert 0.35 < probed(features, Lesson("beat", (guessed > 0).astype(float), *rows)) < 0.65
-    assert probed(features, Lesson("beat", (linear > 0).astype(float), *rows)) > 0.9
+    assert 0.35 < probed(features, OnlineProbeTask("beat", (guessed > 0).astype(float), *rows)) < 0.65
+    assert probed(features, OnlineProbeTask("beat", (linear > 0).astype(float), *rows)) > 0.9
 
 
 def test_the_penalty_is_the_best_on_held_out_rows(monkeypatch):
@@ -171,7 +180,7 @@ def test_the_penalty_is_the_best_on_held_out_rows(monkeypatch):
     monkeypatch.setattr(online, "ridge", estimates)
     scores = iter([0.2, np.nan, 0.7, 0.7, 0.1, 0.0, 0.3, 0.55])
     monkeypatch.setattr(online, "mean_average_precision", lambda *_: next(scores))
-    assert probed(np.eye(9), Lesson("beat", targets, *np.split(np.arange(9), [4, 6]))) == 0.55
+    assert probed(np.eye(9), OnlineProbeTask("beat", targets, *np.split(np.arange(9), [4, 6]))) == 0.55
     assert asked == [(4, 2, list(online.PENALTIES)), (6, 3, [online.PENALTIES[2]])]  # of equals the stronger
 
 
@@ -188,14 +197,14 @@ def test_the_draw_is_by_a_hash_a_third_of_it_valid(config, corpus, altered):
 
 def test_a_corpus_serves_the_tasks_it_has_labels_for(config, backbone, altered):
     unlabelled = altered(lambda fields: fields | {"tags": None, "chords": None})
-    watch = Watch(dataclasses.replace(config, root=unlabelled.root, layers=[0]), backbone)
+    watch = OnlineEvaluator(dataclasses.replace(config, root=unlabelled.root, layers=[0]), backbone)
     assert watch.values(backbone, CPU).keys() == {"online/beat_ap_layer0", "online/retrieval_accuracy"}
     assert watch.summary.startswith("beat on")
 
 
 def test_a_track_without_an_annotation_is_neither_fitted_nor_scored(config, backbone, altered):
     some = altered(lambda fields: fields | ({"chords": None, "tags": None} if fields["track_id"] in "t1 t5" else {}))
-    watch = Watch(dataclasses.replace(config, root=some.root), backbone)
+    watch = OnlineEvaluator(dataclasses.replace(config, root=some.root), backbone)
     ids = np.array([track.track_id for track in watch.excerpts.tracks])
     tokens = ids[np.repeat(watch.excerpts.owner, watch.excerpts.times.shape[1])]
     chord, beat = lesson_of(watch, "chord"), lesson_of(watch, "beat")
@@ -203,7 +212,7 @@ def test_a_track_without_an_annotation_is_neither_fitted_nor_scored(config, back
     assert set(tokens[chord.valid]) == {"t6"}
     assert set(tokens[beat.train]) | set(tokens[beat.valid]) == set(ids)
     assert not set(tokens[beat.fit]) & set(tokens[beat.held_out])  # whole tracks are held out
-    assert [one.name for one in watch.lessons] == ["chord", "beat"]  # one valid track: no tag to tell apart
+    assert [one.name for one in watch.probe_tasks] == ["chord", "beat"]  # one valid track: no tag to tell apart
     assert not np.isnan(list(watch.values(backbone, CPU).values())).any()
 
 
@@ -213,8 +222,8 @@ def test_chords_outside_the_vocabulary_are_masked(config, backbone, altered, tmp
         (tmp_path / f"{fields['track_id']}.lab").write_text(text)
         return fields | {"chords": str(tmp_path / f"{fields['track_id']}.lab")}
 
-    chord = lesson_of(Watch(dataclasses.replace(config, root=altered(rename).root), backbone), "chord")
-    everything = lesson_of(Watch(config, backbone), "chord")
+    chord = lesson_of(OnlineEvaluator(dataclasses.replace(config, root=altered(rename).root), backbone), "chord")
+    everything = lesson_of(OnlineEvaluator(config, backbone), "chord")
     for rows, before in ((chord.train, everything.train), (chord.valid, everything.valid)):
         assert 0 < len(rows) < len(before)
         is_major = everything.targets[before].argmax(axis=1) < 12
@@ -258,7 +267,7 @@ def test_the_schema_is_one_that_hydra_can_hold():
 
 
 def test_modes_gradients_and_random_numbers_are_left_alone(backbone, config):
-    watch = Watch(config, backbone)
+    watch = OnlineEvaluator(config, backbone)
     backbone.train()
     backbone.encoder.blocks[0].eval()
     before = {name: module.training for name, module in backbone.named_modules()}
@@ -274,7 +283,7 @@ def test_modes_gradients_and_random_numbers_are_left_alone(backbone, config):
 
 
 def test_modes_are_put_back_after_an_error(backbone, config):
-    watch = Watch(config, backbone)
+    watch = OnlineEvaluator(config, backbone)
     backbone.encoder.register_forward_hook(lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         watch.values(backbone, CPU)
@@ -318,7 +327,7 @@ def test_a_compiled_backbone_is_not_compiled_anew(backbone):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_nothing_is_left_on_the_device(backbone, config):
-    watch = Watch(config, backbone)
+    watch = OnlineEvaluator(config, backbone)
     backbone.cuda()
     watch.values(backbone, torch.device("cuda"))  # workspaces of libraries stay
     before = torch.cuda.memory_allocated()
@@ -327,6 +336,6 @@ def test_nothing_is_left_on_the_device(backbone, config):
 
 
 def test_without_a_root_it_is_synthetic_songs(backbone):
-    watch = Watch(OnlineProbe(num_tracks=4, seconds=2.0), backbone)
+    watch = OnlineEvaluator(OnlineProbe(num_tracks=4, seconds=2.0), backbone)
     assert watch.summary == "chord, beat on synthetic, 3 tracks to fit and 1 to score"
     assert json.dumps(watch.values(backbone, CPU))

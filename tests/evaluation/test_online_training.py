@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from musictf.errors import InputError
-from musictf.evaluation.online_evaluator import OnlineProbe, OnlineProbing, Watch
+from musictf.evaluation.online_evaluator import OnlineEvaluator, OnlineProbe, OnlineProbing
 from musictf.models.backbone import Backbone
 from musictf.models.vit1d import ViT1DConfig
 from musictf.pretraining.callbacks import MetricsFile
@@ -94,13 +94,13 @@ def test_it_looks_before_the_first_step_every_few_and_after_the_last(fit, config
     assert all(values.keys() >= NAMES for values in looks.values())
     assert len({looks[step]["online/beat_ap_layer2"] for step in looks}) > 1
     L.seed_everything(1, verbose=False)
-    floor = Backbone(SHAPE)
-    assert looks[0] == pytest.approx(Watch(config, floor).values(floor, torch.device("cpu")))
+    baseline = Backbone(SHAPE)
+    assert looks[0] == pytest.approx(OnlineEvaluator(config, baseline).values(baseline, torch.device("cpu")))
 
 
 def test_it_never_looks_twice_at_one_step(fit, config, monkeypatch):
     looks = []
-    monkeypatch.setattr(Watch, "values", lambda self, *_: looks.append(1) or {"online/tag_map": 0.5})
+    monkeypatch.setattr(OnlineEvaluator, "values", lambda self, *_: looks.append(1) or {"online/tag_map": 0.5})
     fit("run", [OnlineProbing(config)], max_steps=4)
     assert len(looks) == 3  # 0, 2 and 4
     looks.clear()
@@ -108,7 +108,7 @@ def test_it_never_looks_twice_at_one_step(fit, config, monkeypatch):
     assert len(looks) == 3
 
 
-def test_a_resumed_run_does_not_look_at_the_floor_again(fit, config, tmp_path):
+def test_a_resumed_run_does_not_look_at_the_baseline_again(fit, config, tmp_path):
     _, _, trainer = fit("run", [], max_steps=3)
     trainer.save_checkpoint(tmp_path / "three.ckpt")
     _, rows, _ = fit("more", [OnlineProbing(config)], checkpoint=tmp_path / "three.ckpt")

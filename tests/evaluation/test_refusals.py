@@ -9,8 +9,8 @@ import soundfile
 
 from musictf.errors import InputError
 from musictf.evaluation.run import probe
-from musictf.tasks.beat import Beat
-from musictf.tasks.classification import Classification
+from musictf.tasks.beat import BeatTask
+from musictf.tasks.classification import ClassificationTask
 
 
 def per_track(folder):
@@ -65,16 +65,16 @@ def test_layers_can_be_chosen_and_must_exist(configured, tmp_path, read_rows):
             probe(configured("chord", tmp_path / "other", layers=layers))
 
 
-@pytest.mark.parametrize("values", [{"readouts": ["token"]}, {"floors": ["human"]}, {"readouts": []}, {"seeds": []}])
+@pytest.mark.parametrize("values", [{"readouts": ["token"]}, {"baselines": ["human"]}, {"readouts": []}, {"seeds": []}])
 def test_values_that_make_no_sense_are_refused(configured, tmp_path, values):
-    with pytest.raises(InputError, match="readouts|floors"):
+    with pytest.raises(InputError, match="readouts|baselines"):
         configured("chord", tmp_path, **values)
 
 
 def test_a_control_can_be_probed_alone(configured, tmp_path, read_rows):
-    floors = ["random", "mel"]
-    probe(configured("chord", tmp_path / "random", backbone="random", floors=floors))
-    probe(configured("chord", tmp_path / "mel", backbone="mel", floors=floors))
+    baselines = ["random", "mel"]
+    probe(configured("chord", tmp_path / "random", backbone="random", baselines=baselines))
+    probe(configured("chord", tmp_path / "mel", backbone="mel", baselines=baselines))
     assert {row["backbone"]["kind"] for row in read_rows(tmp_path / "random")} == {"random", "mel"}
     assert {row["backbone"]["kind"] for row in read_rows(tmp_path / "mel")} == {"mel"}
 
@@ -94,7 +94,7 @@ def test_a_track_of_a_single_excerpt_is_probed_like_any_other(configured, altere
 def test_a_label_that_is_none_is_named_with_its_track_before_anything_runs(configured, altered, tmp_path):
     dataset = altered(lambda f: f | {"genre": 3 if f["track_id"] == "t8" else "rock" if f["tags"] else "folk"})
     with pytest.raises(InputError, match="test track t8: .*3"):
-        probe(replace(configured("chord", tmp_path / "run", dataset=dataset), task=Classification(label="genre")))
+        probe(replace(configured("chord", tmp_path / "run", dataset=dataset), task=ClassificationTask(label="genre")))
     assert not (tmp_path / "run").exists()
 
 
@@ -109,7 +109,7 @@ def test_a_split_without_a_chord_that_is_known_is_refused_before_anything_runs(c
 
 
 def test_rows_say_what_the_task_was_told_and_not_what_it_learnt(configured, tmp_path, read_rows):
-    probe(replace(configured("beat", tmp_path / "run"), task=Beat(tolerance=0.05)))
+    probe(replace(configured("beat", tmp_path / "run"), task=BeatTask(tolerance=0.05)))
     (settings,) = {json.dumps(row["task_settings"]) for row in read_rows(tmp_path / "run")}
     assert json.loads(settings) == {"tolerance": 0.05, "target_width": 0.05, "beat_seconds": 0.5}
 

@@ -1,4 +1,4 @@
-"""``musictf probe`` on a tiny corpus, all of it: rows, floors, estimates, resumption, frozen weights."""
+"""``musictf probe`` on a tiny corpus, all of it: rows, baselines, estimates, resumption, frozen weights."""
 
 import csv
 import json
@@ -13,8 +13,8 @@ from sklearn.metrics import average_precision_score
 from musictf.datasets.base import split_digest
 from musictf.datasets.manifest import Manifest
 from musictf.errors import InputError
-from musictf.evaluation import probed_models as systems
-from musictf.evaluation.probed_models import FLOORS
+from musictf.evaluation import probed_models as probed_models
+from musictf.evaluation.probed_models import BASELINES
 from musictf.evaluation.run import probe
 from musictf.evaluation.study import Study
 from musictf.models.backbone import load_backbone
@@ -142,7 +142,7 @@ def test_every_layer_has_a_row_and_one_of_each_study_is_selected(finished, read_
     assert all(count == 1 for count in Counter(map(identity, read_rows(finished))).values())
 
 
-def test_the_floor_under_all_floors_ignores_the_audio(finished, read_rows):
+def test_the_baseline_under_all_baselines_ignores_the_audio(finished, read_rows):
     (row,) = [row for row in read_rows(finished) if row["backbone"]["kind"] == "majority"]
     assert (row["readout"], row["layer"], row["seed"], row["selected"]) == ("constant", 0, 0, True)
     assert row["selection"] is None
@@ -221,7 +221,7 @@ def test_the_vocabulary_stands_beside_the_rows(finished):
 
 
 def test_a_finished_run_is_not_run_again(finished, configured):
-    everything = {"readouts": ["class", "sequence", "average"], "floors": list(FLOORS), "seeds": [0, 1]}
+    everything = {"readouts": ["class", "sequence", "average"], "baselines": list(BASELINES), "seeds": [0, 1]}
     with pytest.raises(FinishedRun):
         probe(configured(finished.name, finished, **everything))
     with pytest.raises(InputError, match="other values of seeds"):
@@ -235,7 +235,7 @@ def test_the_backbone_is_frozen(configured, tmp_path, monkeypatch, backbone_path
         loaded.append(load_backbone(path))
         return loaded[-1]
 
-    monkeypatch.setattr(systems, "load_backbone", spy)
+    monkeypatch.setattr(probed_models, "load_backbone", spy)
     monkeypatch.setenv("MUSICTF_CACHE", str(tmp_path / "empty"))  # so that features are computed here
     content = backbone_path.read_bytes()
     fresh = load_backbone(backbone_path)
@@ -259,7 +259,7 @@ def test_the_same_run_twice_gives_the_same_scores(configured, tmp_path, read_row
 
 
 def test_an_interrupted_run_goes_on_and_repeats_nothing(configured, tmp_path, monkeypatch, read_rows):
-    changes = {"seeds": [0, 1], "readouts": ["sequence", "average"], "floors": ["mel", "majority"]}
+    changes = {"seeds": [0, 1], "readouts": ["sequence", "average"], "baselines": ["mel", "majority"]}
     done, original = [], Study.score
 
     def tire(self, *arguments):

@@ -11,7 +11,7 @@ from musictf.evaluation import study as module
 from musictf.evaluation.run import probe
 from musictf.evaluation.study import with_intervals
 from musictf.results.statistics import resample_counts
-from musictf.tasks.tagging import Tagging
+from musictf.tasks.tagging import TaggingTask
 
 CHOICES = ("layer", "seed", "readout", "selected", "selection", "decoder")
 
@@ -108,7 +108,7 @@ def test_heads_are_written_with_labels_layer_and_choices(finished, read_rows):
 
 
 def test_intervals_of_scores_over_the_whole_split_come_from_resampled_tracks():
-    task = Tagging()
+    task = TaggingTask()
     task.prepare([["a"], ["b"]])
     generator = np.random.default_rng(0)
     references = [["a"] if k % 2 else ["b"] for k in range(40)]

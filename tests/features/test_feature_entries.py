@@ -189,7 +189,7 @@ def test_what_somebody_else_finishes_meanwhile_is_left_out(backbone, wav, cache,
     (first,) = cache.rglob("*.safetensors")
     kept = first.rename(first.with_suffix(".kept"))
     count = len(passes)
-    cut = cutting._cut
+    cut = cutting._excerpt_plan
 
     def finish_meanwhile(backbone, path, *arguments):
         """While b is being read, the other process finishes a."""

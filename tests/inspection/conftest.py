@@ -9,8 +9,8 @@ import torch
 
 from musictf.audio.spectrogram import LogMelConfig
 from musictf.datasets.base import Track
-from musictf.inspection.inspected_models import Corpus, Subject
-from musictf.inspection.inspection_rows import Ledger
+from musictf.inspection.inspected_models import Corpus, InspectedModel
+from musictf.inspection.inspection_rows import InspectionRows
 from musictf.models.backbone import Backbone
 from musictf.models.frame_controls import random_backbone
 from musictf.models.vit1d import ViT1DConfig
@@ -113,9 +113,9 @@ def corpus_of_tracks():
 def subject_of():
     """Maker of subjects: (backbone, kind) -> Subject."""
 
-    def make(backbone, kind="pretrained", hears=None):
+    def make(backbone, kind="pretrained", replacement_audio=None):
         about = {"path": kind, "digest": backbone.digest(), "kind": kind}
-        return Subject(backbone, kind, 0, about, hears)
+        return InspectedModel(backbone, kind, 0, about, replacement_audio)
 
     return make
 
@@ -123,7 +123,7 @@ def subject_of():
 @pytest.fixture
 def ledger_for(tmp_path):
     """Maker of ledgers: corpus -> Ledger."""
-    return lambda corpus: Ledger(tmp_path, corpus, {})
+    return lambda corpus: InspectionRows(tmp_path, corpus, {})
 
 
 @pytest.fixture

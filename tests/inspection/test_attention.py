@@ -19,10 +19,10 @@ FEATURES = FeatureConfig()
 @pytest.fixture(scope="module")
 def rows(planted, click_tracks, corpus_of_tracks, subject_of, tmp_path_factory):
     """Rows of the planted backbone, random weights, the planted backbone in silence, and the flux."""
-    from musictf.inspection.inspection_rows import Ledger
+    from musictf.inspection.inspection_rows import InspectionRows
 
     corpus = corpus_of_tracks(click_tracks)
-    ledger = Ledger(tmp_path_factory.mktemp("rows"), corpus, {})
+    ledger = InspectionRows(tmp_path_factory.mktemp("rows"), corpus, {})
     silence = _control_track("silence", corpus, planted.sample_rate)
     subjects = [
         subject_of(planted),

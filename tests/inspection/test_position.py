@@ -46,10 +46,10 @@ def test_without_variance_there_is_no_share(tokens):
 
 @pytest.fixture(scope="module")
 def rows(small, click_tracks, corpus_of_tracks, subject_of, tmp_path_factory):
-    from musictf.inspection.inspection_rows import Ledger
+    from musictf.inspection.inspection_rows import InspectionRows
 
     corpus = corpus_of_tracks(click_tracks)
-    ledger = Ledger(tmp_path_factory.mktemp("position"), corpus, {})
+    ledger = InspectionRows(tmp_path_factory.mktemp("position"), corpus, {})
     only_places = random_backbone(ViT1DConfig(depth=2, embed_dim=16, num_heads=2), seed=4)
     with torch.no_grad():
         only_places.encoder.frame_proj.weight.zero_()

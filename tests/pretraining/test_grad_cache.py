@@ -15,7 +15,7 @@ from musictf.distributed import TrainerConfig
 from musictf.errors import InputError
 from musictf.models.backbone import Backbone
 from musictf.models.vit1d import ViT1DConfig
-from musictf.pretraining.grad_cache import Replay
+from musictf.pretraining.grad_cache import GradCache
 from musictf.pretraining.module import ContrastivePretraining, NTXent, StepConfig
 from musictf.pretraining.optim import OptimConfig
 from musictf.pretraining.run import PretrainRun
@@ -130,7 +130,7 @@ def test_no_more_than_a_part_is_embedded_at_a_time(batch):
         return torch.cat([part["first"], part["second"]])[:, :4] * weight
 
     weight = torch.nn.Parameter(torch.ones(4))
-    replay = Replay(embed, batch, 3)
+    replay = GradCache(embed, batch, 3)
     replay.embeddings.square().sum().backward()
     replay.backward([weight])
     assert sizes == [(3, False), (3, False), (2, False), (3, True), (3, True), (2, True)]

@@ -39,7 +39,7 @@ def starts(batch):
 
 
 def test_the_places_of_a_track_lie_apart_and_are_told_apart(ramp):
-    pairs = Pairs([ramp(30)], PairConfig(**NEAR, places=4, gap=2.0), LogMelConfig(), LENGTH, 0, batch_size=8)
+    pairs = Pairs([ramp(30)], PairConfig(**NEAR, excerpts_per_track=4, min_gap_seconds=2.0), LogMelConfig(), LENGTH, 0, batch_size=8)
     for slot in range(20):
         batch = pairs.__getitems__(list(range(4 * slot, 4 * slot + 4)))
         assert batch["track"].tolist() == [0, 1, 2, 3]
@@ -50,7 +50,7 @@ def test_the_places_of_a_track_lie_apart_and_are_told_apart(ramp):
 
 
 def test_a_place_is_used_to_its_edges(ramp):
-    pairs = Pairs([ramp(30)], PairConfig(**NEAR, places=4, gap=2.0), LogMelConfig(), LENGTH, 0)
+    pairs = Pairs([ramp(30)], PairConfig(**NEAR, excerpts_per_track=4, min_gap_seconds=2.0), LogMelConfig(), LENGTH, 0)
     found = np.array([starts(pairs.__getitems__([4 * slot + 1]))[0] for slot in range(200)])
     assert found.min() / RATE == pytest.approx(8.0, abs=0.3)  # (30 + 2) / 4 seconds a place, the gap at its end
     assert found.max() / RATE == pytest.approx(16.0 - 2.0 - 0.5, abs=0.3)
@@ -58,7 +58,7 @@ def test_a_place_is_used_to_its_edges(ramp):
 
 def test_a_track_too_short_for_its_places_is_not_its_own_negative(ramp):
     tracks = [ramp(5, "short"), ramp(30, "long")]
-    pairs = Pairs(tracks, PairConfig(**NEAR, places=4, gap=2.0), LogMelConfig(), LENGTH, 0)
+    pairs = Pairs(tracks, PairConfig(**NEAR, excerpts_per_track=4, min_gap_seconds=2.0), LogMelConfig(), LENGTH, 0)
     keys = {
         pairs.track_of(4 * slot).track_id: pairs.__getitems__([4 * slot + place for place in range(4)])["track"]
         for slot in range(2)
@@ -70,7 +70,7 @@ def test_a_track_too_short_for_its_places_is_not_its_own_negative(ramp):
 
 def test_the_pairs_of_a_slot_come_from_one_track(ramp):
     tracks = [ramp(30, name) for name in "abc"]
-    pairs = Pairs(tracks, PairConfig(**NEAR, places=2), LogMelConfig(), LENGTH, 0)
+    pairs = Pairs(tracks, PairConfig(**NEAR, excerpts_per_track=2), LogMelConfig(), LENGTH, 0)
     names = [pairs.track_of(example).track_id for example in range(12)]
     assert names[::2] == names[1::2]
     assert sorted(names[:6:2]) == sorted(names[6::2]) == ["a", "b", "c"]
@@ -124,7 +124,7 @@ def test_another_rate_than_the_packs_is_refused(packed):
 
 def test_the_tracks_of_a_step_are_those_of_its_batch(corpus):
     tracks = Folder(root=str(corpus)).all_tracks()
-    pairs = Pairs(tracks, PairConfig(**NEAR, places=2, gap=0.5), LogMelConfig(), LENGTH, 0, batch_size=4)
+    pairs = Pairs(tracks, PairConfig(**NEAR, excerpts_per_track=2, min_gap_seconds=0.5), LogMelConfig(), LENGTH, 0, batch_size=4)
     names = PairModule(pairs, None, 4, 0).tracks_of_step(3)
     assert names == [pairs.track_of(example).track_id for example in range(8, 12)]
 
@@ -144,8 +144,8 @@ def test_pairs_that_cannot_be_are_refused(keys, words):
 
 
 def test_a_corpus_whose_tracks_have_no_places_is_refused_and_a_part_of_it_is_told(ramp, capsys):
-    config = PairConfig(**NEAR, places=4, gap=2.0)
-    with pytest.raises(InputError, match=r"1 of 1 tracks are too short for pairs\.places=4"):
+    config = PairConfig(**NEAR, excerpts_per_track=4, min_gap_seconds=2.0)
+    with pytest.raises(InputError, match=r"1 of 1 tracks are too short for pairs\.excerpts_per_track=4"):
         Pairs([ramp(5, "short")], config, LogMelConfig(), LENGTH, 0)
     Pairs([ramp(5, "short"), ramp(30, "long")], config, LogMelConfig(), LENGTH, 0)
     assert "1 of 2 tracks are too short" in capsys.readouterr().err

@@ -69,7 +69,7 @@ def test_a_plan_of_two_ranks_measures_the_share_of_one(run):
 
 
 def test_places_and_parts_are_in_the_plan(run):
-    pairs = dataclasses.replace(run.pairs, places=2, gap=0.5)
+    pairs = dataclasses.replace(run.pairs, excerpts_per_track=2, min_gap_seconds=0.5)
     words = dict(plan(dataclasses.replace(run, pairs=pairs, micro_batch=3), steps=1).lines())
     assert words["batch"] == "4 pairs a step: 1 x 4, embedded 3 at a time"
     assert words["steps"] == "1000: 500.0 times through the corpus"
@@ -101,7 +101,7 @@ def test_the_share_of_a_rank_is_what_is_measured(run, monkeypatch):
     monkeypatch.setattr(ContrastivePretraining, "training_step", spy)
     two = dataclasses.replace(run.trainer, devices=2, strategy="ddp")
     # Four places of a track: a batch of one rank is no multiple of them, and need not be.
-    pairs = dataclasses.replace(run.pairs, places=4, gap=0.0)
+    pairs = dataclasses.replace(run.pairs, excerpts_per_track=4, min_gap_seconds=0.0)
     short = dataclasses.replace(run.model, max_frames=4)
     plan(dataclasses.replace(run, trainer=two, pairs=pairs, model=short), steps=1)
     assert sizes == {2}

@@ -51,7 +51,7 @@ def test_a_place_is_the_same_whoever_asks_and_when(settings):
 @pytest.mark.parametrize("field", ["group", "album"])
 def test_tracks_of_one_group_come_together(field):
     tracks = tracks_of("abc" * 16, field=None if field == "group" else field)
-    order = track_order(tracks, seed=0, run=8, alike=field)
+    order = track_order(tracks, seed=0, run=8, batch_by=field)
     batches = np.array(drawn(order, 48)).reshape(6, 8)
     assert sorted(batches.flatten().tolist()) == list(range(48))
     assert all(len({index % 3 for index in batch}) == 1 for batch in batches.tolist())
@@ -60,7 +60,7 @@ def test_tracks_of_one_group_come_together(field):
 
 
 def test_groups_that_fill_no_batch_do_not_push_the_others_out_of_step():
-    order = track_order(tracks_of("a" * 21 + "b" * 19 + "c" * 23), seed=0, run=8, alike="group")
+    order = track_order(tracks_of("a" * 21 + "b" * 19 + "c" * 23), seed=0, run=8, batch_by="group")
     whole = [len({tracks_of("a" * 21 + "b" * 19 + "c" * 23)[index].group for index in batch}) == 1
              for batch in np.array(drawn(order, 5600)).reshape(-1, 8).tolist()]  # fmt: skip
     assert np.mean(whole) > 0.8  # 2 + 2 + 2 whole batches of a pass of 7
@@ -68,13 +68,13 @@ def test_groups_that_fill_no_batch_do_not_push_the_others_out_of_step():
 
 def test_what_a_pass_leaves_out_another_one_takes():
     tracks = tracks_of("a" * 21 + "b" * 19 + "c" * 23)
-    order = track_order(tracks, seed=0, run=8, alike="group")
+    order = track_order(tracks, seed=0, run=8, batch_by="group")
     assert set(drawn(order, 7 * 8 * 20)) == set(range(63))
 
 
 def test_groups_of_one_track_each_are_no_groups():
     with pytest.raises(InputError, match="every track has a value of its own"):
-        track_order(tracks_of("abc"), seed=0, run=2, alike="group")
+        track_order(tracks_of("abc"), seed=0, run=2, batch_by="group")
 
 
 def test_a_corpus_that_would_never_be_drawn_is_refused():
@@ -83,14 +83,14 @@ def test_a_corpus_that_would_never_be_drawn_is_refused():
 
 
 def test_groups_do_not_always_bring_the_same_tracks_together():
-    order = track_order(tracks_of("ab" * 16), seed=0, run=8, alike="group")
+    order = track_order(tracks_of("ab" * 16), seed=0, run=8, batch_by="group")
     batches = [frozenset(drawn(order, 320)[start : start + 8]) for start in range(0, 320, 8)]
     assert len(set(batches)) > 30
 
 
 def test_a_field_that_no_track_has_is_refused():
-    with pytest.raises(InputError, match=r"pairs\.alike=albun: no track has that field; there are album, group"):
-        track_order(tracks_of("aab", field="album"), seed=0, run=2, alike="albun")
+    with pytest.raises(InputError, match=r"pairs\.batch_by=albun: no track has that field; there are album, group"):
+        track_order(tracks_of("aab", field="album"), seed=0, run=2, batch_by="albun")
 
 
 def test_shares_are_exact_over_every_thousand_places():

@@ -91,7 +91,7 @@ def texts():
 
 
 @pytest.fixture
-def floors(tmp_path, row, run_folder):
+def baselines(tmp_path, row, run_folder):
     """A pretrained backbone .1 above random weights on every track and .1 below the mel on average."""
     generator = np.random.default_rng(0)
     base = generator.uniform(0.4, 0.8, 30)

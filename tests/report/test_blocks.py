@@ -12,8 +12,8 @@ from musictf.report.run import main, report
 from musictf.report.tables import decimal, summary_table, system_of
 
 
-def test_markdown_table_is_regular_and_bold_at_the_best(floors, capsys):
-    report([floors], "md")
+def test_markdown_table_is_regular_and_bold_at_the_best(baselines, capsys):
+    report([baselines], "md")
     out = capsys.readouterr().out
     table = [line for line in out.splitlines() if line.startswith("|")]
     assert len({line.count("|") for line in table}) == 1
@@ -31,18 +31,18 @@ def test_html_is_self_contained_and_escaped(tmp_path, row, run_folder):
     assert "http" not in page
 
 
-def test_latex_escapes_underscores(floors, capsys):
-    report([floors], "latex")
+def test_latex_escapes_underscores(baselines, capsys):
+    report([baselines], "latex")
     out = capsys.readouterr().out
     assert r"f\_measure" in out
     assert r"\textbf{.800}" in out
     assert "−" not in out
 
 
-def test_terminal_table_shows_means_intervals_and_gains(floors, capsys):
-    report([floors])
+def test_terminal_table_shows_means_intervals_and_gains(baselines, capsys):
+    report([baselines])
     out = capsys.readouterr().out
-    assert all(text in out for text in (".700", "[.680 .720]", "Gain over the floors", "majority"))
+    assert all(text in out for text in (".700", "[.680 .720]", "Gain over the baselines", "majority"))
 
 
 def test_a_narrow_terminal_shows_the_headline_and_says_what_is_left_out(row):
@@ -76,7 +76,7 @@ def test_decimal_drops_the_leading_zero_only():
     ]
 
 
-def test_floors_of_other_shapes_are_not_seeds_of_one():
+def test_baselines_of_other_shapes_are_not_seeds_of_one():
     def row(kind, **backbone):
         return {"backbone": {"kind": kind, "preset": "vit1d_mini", "digest": "a", **backbone}}
 
@@ -116,13 +116,13 @@ def test_a_classical_system_stands_beside_every_decoder(row, value, notes):
     assert bold == {name for name, own in (("peaks", 0.6), ("dbn", 0.7)) if own > value} | (
         {"librosa"} if value > 0.7 else set()
     )
-    assert sum("the floor classical beats" in note for note in block.notes) == notes
+    assert sum("the baseline classical beats" in note for note in block.notes) == notes
 
 
 @pytest.mark.parametrize("kind", ["mfcc", "chroma", "random", "mel"])
-def test_every_probed_floor_that_wins_is_named(row, kind):
+def test_every_probed_baseline_that_wins_is_named(row, kind):
     (block,) = summary_table([row(value=0.7), row(kind, 0.8, layer=0)])
-    assert any(f"the floor {kind}" in note and ".800 > .700" in note for note in block.notes)
+    assert any(f"the baseline {kind}" in note and ".800 > .700" in note for note in block.notes)
 
 
 def test_probes_of_other_settings_are_other_systems_named_by_what_differs(row, texts):
@@ -164,34 +164,43 @@ def test_the_scores_that_are_shown_are_those_of_the_tasks():
     from musictf.inspection.events import TARGETS
     from musictf.report.tables import SHOWN
     from musictf.tasks.base import Task
-    from musictf.tasks.beat import Beat
-    from musictf.tasks.chord import Chord
-    from musictf.tasks.classification import Classification
-    from musictf.tasks.downbeat import Downbeat
-    from musictf.tasks.key import Key
-    from musictf.tasks.onset import Onset
-    from musictf.tasks.tagging import Tagging
-    from musictf.tasks.tempo import Tempo
+    from musictf.tasks.beat import BeatTask
+    from musictf.tasks.chord import ChordTask
+    from musictf.tasks.classification import ClassificationTask
+    from musictf.tasks.downbeat import DownbeatTask
+    from musictf.tasks.key import KeyTask
+    from musictf.tasks.onset import OnsetTask
+    from musictf.tasks.tagging import TaggingTask
+    from musictf.tasks.tempo import TempoTask
 
-    tasks: list[Task] = [Beat(), Chord(), Downbeat(), Key(), Onset(), Tagging(), Tempo(), Classification()]
-    tasks += [Classification(label="genre"), Classification(label="instrument")]
+    tasks: list[Task] = [
+        BeatTask(),
+        ChordTask(),
+        DownbeatTask(),
+        KeyTask(),
+        OnsetTask(),
+        TaggingTask(),
+        TempoTask(),
+        ClassificationTask(),
+    ]
+    tasks += [ClassificationTask(label="genre"), ClassificationTask(label="instrument")]
     measured = {name for name in SHOWN if name.startswith("attention_")} | {"ssm_profile", "boundary"}  # by inspect
     assert {name.removeprefix("attention_") for name in measured} >= set(TARGETS)
-    assert {task.title for task in tasks} == SHOWN.keys() - {"classification"} - measured
+    assert {task.display_name for task in tasks} == SHOWN.keys() - {"classification"} - measured
     for task in tasks:
-        assert SHOWN[task.title][0] == task.headline
-        assert len(SHOWN[task.title]) <= 6
+        assert SHOWN[task.display_name][0] == task.headline
+        assert len(SHOWN[task.display_name]) <= 6
 
 
-def unheard(value, scored=10, heard=True):
+def unseen(value, scored=10, heard=True):
     counts = {"known": True, "counts": {}}
     scores = {"f_measure": {"mean": value, "ci95": [value - 0.1, value + 0.1], "n": scored}}
-    return {"leakage": counts} | ({"unheard": {"scored": scored, "scores": scores if scored else {}}} if heard else {})
+    return {"leakage": counts} | ({"unseen": {"scored": scored, "scores": scores if scored else {}}} if heard else {})
 
 
 def test_scores_without_the_tracks_that_pretraining_has_heard_stand_below_the_table(row):
-    rows = [row(value=0.7, **unheard(0.55)), row("mel", 0.6, **unheard(0.6))]
-    (block,) = summary_table([*rows, row("oracle", 1.0, selection=None, **unheard(0.99))])
+    rows = [row(value=0.7, **unseen(0.55)), row("mel", 0.6, **unseen(0.6))]
+    (block,) = summary_table([*rows, row("oracle", 1.0, selection=None, **unseen(0.99))])
     (note,) = block.notes
     assert note == (
         "pretrained vit1d_mini, sequence, decoder peaks: without the 20 test tracks that pretraining has heard: "
@@ -199,13 +208,13 @@ def test_scores_without_the_tracks_that_pretraining_has_heard_stand_below_the_ta
     )
 
 
-def test_floors_of_a_run_whose_pretraining_heard_other_tracks_are_not_put_beside(row):
-    rows = [row(value=0.7, **unheard(0.55)), row("mel", 0.6, **unheard(0.6, scored=12))]
+def test_baselines_of_a_run_whose_pretraining_heard_other_tracks_are_not_put_beside(row):
+    rows = [row(value=0.7, **unseen(0.55)), row("mel", 0.6, **unseen(0.6, scored=12))]
     assert "on the same tracks" not in summary_table(rows)[0].notes[0]
 
 
-def test_without_heard_tracks_several_seeds_bring_their_own_bounds(row):
-    rows = [row(value=0.7, seed=seed, **unheard(0.5 + seed / 10)) for seed in range(2)]
+def test_without_seen_tracks_several_seeds_bring_their_own_bounds(row):
+    rows = [row(value=0.7, seed=seed, **unseen(0.5 + seed / 10)) for seed in range(2)]
     note = summary_table(rows)[0].notes[-1]
     assert "f_measure .550 [.450 .650]" in note
     assert "means of the seeds' own bounds" in note
@@ -216,8 +225,8 @@ def test_without_heard_tracks_several_seeds_bring_their_own_bounds(row):
     [
         ({"leakage": {"known": False}}, "is unknown: the backbone carries no list"),
         ({"leakage": None}, "was not checked"),
-        (unheard(0.0, scored=0), "pretraining has heard all 30 test tracks"),
-        (unheard(0.0, heard=False), None),
+        (unseen(0.0, scored=0), "pretraining has heard all 30 test tracks"),
+        (unseen(0.0, heard=False), None),
         ({}, None),
     ],
 )

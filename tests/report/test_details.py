@@ -12,7 +12,7 @@ from musictf.annotations import Chords
 from musictf.errors import InputError
 from musictf.report.detail_figures import class_bars, confusion_figure, details_figures
 from musictf.report.details import RENDERERS, details_tables, mean_details, print_details, shape_of, shares
-from musictf.tasks.chord import Chord
+from musictf.tasks.chord import ChordTask
 
 ROTATION = {
     "maj": {"maj": [6.0, *[0.0] * 11], "N": 2.0},
@@ -140,7 +140,7 @@ def test_the_confusion_of_chords_agrees_with_their_score_by_quality(row):
     edges = np.arange(9.0)
     reference = Chords(np.column_stack([edges[:-1], edges[1:]]), ["C", "A:min", "N", "C", "D:min", "E", "N", "G"])
     estimate = Chords(np.column_stack([edges[:-1], edges[1:]]), ["C", "A", "N", "G", "D:min", "E", "C", "A:min"])
-    rows = [row(task="chord", details=Chord().details([reference], [estimate]))]
+    rows = [row(task="chord", details=ChordTask().details([reference], [estimate]))]
     tables = details_tables(rows)
     by_quality = {name: score for name, _, score in named(tables, "majmin by quality").rows}
     confusion = {line[0]: line for line in named(tables, "the estimated one").rows}
@@ -204,7 +204,7 @@ def test_a_map_of_classes_has_references_down_and_estimates_across(tmp_path, row
     assert "0" in texts  # of the scale alone: a class that never occurs has no shares
 
 
-def test_bars_are_ranked_with_the_floors_as_marks(tmp_path, row):
+def test_bars_are_ranked_with_the_baselines_as_marks(tmp_path, row):
     rows = [row(task="genre", details=classes(0.3, 0.9, None))]
     rows += [row(kind, task="genre", details=classes(0.5, 0.5, 0.5)) for kind in ("random", "mel", "mfcc", "chroma")]
     rows += [row("oracle", 1.0, task="genre", selection=None, details=classes(1.0, 1.0, 1.0))]

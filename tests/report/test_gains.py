@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from musictf.errors import InputError
-from musictf.report.gains import gain, with_baseline_gains, with_floor_gains
+from musictf.report.gains import gain, with_gains_over_baselines, with_gains_over_run
 from musictf.report.render import sentence
 from musictf.report.tables import read_rows, summary_table
 from musictf.results.statistics import interval, mean_interval, paired_difference
@@ -130,7 +130,7 @@ def test_a_known_difference_is_held_as_often_as_the_interval_says(lines):
 def test_scores_that_are_no_means_are_compared_resample_by_resample(resampled):
     second = base(11, (2, 1000))
     first = second + np.random.default_rng(12).normal(0.1, 0.02, (2, 1000))
-    (found,) = with_floor_gains(resampled(pretrained=(0.7, first), mel=(0.6, second))).gains
+    (found,) = with_gains_over_baselines(resampled(pretrained=(0.7, first), mel=(0.6, second))).gains
     draws = np.random.default_rng([0, 1]).multinomial(2, [0.5, 0.5], 1000)
     low, high = interval(((first - second).T * draws).sum(axis=1) / 2, 0.1)
     assert (found.difference.low, found.difference.high) == (pytest.approx(low), pytest.approx(high))
@@ -144,40 +144,40 @@ def test_scores_that_are_no_means_are_compared_resample_by_resample(resampled):
 def test_resamples_of_other_tracks_or_groups_are_not_compared(resampled, fault):
     groups = {"mel": [*GROUPS[:-1], "another"]} if fault == "groups" else None
     second = base(13, (1, 100 if fault == "length" else 1000))
-    block = with_floor_gains(resampled(groups, pretrained=(0.7, base(14, (1, 1000))), mel=(0.6, second)))
+    block = with_gains_over_baselines(resampled(groups, pretrained=(0.7, base(14, (1, 1000))), mel=(0.6, second)))
     assert "n/a (resampled over other tracks or groups)" in sentence(block.gains[0])
 
 
-def test_gains_are_one_a_floor_and_decoder_and_never_against_what_was_not_probed(row):
+def test_gains_are_one_a_baseline_and_decoder_and_never_against_what_was_not_probed(row):
     kinds = ("pretrained", "random", "mel", "mfcc", "chroma")
     rows = [row(kind, decoder={"name": decoder}) for kind in kinds for decoder in ("peaks", "dbn")]
     rows += [row("oracle", 1.0, selection=None, decoder={"name": name}) for name in ("peaks", "dbn")]
     rows += [row(kind, selection=None, decoder={"name": kind}) for kind in ("classical", "majority")]
     (block,) = summary_table(rows)
-    against = [(found.line.decoder, found.against.kind) for found in with_floor_gains(block).gains]
+    against = [(found.line.decoder, found.against.kind) for found in with_gains_over_baselines(block).gains]
     assert against == [(decoder, kind) for decoder in ("dbn", "peaks") for kind in kinds[1:]]
 
 
-def test_floors_that_were_probed_with_other_settings_are_no_floors(row):
+def test_baselines_that_were_probed_with_other_settings_are_no_baselines(row):
     rows = [row(probe={"steps": 600}), row("mel", probe={"steps": 600}), row("random", probe={"steps": 300})]
     (block,) = summary_table(rows)
-    assert [found.against.kind for found in with_floor_gains(block).gains] == ["mel"]
+    assert [found.against.kind for found in with_gains_over_baselines(block).gains] == ["mel"]
 
 
 def test_a_baseline_of_other_settings_is_compared_and_it_is_said(tmp_path, row, run_folder):
     new, old = row(digest="new", probe={"steps": 600}), row(digest="old", probe={"steps": 300})
     mine = read_rows([run_folder(tmp_path / "new", [new], [(new, [0.5, 0.7, 0.9])])])
     before = read_rows([run_folder(tmp_path / "old", [old], [(old, [0.4, 0.7, 0.7])])])
-    (block,) = with_baseline_gains(summary_table(mine), before)
+    (block,) = with_gains_over_run(summary_table(mine), before)
     assert "settings of the probes differ" in sentence(block.gains[0])
 
 
 def test_against_a_baseline_only_pretrained_systems_are_compared_where_there_are_some(row):
-    floors = [row("random"), row("mel"), row("oracle", 1.0, selection=None)]
-    old = [row(digest="old"), *floors]
-    (block,) = with_baseline_gains(summary_table([row(digest="new"), *floors]), old)
+    baselines = [row("random"), row("mel"), row("oracle", 1.0, selection=None)]
+    old = [row(digest="old"), *baselines]
+    (block,) = with_gains_over_run(summary_table([row(digest="new"), *baselines]), old)
     assert [(found.line.kind, found.against.kind) for found in block.gains] == [("pretrained", "pretrained")]
-    (block,) = with_baseline_gains(summary_table([row("chroma")]), floors)
+    (block,) = with_gains_over_run(summary_table([row("chroma")]), baselines)
     assert {found.against.kind for found in block.gains} == {"random", "mel"}
     with pytest.raises(InputError, match="no row to compare"):
-        with_baseline_gains(summary_table([row(digest="new")]), [row("oracle", 1.0, selection=None)])
+        with_gains_over_run(summary_table([row(digest="new")]), [row("oracle", 1.0, selection=None)])

@@ -1,4 +1,4 @@
-"""What an inspection says in words and on pages: the rows' own numbers, and every floor that wins."""
+"""What an inspection says in words and on pages: the rows' own numbers, and every baseline that wins."""
 
 import json
 import re
@@ -69,35 +69,35 @@ def test_random_weights_are_one_line_with_the_mean_of_their_seeds(tmp_path):
     line = table_row(text, "random (mean of 2 seeds)", "received")
     assert line[2] == "2.1, 2.1"
     assert line[3].startswith(".540")
-    assert line[-2:] == ["–", "–"]  # nobody asked whether heads of a floor follow
+    assert line[-2:] == ["–", "–"]  # nobody asked whether heads of a baseline follow
 
 
-def test_a_floor_that_wins_is_named_for_the_curve_it_wins_in(tmp_path):
+def test_a_baseline_that_wins_is_named_for_the_curve_it_wins_in(tmp_path):
     text = inspection_text(write(tmp_path / "run", attention(flux=0.65)))
-    said = re.search(r"\*\*A floor wins or ties\*\* in AUC, (.*?)\. ", text)[1]
+    said = re.search(r"\*\*A baseline wins or ties\*\* in AUC, (.*?)\. ", text)[1]
     assert "received .600 (flux .650)" in said
     assert "change" not in said
     assert "random" not in said
 
 
-def test_a_floor_that_ties_is_named_too(tmp_path):
+def test_a_baseline_that_ties_is_named_too(tmp_path):
     text = inspection_text(write(tmp_path / "run", attention(flux=0.6)))
     assert "received .600 (flux .600)" in text
 
 
-def test_where_no_floor_wins_all_that_lost_are_named(tmp_path):
+def test_where_no_baseline_wins_all_that_lost_are_named(tmp_path):
     rows = attention(flux=0.55)
     for row in rows[2:]:
         row["scores"]["f_measure_above_shifted"]["mean"] = 0.0
     text = inspection_text(write(tmp_path / "run", rows))
     assert "wins" not in text
-    assert "The mean of no floor reaches the backbone's in AUC (random, silence, flux)" in text
+    assert "The mean of no baseline reaches the backbone's in AUC (random, silence, flux)" in text
 
 
 def test_without_controls_no_value_is_called_a_win(tmp_path):
     text = inspection_text(write(tmp_path / "run", attention()[:2]))
     assert "No control was run" in text
-    assert "No floor reaches" not in text
+    assert "No baseline reaches" not in text
 
 
 def test_the_profile_has_layers_differences_to_random_and_the_chosen_layer(tmp_path):

@@ -188,15 +188,15 @@ def test_resamples_without_a_list_of_groups_are_not_combined(tmp_path, row, run_
 
 
 def test_what_a_probe_writes_is_what_a_report_reads(tmp_path):
-    """Rows, track scores, groups and resamples of the probe's own writers: one system of two seeds and its floor."""
+    """Rows, track scores, groups and resamples of the probe's own writers: one system of two seeds and its baseline."""
     import soundfile
 
     from musictf.datasets.base import Track
     from musictf.evaluation.corpus import Corpus, write_tracks
     from musictf.evaluation.study import Study
-    from musictf.report.gains import with_floor_gains
+    from musictf.report.gains import with_gains_over_baselines
     from musictf.results.rows import Results
-    from musictf.tasks.tagging import Tagging
+    from musictf.tasks.tagging import TaggingTask
 
     generator, tracks, references = np.random.default_rng(8), [], []
     for index in range(12):
@@ -205,7 +205,7 @@ def test_what_a_probe_writes_is_what_a_report_reads(tmp_path):
         own = {"audio": tmp_path / f"{index}.wav", "labels": {"tags": references[-1]}}
         tracks.append(Track(track_id=f"t{index}", split="test", group=f"album{index // 2}", **own))
     corpus = Corpus({"test": tracks}, {"test": references}, {"test": 12})
-    task, folder = Tagging(), tmp_path / "run"
+    task, folder = TaggingTask(), tmp_path / "run"
     task.prepare(references)
     results = Results(folder)
     write_tracks(corpus.tracks["test"], corpus.groups, folder)
@@ -221,7 +221,7 @@ def test_what_a_probe_writes_is_what_a_report_reads(tmp_path):
         ("pretrained", 2, DRAWN),
         ("random", 2, DRAWN),
     ]
-    (gain,) = with_floor_gains(block).gains
+    (gain,) = with_gains_over_baselines(block).gains
     assert (gain.tracks, gain.groups, gain.seeds) == (12, 6, 2)
     first, second = (line.scores["map"].mean for line in block.lines)
     assert gain.difference.mean == pytest.approx(first - second)

@@ -1,4 +1,4 @@
-"""Matrices, profiles, shares and tokens as drawn: the numbers of the rows, in their place, with their floors."""
+"""Matrices, profiles, shares and tokens as drawn: the numbers of the rows, in their place, with their baselines."""
 
 import numpy as np
 import pytest
@@ -97,7 +97,7 @@ def test_matrices_that_do_not_fit_are_refused(tmp_path, arrays, said):
         similarity_panel(arrays, tmp_path / "panel")
 
 
-def test_a_profile_is_a_line_with_its_band_the_floors_beside_it(kept, tmp_path):
+def test_a_profile_is_a_line_with_its_band_the_baselines_beside_it(kept, tmp_path):
     rows = [profile(0.3, layer=0, selected=False), profile(0.5, layer=1)]
     rows += [profile(v, kind="random", layer=k, seed=s) for k in (0, 1) for s, v in ((0, 0.1), (1, 0.2))]
     profile_figure(Inspection([*rows, profile(0.45, kind="mel")]), tmp_path)

@@ -4,7 +4,7 @@ import io
 import pytest
 
 from musictf.errors import InputError
-from musictf.report.gains import with_baseline_gains, with_floor_gains
+from musictf.report.gains import with_gains_over_baselines, with_gains_over_run
 from musictf.report.render import grid, sentence
 from musictf.report.run import report
 from musictf.report.tables import read_rows, summary_table
@@ -98,7 +98,7 @@ def test_two_backbones_of_one_preset_stay_apart_but_random_weights_are_one_syste
     assert texts(block, "seeds") == ["1", "1", "2"]
 
 
-def test_a_floor_that_wins_is_named(row):
+def test_a_baseline_that_wins_is_named(row):
     (block,) = summary_table([row(value=0.7), row("random", 0.6), row("mel", 0.8)])
     assert len(block.notes) == 1
     assert "mel beats pretrained vit1d_mini" in block.notes[0]
@@ -138,8 +138,8 @@ def test_known_tasks_show_their_scores_and_plug_ins_all_of_theirs(row):
     assert plug_in.headline == "valence"
 
 
-def test_gain_over_the_floors_is_paired_over_tracks(floors):
-    (block,) = (with_floor_gains(block) for block in summary_table(read_rows([floors])))
+def test_gain_over_the_baselines_is_paired_over_tracks(baselines):
+    (block,) = (with_gains_over_baselines(block) for block in summary_table(read_rows([baselines])))
     over = {gain.against.kind: gain for gain in block.gains}
     assert set(over) == {"random", "mel"}
     assert over["random"].tracks == 30
@@ -154,44 +154,44 @@ def test_the_readout_that_stands_for_a_system_is_chosen_on_validation(tmp_path, 
     rows = [row(value=0.9, valid=0.5, readout="class"), row(value=0.7, valid=0.6), row("random", 0.6)]
     folder = run_folder(tmp_path / "r", rows, [(each, [0.1, 0.2]) for each in rows])
     (block,) = summary_table(read_rows([folder]))
-    assert with_floor_gains(block).gains[0].line.readout == "sequence"
+    assert with_gains_over_baselines(block).gains[0].line.readout == "sequence"
 
 
 def test_values_of_another_backbone_in_the_same_file_are_not_taken(tmp_path, row, run_folder):
     mine, other, random = row(digest="aaaaaaaaaa"), row(digest="bbbbbbbbbb"), row("random")
     folder = run_folder(tmp_path / "r", [mine, random], [(mine, [0.5, 0.6]), (other, [0.9, 0.9]), (random, [0.4, 0.5])])
     (block,) = summary_table(read_rows([folder]))
-    assert with_floor_gains(block).gains[0].difference.mean == pytest.approx(0.1)
+    assert with_gains_over_baselines(block).gains[0].difference.mean == pytest.approx(0.1)
 
 
 def test_only_tracks_in_common_are_compared(tmp_path, row, run_folder):
     rows = [row(), row("random")]
     folder = run_folder(tmp_path / "r", rows, [(rows[0], [0.5, 0.6, float("nan"), 0]), (rows[1], [0.4, 0.5, 0.3])])
     (block,) = summary_table(read_rows([folder]))
-    (gain,) = with_floor_gains(block).gains
+    (gain,) = with_gains_over_baselines(block).gains
     assert (gain.tracks, gain.difference.mean) == (2, pytest.approx(0.1))
 
 
 def test_gain_without_values_per_track_is_not_available(tmp_path, row, run_folder):
     rows = [row(task="tagging"), row("random", task="tagging")]
     (block,) = summary_table(read_rows([run_folder(tmp_path / "r", rows)]))
-    assert "n/a (no map per track and no resamples of it)" in sentence(with_floor_gains(block).gains[0])
+    assert "n/a (no map per track and no resamples of it)" in sentence(with_gains_over_baselines(block).gains[0])
 
 
-def test_baseline_replaces_the_floors_and_must_be_comparable(tmp_path, row, run_folder):
+def test_baseline_replaces_the_baselines_and_must_be_comparable(tmp_path, row, run_folder):
     new, old, elsewhere = row(digest="new"), row(digest="old"), row(digest="old", split="another")
     mine = read_rows([run_folder(tmp_path / "new", [new], [(new, [0.5, 0.7, 0.9])])])
     before = read_rows([run_folder(tmp_path / "old", [old], [(old, [0.4, 0.7, 0.7])])])
-    (block,) = with_baseline_gains(summary_table(mine), before)
+    (block,) = with_gains_over_run(summary_table(mine), before)
     assert block.gains[0].difference.mean == pytest.approx(0.1)
     for other in (elsewhere, row(digest="old", decoder={"name": "dbn"}), new):
         rows = read_rows([run_folder(tmp_path / "elsewhere", [other])])
         with pytest.raises(InputError, match="no row to compare"):
-            with_baseline_gains(summary_table(mine), rows)
+            with_gains_over_run(summary_table(mine), rows)
 
 
-def test_csv_holds_every_score_and_difference_as_numbers(floors, capsys):
-    report([floors], "csv")
+def test_csv_holds_every_score_and_difference_as_numbers(baselines, capsys):
+    report([baselines], "csv")
     lines = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     (pretrained,) = [line for line in lines if line["system"].startswith("pretrained") and not line["against"]]
     assert float(pretrained["mean"]) == 0.7

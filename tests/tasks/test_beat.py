@@ -7,7 +7,7 @@ import torch
 
 from musictf.annotations import Beats, read_beats
 from musictf.tasks.beat import (
-    Beat,
+    BeatTask,
     bar_positions,
     beat_scores,
     dynamic_programming_times,
@@ -31,7 +31,7 @@ MIR_EVAL = {
 
 @pytest.fixture
 def task():
-    return Beat()
+    return BeatTask()
 
 
 def nearest_tokens(events, times):
@@ -263,7 +263,7 @@ def test_the_constant_estimate_beats_at_the_median_period_of_training(task):
         [Beats(np.arange(0, 10, 0.6)), Beats(np.arange(0, 10, 0.6)), Beats(np.arange(0, 4, 1.0)), Beats(np.empty(0))]
     )
     assert task.beat_seconds == pytest.approx(0.6)
-    estimate = task.constant([], 6.0)
+    estimate = task.majority_estimate([], 6.0)
     np.testing.assert_allclose(np.diff(estimate.times), 0.6)
     assert estimate.times.max() < 6.0
 
@@ -295,4 +295,4 @@ def test_librosa_follows_a_metronome(task, rate):
     for beat in beats.times:
         start = int(beat * rate)
         waveform[start : start + rate // 100] = np.random.default_rng(0).normal(0, 0.5, rate // 100)
-    assert beat_scores(beats, task.listen(waveform.astype(np.float32), rate))["f_measure"] > 0.9
+    assert beat_scores(beats, task.classical_estimate(waveform.astype(np.float32), rate))["f_measure"] > 0.9

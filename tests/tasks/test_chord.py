@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from musictf.annotations import Chords, write_chords
-from musictf.tasks.chord import MASKED, NO_CHORD, VOCABULARY, Chord, chord_classes, merged_chords
+from musictf.tasks.chord import MASKED, NO_CHORD, VOCABULARY, ChordTask, chord_classes, merged_chords
 
 COMPARISONS = ("root", "thirds", "triads", "majmin", "sevenths", "tetrads", "mirex")
 RATES = [10, 15.625, 31.25, 50, 100]
@@ -15,7 +15,7 @@ ROOTS = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 
 @pytest.fixture
 def task():
-    return Chord()
+    return ChordTask()
 
 
 def one_hot(targets, strength=10.0):
@@ -24,7 +24,7 @@ def one_hot(targets, strength=10.0):
 
 def chord_scores(reference, estimate):
     """Scores of one track, those that nothing defines left out."""
-    return {name: float(values[0]) for name, values in Chord().score([reference], [estimate]).per_track.items()}
+    return {name: float(values[0]) for name, values in ChordTask().score([reference], [estimate]).per_track.items()}
 
 
 def oracle(task, chords, times, seconds, name):

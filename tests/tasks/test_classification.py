@@ -8,14 +8,14 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precisio
 
 from musictf.errors import InputError
 from musictf.tasks.base import MASKED
-from musictf.tasks.classification import Classification
+from musictf.tasks.classification import ClassificationTask
 
 CLASSES = ["a", "b", "c", "d"]
 
 
 @pytest.fixture
 def task():
-    made = Classification()
+    made = ClassificationTask()
     made.prepare(CLASSES)
     return made
 
@@ -105,13 +105,13 @@ def test_of_equal_probabilities_the_first_class_answers(task):
 
 
 def test_the_label_is_the_annotation_and_the_name():
-    task = Classification(label="instrument")
-    assert (task.title, task.wants) == ("instrument", "instrument")
-    assert Classification().title == "genre"
+    task = ClassificationTask(label="instrument")
+    assert (task.display_name, task.annotation_name) == ("instrument", "instrument")
+    assert ClassificationTask().display_name == "genre"
 
 
 def test_the_vocabulary_is_the_sorted_classes_of_training():
-    task = Classification()
+    task = ClassificationTask()
     task.prepare(["rock", " jazz ", "rock", "blues"])
     assert task.vocabulary == ["blues", "jazz", "rock"]
     assert task.encode("jazz", np.empty(0)) == 1
@@ -121,16 +121,16 @@ def test_the_vocabulary_is_the_sorted_classes_of_training():
 @pytest.mark.parametrize("label", [["rock"], 3, None, " "])
 def test_what_is_no_text_is_refused_by_name(label):
     with pytest.raises(InputError, match="task=genre: .* is not a class") as error:
-        Classification().prepare(["rock", label])
+        ClassificationTask().prepare(["rock", label])
     assert repr(label) in str(error.value)
 
 
 def test_a_single_class_is_nothing_to_learn():
     with pytest.raises(InputError, match=r"task=instrument: the training tracks are of 1 class \(piano\)"):
-        Classification(label="instrument").prepare(["piano", "piano"])
+        ClassificationTask(label="instrument").prepare(["piano", "piano"])
 
 
 def test_the_constant_estimate_is_the_most_frequent_class(task):
-    estimate = task.constant(["b", "c", "b", "a"], 9.0)
+    estimate = task.majority_estimate(["b", "c", "b", "a"], 9.0)
     np.testing.assert_allclose(estimate, [0.25, 0.5, 0.25, 0])
     assert task.score(["b", "a"], [estimate] * 2).corpus["accuracy"] == 0.5

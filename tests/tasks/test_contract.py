@@ -112,7 +112,7 @@ def test_every_file_of_the_folder_holds_a_task_and_has_a_choice_in_conf():
         task = classes[choice.pop("defaults")[0]]
         # A choice of another name than its task's says by its keys what makes it another.
         assert name == task.name or choice, name
-        assert name == task(**choice).title or name == task.name
+        assert name == task(**choice).display_name or name == task.name
     assert len({task.name for task in TASKS}) == len(TASKS)
 
 
@@ -178,7 +178,7 @@ def test_a_score_has_tracks_or_can_be_resampled(task, annotations):
 
 
 def test_the_constant_estimate_decodes_nothing_and_can_be_scored(task, annotations):
-    estimates = [task.constant(annotations, SECONDS) for _ in annotations]
+    estimates = [task.majority_estimate(annotations, SECONDS) for _ in annotations]
     value = task.score(annotations, estimates).corpus[task.headline]
     assert 0 <= value < 1
 
@@ -194,7 +194,7 @@ def test_a_track_of_one_token_or_one_excerpt_has_an_estimate_that_can_be_scored(
 def test_details_are_plain_and_never_nan(task, annotations):
     for estimates in (
         perfect_estimates(task, annotations, task.decoders[0]),
-        [task.constant(annotations, SECONDS)] * len(annotations),
+        [task.majority_estimate(annotations, SECONDS)] * len(annotations),
     ):
         tables, counts = task.details(annotations, estimates), task.score(annotations, estimates).details
         assert not set(tables) & set(counts)  # rows hold both in one place
@@ -205,12 +205,12 @@ def test_details_are_plain_and_never_nan(task, annotations):
 def test_a_classical_system_answers_from_the_waveform_alone_whatever_its_length(task, annotations):
     if not task.classical:
         with pytest.raises(NotImplementedError):
-            task.listen(np.zeros(16000, np.float32), 16000)
+            task.classical_estimate(np.zeros(16000, np.float32), 16000)
         return
     noise = np.random.default_rng(0).normal(0, 0.1, 48000).astype(np.float32)
     for waveform in (noise, np.zeros(48000, np.float32), noise[:100], noise[:1]):
         for rate in (16000, 44100):
-            estimate = task.listen(waveform, rate)
+            estimate = task.classical_estimate(waveform, rate)
             scores = task.score(annotations, [estimate] * len(annotations))
             assert 0 <= scores.corpus[task.headline] < 1
 

@@ -7,12 +7,12 @@ import torch
 
 from musictf.annotations import Beats, read_beats
 from musictf.errors import InputError
-from musictf.tasks.downbeat import Downbeat, downbeat_scores
+from musictf.tasks.downbeat import DownbeatTask, downbeat_scores
 
 
 @pytest.fixture
 def task():
-    return Downbeat()
+    return DownbeatTask()
 
 
 def oracle(task, beats, times, decoder=None):
@@ -119,7 +119,7 @@ def test_the_constant_estimate_counts_the_median_bar_of_training(task):
         [Beats(np.arange(0, 10, 0.6), np.arange(len(np.arange(0, 10, 0.6))) % 3 + 1), Beats(np.arange(0, 5, 0.3))]
     )
     assert task.bar_seconds == pytest.approx(1.8)
-    np.testing.assert_allclose(np.diff(task.constant([], 9.0).times), 1.8)
+    np.testing.assert_allclose(np.diff(task.majority_estimate([], 9.0).times), 1.8)
 
 
 def test_training_without_a_downbeat_is_an_error(task):

@@ -4,14 +4,14 @@ import mir_eval
 import numpy as np
 import pytest
 
-from musictf.tasks.onset import Onset, merged_onsets, onset_scores
+from musictf.tasks.onset import OnsetTask, merged_onsets, onset_scores
 
 EMPTY = np.empty(0)
 
 
 @pytest.fixture
 def task():
-    return Onset()
+    return OnsetTask()
 
 
 def far_apart(seconds, seed=0):
@@ -93,8 +93,8 @@ def test_the_threshold_is_the_best_of_validation(task, token_times):
 def test_the_constant_estimate_repeats_the_median_gap_of_training(task):
     task.prepare([np.array([0.0, 0.2, 0.4, 1.4]), EMPTY, np.array([3.0])])
     assert task.onset_seconds == pytest.approx(0.2)
-    np.testing.assert_allclose(np.diff(task.constant([], 2.0)), 0.2)
-    empty = Onset()
+    np.testing.assert_allclose(np.diff(task.majority_estimate([], 2.0)), 0.2)
+    empty = OnsetTask()
     empty.prepare([EMPTY])
     assert empty.onset_seconds > 0
 
@@ -106,4 +106,4 @@ def test_librosa_hears_clicks_where_they_are(task, rate):
     for click in clicks:
         start = int(click * rate)
         waveform[start : start + rate // 50] += np.random.default_rng(1).normal(0, 0.5, rate // 50)
-    assert onset_scores(clicks, task.listen(waveform.astype(np.float32), rate))["f_measure"] > 0.9
+    assert onset_scores(clicks, task.classical_estimate(waveform.astype(np.float32), rate))["f_measure"] > 0.9

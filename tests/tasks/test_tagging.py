@@ -10,14 +10,14 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from torchmetrics.functional.classification import multilabel_auroc, multilabel_average_precision
 
 from musictf.errors import InputError
-from musictf.tasks.tagging import Tagging, weighted_ranking
+from musictf.tasks.tagging import TaggingTask, weighted_ranking
 
 TAGS = ["a", "b", "c", "d"]
 
 
 @pytest.fixture
 def task():
-    made = Tagging()
+    made = TaggingTask()
     made.prepare([[tag] for tag in TAGS])
     return made
 
@@ -119,7 +119,7 @@ def test_a_resample_that_lost_a_class_is_the_mean_of_the_others(task):
 
 
 def test_the_vocabulary_is_the_sorted_tags_of_the_training_split_and_nothing_else(task):
-    made = Tagging()
+    made = TaggingTask()
     made.prepare([["b", "a"], [], ["c", "b"]])
     assert made.vocabulary == ["a", "b", "c"]
     assert made.encode(["c", "never seen"], np.empty(0)).tolist() == [0.0, 0.0, 1.0]
@@ -128,11 +128,11 @@ def test_the_vocabulary_is_the_sorted_tags_of_the_training_split_and_nothing_els
 
 def test_training_tracks_without_a_single_tag_are_an_error():
     with pytest.raises(InputError, match="no training track has a tag"):
-        Tagging().prepare([[], []])
+        TaggingTask().prepare([[], []])
 
 
 def test_the_constant_estimate_is_how_often_a_tag_occurs_and_ranks_by_chance(task):
-    estimate = task.constant([["a"], ["a", "b"], [], ["a"]], seconds=9.0)
+    estimate = task.majority_estimate([["a"], ["a", "b"], [], ["a"]], seconds=9.0)
     np.testing.assert_allclose(estimate, [0.75, 0.25, 0, 0])
     truth, _ = random_split(6)
     scores = task.score(tags_of(truth), [estimate] * len(truth)).corpus
@@ -141,7 +141,7 @@ def test_the_constant_estimate_is_how_often_a_tag_occurs_and_ranks_by_chance(tas
 
 
 def test_tags_with_commas_and_quotes_survive_the_file(tmp_path):
-    made = Tagging()
+    made = TaggingTask()
     made.prepare([["rock, hard", 'the "blues"']])
     made.write(np.array([0.25, 0.5]), tmp_path / "t.csv")
     with open(tmp_path / "t.csv", newline="") as file:
@@ -173,7 +173,7 @@ def test_tracks_with_the_same_answer_are_ranked_together(task):
 
 
 def test_a_single_tag_that_can_be_scored_is_scored():
-    task = Tagging()
+    task = TaggingTask()
     task.prepare([["a", "b"], ["b"]])
     generator = np.random.default_rng(0)
     references, estimates = [["a", "b"] if k % 3 else ["b"] for k in range(20)], list(generator.random((20, 2)))
