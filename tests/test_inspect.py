@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from musictf.models.backbone import Backbone, save_backbone
-from musictf.models.frame_controls import random_backbone
+from musictf.models.backbone import Backbone, random_backbone, save_backbone
 from musictf.models.vit1d import ViT1DConfig
 
 ROOT = Path(__file__).parents[1]

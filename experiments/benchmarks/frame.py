@@ -25,8 +25,7 @@ import torch
 
 from musictf.datasets.base import Dataset
 from musictf.files import write_atomically
-from musictf.models.backbone import Backbone
-from musictf.models.frame_controls import random_backbone
+from musictf.models.backbone import Backbone, random_backbone
 from musictf.models.vit1d import ViT1DConfig
 from musictf.run_folder import provenance
 

@@ -1,4 +1,4 @@
-"""Log-mel front end, and the one place that says when a frame is.
+"""Log-mel front end.
 
 Shapes:  B batch   N audio samples   T frames   F mel bands
 Units:   times in seconds, rates in hertz, levels in decibels.
@@ -19,6 +19,7 @@ import torch
 import torchaudio
 from torch import Tensor, nn
 
+from musictf.audio.token_grid import TokenGrid
 from musictf.errors import InputError
 
 _POWER_FLOOR = 1e-10
@@ -48,9 +49,14 @@ class LogMelConfig:
             )
 
     @property
+    def grid(self) -> TokenGrid:
+        """Where frames lie: the spectrogram is centred, so frame k is at ``k * hop_length`` samples."""
+        return TokenGrid(self.sample_rate, self.hop_length)
+
+    @property
     def frame_rate(self) -> float:
         """Frames a second."""
-        return self.sample_rate / self.hop_length
+        return self.grid.token_rate
 
     def digest(self) -> str:
         """Digest of all values (16 hexadecimal digits)."""
@@ -58,14 +64,11 @@ class LogMelConfig:
 
     def num_frames(self, num_samples: int) -> int:
         """Frames of a centred spectrogram of ``num_samples`` samples."""
-        return num_samples // self.hop_length + 1
+        return self.grid.num_tokens(num_samples)
 
     def frame_times(self, num_frames: int, start: int = 0) -> npt.NDArray[np.float64]:
-        """Centres in seconds of the frames of an excerpt that starts at sample ``start``: (num_frames,).
-
-        Integer samples are divided once, at the end, so that times do not drift over long tracks.
-        """
-        return (start + np.arange(num_frames, dtype=np.int64) * self.hop_length) / self.sample_rate
+        """Centres in seconds of the frames of an excerpt that starts at sample ``start``, (num_frames,)."""
+        return self.grid.times(num_frames, start)
 
 
 class LogMel(nn.Module):

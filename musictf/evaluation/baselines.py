@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from musictf.audio.io import audio_info, read_excerpt
-from musictf.audio.spectrogram import LogMelConfig
+from musictf.audio.token_grid import TokenGrid
 from musictf.datasets.base import Track
 from musictf.evaluation.study import Study
 from musictf.tasks.base import Floats
@@ -42,12 +42,12 @@ def classical(study: Study, advance: Callable[[], None]) -> None:
     study.add(_cell("audio"), {"name": study.task.classical}, estimates)
 
 
-def oracle(study: Study, front_end: LogMelConfig, advance: Callable[[], None]) -> None:
+def oracle(study: Study, grid: TokenGrid, advance: Callable[[], None]) -> None:
     """Score the truth at the token rate with every decoder, calibrated on validation as that of a probe is."""
     task, corpus = study.task, study.corpus
     truth = {
         split: [
-            _truth(study, track, reference, front_end)
+            _truth(study, track, reference, grid)
             for track, reference in zip(corpus.tracks[split], corpus.references[split], strict=True)
         ]
         for split in ("valid", "test")
@@ -60,10 +60,10 @@ def oracle(study: Study, front_end: LogMelConfig, advance: Callable[[], None]) -
         advance()
 
 
-def _truth(study: Study, track: Track, reference: Any, front_end: LogMelConfig) -> tuple[Floats, Floats, float]:
+def _truth(study: Study, track: Track, reference: Any, grid: TokenGrid) -> tuple[Floats, Floats, float]:
     """Logits (K, C) that say the truth, token times (K,) and the duration in seconds."""
     info = audio_info(track.audio)
-    times = front_end.frame_times(front_end.num_frames(info.num_samples(front_end.sample_rate)))
+    times = grid.times(grid.num_tokens(info.num_samples(grid.sample_rate)))
     return study.task.oracle_logits(reference, times), times, info.seconds
 
 

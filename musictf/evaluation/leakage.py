@@ -26,7 +26,7 @@ from musictf.datasets.base import Track
 from musictf.datasets.identity import FILE_NAME, Identities, Identity, identities, read_identities
 from musictf.errors import InputError
 from musictf.files import file_digest, write_atomically
-from musictf.models.backbone import backbone_file, load_backbone
+from musictf.models.encoder import Encoder
 
 POLICIES = ("fail", "warn", "off")
 HARD = ("file", "audio", "recording")
@@ -130,11 +130,13 @@ class Leakage:
         return f"{sum(hard.values())}{levels}{soft}"
 
 
-def check_leakage(backbone_path: Path, dataset_tracks: Mapping[str, Sequence[Track]], policy: str) -> Leakage | None:
+def check_leakage(
+    pretrained: Identities | None, dataset_tracks: Mapping[str, Sequence[Track]], policy: str
+) -> Leakage | None:
     """Compare the corpus of a probe with what the backbone was pretrained on, and say what was found.
 
     Args:
-        backbone_path: Backbone file or run folder; the list of its corpus lies beside it.
+        pretrained: The list of its corpus that the backbone carries (`pretrained_identities`); None where it has none.
         dataset_tracks: The tracks to probe, by split.
         policy: ``fail``, ``warn`` or ``off``.
 
@@ -148,7 +150,6 @@ def check_leakage(backbone_path: Path, dataset_tracks: Mapping[str, Sequence[Tra
         raise InputError(f"leakage={policy!r} is unknown: one of {', '.join(POLICIES)}")
     if policy == "off":
         return None
-    pretrained = pretrained_identities(backbone_path)
     tracks = [entry for split in dataset_tracks.values() for entry in split]
     if pretrained is None:
         found = Leakage([], {name: len(split) for name, split in dataset_tracks.items()}, compared=())
@@ -160,14 +161,13 @@ def check_leakage(backbone_path: Path, dataset_tracks: Mapping[str, Sequence[Tra
     return found
 
 
-def pretrained_identities(backbone_path: str | Path) -> Identities | None:
+def pretrained_identities(encoder: Encoder, path: Path) -> Identities | None:
     """The list of its corpus that a backbone carries; None where it has none, as older and foreign ones do.
 
     Raises:
         InputError: the list beside the backbone is not the one it was saved with.
     """
-    path = backbone_file(backbone_path)
-    note = load_backbone(path).provenance.get("identities")
+    note = getattr(encoder, "provenance", {}).get("identities")
     listed = path.with_name(FILE_NAME)
     if note is None or not listed.is_file():
         return None

@@ -1,109 +1,113 @@
-"""What is probed in a study: the backbone that was asked for, and the controls beside it."""
+"""What a study probes: the requested backbone, and the baselines that are read by the same heads."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from musictf.errors import InputError
-from musictf.models.backbone import Backbone, backbone_file, load_backbone
-from musictf.models.frame_controls import CONTROLS, random_backbone
+from musictf.models.encoder import Encoder, with_random_weights
+from musictf.models.frame_controls import FRAME_CONTROLS
+from musictf.models.resolve import RANDOM, BackboneSource, load_encoder
 from musictf.models.vit1d import ViT1DConfig
 from musictf.results.rows import Row
 
-# What stands beside a backbone. The first four are probed with the same heads; ``classical`` is a system without
-# learning, ``majority`` has not listened, and ``oracle`` is the ceiling: the truth at the token rate, decoded.
+# Baselines beside a backbone. The first four are probed by the same heads; ``classical`` is a system without learning,
+# ``majority`` ignores the audio, and ``oracle`` is the ceiling: the true labels at the token rate, decoded.
 BASELINES = ("random", "mel", "mfcc", "chroma", "classical", "majority", "oracle")
 
 
 @dataclass
 class ProbedModel:
-    """A backbone whose features are probed, with the seeds of the probes that read it.
+    """An encoder whose features are probed, with the seeds of the probes that read it.
 
     A pretrained backbone is read by the probes of every seed; random weights are drawn anew for each.
+
+    Attributes:
+        encoder: What computes the features.
+        seeds: Of its probes.
+        about: Field ``backbone`` of the rows.
+        path: Its backbone file, where it has one.
+        is_requested: It was named by ``backbone=``, and is not a baseline beside it.
     """
 
-    backbone: Backbone
+    encoder: Encoder
     seeds: list[int]
     about: Row
-    is_asked: bool = False  # and not a baseline, which has the layers it has
+    path: Path | None = None
+    is_requested: bool = False
 
     @property
     def kind(self) -> str:
         """``pretrained``, ``random``, ``mel``, ``mfcc`` or ``chroma``."""
-        return self.backbone.kind
+        return self.encoder.kind
 
-    def readouts(self, asked: Sequence[str]) -> list[str]:
-        """Those that this system has: frames without an encoder have no class token."""
-        return [name for name in asked if not (self.kind in CONTROLS and name == "class")]
+    def readouts(self, requested: Sequence[str]) -> list[str]:
+        """Those of the requested readouts that exist: without a class token there is no ``class``."""
+        return [name for name in requested if self.encoder.has_class_token or name != "class"]
 
-    def layers(self, asked: Any) -> list[int]:
-        """Numbers of the layers that are probed."""
-        if asked == "all" or (self.kind in CONTROLS and not self.is_asked):
-            return list(range(self.backbone.depth + 1))
-        unknown = [layer for layer in asked if not 0 <= layer <= self.backbone.depth]
-        if unknown:
-            raise InputError(f"layers={list(asked)}: this backbone has layers 0 to {self.backbone.depth}")
-        return sorted(set(asked))
+    def layers(self, requested: Any) -> list[int]:
+        """Numbers of the layers that are probed.
+
+        Raises:
+            InputError: the encoder has no such layer.
+        """
+        depth = self.encoder.depth
+        # A frame control beside a backbone has the one layer it has, whatever layers of the backbone are requested.
+        if requested == "all" or (depth == 0 and not self.is_requested):
+            return list(range(depth + 1))
+        if any(not 0 <= layer <= depth for layer in requested):
+            raise InputError(f"layers={list(requested)}: this backbone has layers 0 to {depth}")
+        return sorted(set(requested))
 
 
 def probed_models(
-    asked: str, like: str | None, model: ViT1DConfig, seeds: Sequence[int], baselines: Sequence[str]
+    source: BackboneSource, like: str | None, model: ViT1DConfig, seeds: Sequence[int], baselines: Sequence[str]
 ) -> list[ProbedModel]:
-    """The system that was asked for, then the baselines that need probing.
+    """The requested model, then the baselines that are probed.
 
     Args:
-        asked: A backbone file, a run folder, ``random``, or one of `CONTROLS`.
-        like: A backbone whose shape ``random`` has; by default it has that of ``model``.
+        source: What ``backbone=`` names.
+        like: ``backbone=`` text of a backbone whose shape ``random`` has; by default it has that of ``model``.
         model: See ``like``.
         seeds: Of the probes, and of random weights.
         baselines: Any of `BASELINES`.
     """
-    first: Backbone
-    if asked in CONTROLS:
-        first = CONTROLS[asked]()
-        found = [ProbedModel(first, list(seeds), _about(first, asked), is_asked=True)]
-    elif asked == "random":
-        origin = load_backbone(like) if like else Backbone(model)
-        found = _random(origin, seeds)
-        first = found[0].backbone
+    encoders = load_encoder(source, like, model, seeds)
+    first = encoders[0]
+    if source.kind == RANDOM:
+        models = _one_for_each_seed(encoders, seeds)
     else:
-        first = load_backbone(asked)
-        found = [ProbedModel(first, list(seeds), _about(first, asked))]
-    if "random" in baselines and first.kind == "pretrained":
-        found += _random(first, seeds)
+        models = [ProbedModel(first, list(seeds), about(first, source.path), source.path)]
+    models[0].is_requested = True
+    if RANDOM in baselines and first.kind == "pretrained":
+        models += _one_for_each_seed([with_random_weights(first, seed) for seed in seeds], seeds)
     for name in baselines:
-        if name in CONTROLS and name != asked:
-            control = CONTROLS[name](first.front_end.config)
-            found.append(ProbedModel(control, list(seeds), _about(control, name)))
-    return found
+        if name in FRAME_CONTROLS and name != source.kind:
+            control = FRAME_CONTROLS[name](first.baseline_front_end)
+            models.append(ProbedModel(control, list(seeds), about(control)))
+    return models
 
 
-def _random(like: Backbone, seeds: Sequence[int]) -> list[ProbedModel]:
-    """Random weights in the shape of a backbone, others for each seed."""
-    made = [random_backbone(like.encoder.config, like.front_end.config, seed) for seed in seeds]
-    return [
-        ProbedModel(backbone, [seed], _about(backbone, "random")) for backbone, seed in zip(made, seeds, strict=True)
-    ]
+def _one_for_each_seed(encoders: Sequence[Encoder], seeds: Sequence[int]) -> list[ProbedModel]:
+    return [ProbedModel(encoder, [seed], about(encoder)) for encoder, seed in zip(encoders, seeds, strict=True)]
 
 
-def _about(backbone: Backbone, asked: str) -> Row:
-    """The ``backbone`` field of rows."""
-    pretrained = backbone.kind == "pretrained"
-    origin = backbone.provenance
-    pretrain = {
-        "corpus": origin.get("corpus"),
-        "digest": origin.get("corpus_digest"),
-        "steps": origin.get("steps"),
-        "splits": origin.get("splits"),
-    }
+def about(encoder: Encoder, path: Path | None = None) -> Row:
+    """Field ``backbone`` of results rows.
+
+    Args:
+        encoder: What was probed.
+        path: Its backbone file, where it has one.
+    """
     return {
-        "path": str(backbone_file(asked)) if pretrained else backbone.kind,
-        "digest": backbone.digest(),
-        "kind": backbone.kind,
-        "preset": backbone.name,
-        "parameters": backbone.num_parameters,
-        "shape": backbone.shape_digest(),
-        "pretrain": pretrain if pretrained else None,
+        "path": str(path or encoder.kind),
+        "digest": encoder.digest(),
+        "kind": encoder.kind,
+        "preset": encoder.name,
+        "parameters": encoder.num_parameters,
+        "shape": encoder.shape_digest(),
+        "pretrain": encoder.pretraining(),
     }

@@ -23,7 +23,7 @@ from musictf.distributed import TrainerConfig, rank
 from musictf.errors import InputError
 from musictf.evaluation.baselines import classical, majority, oracle
 from musictf.evaluation.corpus import Corpus, annotated, check_references, write_tracks
-from musictf.evaluation.leakage import POLICIES, Leakage, check_leakage
+from musictf.evaluation.leakage import POLICIES, Leakage, check_leakage, pretrained_identities
 from musictf.evaluation.probed_models import BASELINES, ProbedModel, probed_models
 from musictf.evaluation.progress import Progress
 from musictf.evaluation.robustness import ROBUSTNESS, RobustnessConfig, curves
@@ -31,6 +31,7 @@ from musictf.evaluation.study import Study, decoded, with_intervals, write_vocab
 from musictf.features.extract import FeatureConfig, extract
 from musictf.features.readouts import READOUTS, Split, scored_split, trained_split
 from musictf.files import write_atomically
+from musictf.models.resolve import backbone_source
 from musictf.models.vit1d import ViT1DConfig
 from musictf.probing.heads import load_heads
 from musictf.probing.linear_probe import ProbeConfig, fit
@@ -106,7 +107,8 @@ def probe(run: ProbeRun, finish: Callable[[Path], None] = nothing_more) -> Path:
         InputError: something cannot be used; nothing has been computed.
         FinishedRun: the folder holds a finished run.
     """
-    found = probed_models(run.backbone, run.like, run.model, run.seeds, run.baselines)
+    source = backbone_source(run.backbone)
+    found = probed_models(source, run.like, run.model, run.seeds, run.baselines)
     if not any(system.readouts(run.readouts) for system in found[:1]):
         raise InputError(f"backbone={run.backbone} has no class token: readouts=[sequence,average]")
     for system in found:
@@ -116,8 +118,8 @@ def probe(run: ProbeRun, finish: Callable[[Path], None] = nothing_more) -> Path:
     run.task.prepare(corpus.references["train"])
     check_references(run.task, corpus)
     leakage = None
-    if found[0].kind == "pretrained" and rank() == 0:
-        leakage = check_leakage(Path(run.backbone), corpus.tracks, run.leakage)
+    if source.path is not None and run.leakage != "off" and rank() == 0:
+        leakage = check_leakage(pretrained_identities(found[0].encoder, source.path), corpus.tracks, run.leakage)
     folder = Path(run.output_dir).expanduser() if run.output_dir else default_folder("probe")
     with open_run(folder, dataclasses.asdict(run), run.overwrite, "probe", run.MAY_CHANGE):
         if rank() > 0:
@@ -196,15 +198,19 @@ class _Probing:
     def unprobed(self, first: ProbedModel, progress: Progress) -> None:
         """Classical system, majority and ceiling."""
         baselines, task, number = self.run.baselines, self.run.task, len(self.corpus.tracks["test"])
-        front_end = first.backbone.front_end.config
         for name, is_wanted, total, answer in (
             ("classical", bool(task.classical), number, classical),
             ("majority", True, number, majority),
-            ("oracle", task.level == "frame", len(task.decoders), lambda *rest: oracle(rest[0], front_end, rest[1])),
+            (
+                "oracle",
+                task.level == "frame",
+                len(task.decoders),
+                lambda study, advance: oracle(study, first.encoder.grid, advance),
+            ),
         ):
             readout = {"classical": "audio", "majority": "constant", "oracle": "targets"}[name]
             if name in baselines and is_wanted and not self.results.has(name, readout, 0):
-                digest = front_end.digest() if name == "oracle" else None
+                digest = first.encoder.baseline_front_end.digest() if name == "oracle" else None
                 study = self._study({"path": name, "digest": digest, "kind": name})
                 answer(study, progress.stage(name, total))
                 self._keep(study)
@@ -215,7 +221,7 @@ class _Probing:
         references = [track.annotation(task.annotation_name) for track in tracks]
         for system in found:
             layers = system.layers(self.run.layers)
-            features = extract(system.backbone, tracks, layers, self.run.features, device_of(self.run.trainer))
+            features = extract(system.encoder, tracks, layers, self.run.features, device_of(self.run.trainer))
             split = scored_split(task, features, references, system.readouts(self.run.readouts))
             study = self._study(system.about)
             for row in self._chosen(system):
@@ -252,7 +258,7 @@ class _Probing:
         for name in SPLITS:
             tracks, references = self.corpus.tracks[name], self.corpus.references[name]
             device = device_of(self.run.trainer)
-            features = extract(system.backbone, tracks, layers, self.run.features, device, stage)
+            features = extract(system.encoder, tracks, layers, self.run.features, device, stage)
             if name == "test":
                 splits[name] = scored_split(self.run.task, features, references, readouts)
             else:
@@ -277,7 +283,7 @@ def _help_extracting(run: ProbeRun, found: list[ProbedModel], corpus: Corpus) ->
     """What another rank than the first does."""
     for system in found:
         for tracks in corpus.tracks.values():
-            extract(system.backbone, tracks, system.layers(run.layers), run.features, device_of(run.trainer))
+            extract(system.encoder, tracks, system.layers(run.layers), run.features, device_of(run.trainer))
 
 
 def device_of(trainer: TrainerConfig) -> str:

@@ -1,20 +1,22 @@
-"""Frozen features: whole tracks through a backbone once, stitched, timed, and kept on disk by content.
+"""Frozen features: whole tracks through an encoder once, stitched, timed, and kept on disk by content.
 
-Shapes:  L layers   E excerpts of a track   K tokens of a track   T tokens of an excerpt   D embedding
+Shapes:  L layers   E excerpts of a track   K tokens of a track   T tokens of an excerpt   D embedding   B batch
 
 Excerpts overlap and start on the token grid, so the tokens of neighbouring excerpts fall on the same times and are
-averaged there, those near an excerpt's edge counting less. A batch holds excerpts of several tracks and always has the
-same size, so a track's features do not depend on its neighbours. Audio is read ahead by a thread, a stretch of some
-excerpts at a time, and tokens are written as soon as no later excerpt reaches them: memory grows with neither the
-length of a track nor their number.
+averaged there; tokens near an excerpt's edge count less. A batch holds excerpts of several tracks and always has the
+same size, so a track's features do not depend on its neighbours. Tokens are written as soon as no later excerpt
+reaches them: memory grows with neither the length of a track nor the number of tracks.
+
+`extract` keeps embeddings. What else may be kept of an encoder's output (attention curves, for one) is a `Keep` of its
+own, and `stored` walks over the tracks in the same way for all of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import overload
+from typing import Any, Protocol, overload
 
 import torch
 from torch import Tensor
@@ -23,9 +25,9 @@ from musictf.datasets.base import Track
 from musictf.errors import InputError
 from musictf.features.excerpting import ExcerptPlan, OverlapAverage, excerpt_batches, stacked
 from musictf.features.store import EntryWriter, Extractor, read_entry
-from musictf.models.backbone import Backbone
+from musictf.models.encoder import Encoder, Output
 
-EXTRACTOR_VERSION = 2
+EXTRACTOR_VERSION = 3
 
 
 @dataclass(kw_only=True)
@@ -35,8 +37,8 @@ class FeatureConfig:
     Attributes:
         excerpt_hop: Tokens between excerpts (63 is half an excerpt of 126).
         precision: Of stored embeddings, ``float16`` or ``float32``; times are float64.
-        batch_size: Excerpts that go through the backbone at once.
-        memory_gib: Features of a split larger than this are trained on from disk.
+        batch_size: Excerpts that go through the encoder at once.
+        memory_gib: Features of a split larger than this are read from disk in training, GiB.
     """
 
     excerpt_hop: int = 63
@@ -49,6 +51,45 @@ class FeatureConfig:
             raise InputError(f"features.precision={self.precision!r} is unknown: one of float16, float32")
         if self.excerpt_hop < 1 or self.batch_size < 1:
             raise InputError("features: excerpt_hop and batch_size must be at least 1")
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A tensor of a stored track.
+
+    Attributes:
+        shape: Of one row.
+        dtype: ``float16``, ``float32`` or ``float64``.
+        by_token: One row a token, stitched over the track; otherwise one row an excerpt.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    by_token: bool = False
+
+
+class Keep(Protocol):
+    """What extraction keeps of an encoder's output."""
+
+    @property
+    def attention(self) -> bool:
+        """Whether attention maps are needed."""
+
+    @property
+    def layers(self) -> Sequence[int] | None:
+        """Layers that are needed; None: the last."""
+
+    def identity(self, encoder: Encoder) -> dict[str, Any]:
+        """What is computed besides weights and audio: part of the entry's name in the store."""
+
+    def tensors(self, encoder: Encoder) -> Mapping[str, Kept]:
+        """What is kept of a track, besides its ``times`` (K,)."""
+
+    def reduced(self, output: Output) -> dict[str, Tensor]:
+        """The part of a batch that is needed, each (B, ...) on the CPU in float32."""
+
+    def rows(self, reduced: Mapping[str, Tensor], index: int, num_tokens: int) -> dict[str, Tensor]:
+        """Rows of one excerpt of the batch, (1, ...) or (num_tokens, ...), of its first ``num_tokens`` tokens."""
 
 
 @dataclass
@@ -65,7 +106,7 @@ class TrackFeatures:
 
 
 class StoredFeatures(Sequence[TrackFeatures]):
-    """Features of tracks in the store, each mapped when it is asked for: a process may not map without end."""
+    """Features of tracks in the store, each mapped when it is read: a process may not map without end."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = list(paths)
@@ -78,97 +119,129 @@ class StoredFeatures(Sequence[TrackFeatures]):
     @overload
     def __getitem__(self, index: slice) -> StoredFeatures: ...
     def __getitem__(self, index: int | slice) -> TrackFeatures | StoredFeatures:
-        return StoredFeatures(self.paths[index]) if isinstance(index, slice) else _load(self.paths[index])
+        if isinstance(index, slice):
+            return StoredFeatures(self.paths[index])
+        tensors = stored_tensors(self.paths[index])
+        return TrackFeatures(**{field.name: tensors[field.name] for field in fields(TrackFeatures)})
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Class token, temporal average and sequence tokens of some layers."""
+
+    layers: Sequence[int]
+    precision: str
+    attention: bool = False
+
+    def identity(self, encoder: Encoder) -> dict[str, Any]:
+        return {"preset": encoder.name, "layers": list(self.layers), "precision": self.precision}
+
+    def tensors(self, encoder: Encoder) -> dict[str, Kept]:
+        shape = (len(self.layers), encoder.embed_dim)
+        by_excerpt = Kept(shape, self.precision)
+        return {
+            "class_token": by_excerpt,
+            "average": by_excerpt,
+            "sequence_mean": by_excerpt,
+            "sequence": Kept(shape, self.precision, by_token=True),
+        }
+
+    def reduced(self, output: Output) -> dict[str, Tensor]:
+        sequence = torch.stack([output.sequence[layer] for layer in self.layers], dim=2)  # (B, T, L, D)
+        kept = {"sequence": sequence.float().cpu()}
+        if output.class_token:
+            classes = torch.stack([output.class_token[layer] for layer in self.layers], dim=1)  # (B, L, D)
+            kept["class_token"] = classes.float().cpu()
+        return kept
+
+    def rows(self, reduced: Mapping[str, Tensor], index: int, num_tokens: int) -> dict[str, Tensor]:
+        sequence = reduced["sequence"][index][:num_tokens]  # (T, L, D)
+        total = sequence.sum(dim=0)
+        mean = total / len(sequence)
+        if "class_token" in reduced:
+            class_token = reduced["class_token"][index]
+            average = (class_token + total) / (1 + len(sequence))
+        else:  # no class token: nothing reads the first, and the average is over the sequence alone
+            class_token, average = torch.zeros_like(mean), mean
+        by_excerpt = {"class_token": class_token, "average": average, "sequence_mean": mean}
+        return {name: row[None] for name, row in by_excerpt.items()} | {"sequence": sequence}
 
 
 def extract(
-    backbone: Backbone,
+    encoder: Encoder,
     tracks: Sequence[Track],
     layers: Sequence[int],
     config: FeatureConfig,
     device: str = "cpu",
     advance: Callable[[], None] = lambda: None,
 ) -> StoredFeatures:
-    """Features of tracks, in order, mapped from the store when asked for; computed first where it lacks them.
-
-    Several processes may do this at once, ranks of one run included: each starts at another track, and leaves out what
-    a neighbour has finished in the meantime.
+    """Embeddings of tracks, in order, mapped from the store when read; computed first where the store lacks them.
 
     Args:
-        backbone: What computes them.
-        tracks: Whose features.
-        layers: Which layers.
+        encoder: What computes them.
+        tracks: The tracks.
+        layers: Numbers of layers.
         config: How tracks are cut.
-        device: Where the backbone runs.
+        device: Where the encoder runs.
         advance: Called once for each track that is done.
     """
-    extractor = Extractor.of(
-        {
-            "backbone": backbone.digest(),
-            "kind": backbone.kind,
-            "preset": backbone.name,
-            "version": EXTRACTOR_VERSION,
-            "layers": list(layers),
-            "excerpt_hop": config.excerpt_hop,
-            "precision": config.precision,
-        }
-    )
+    return StoredFeatures(stored(encoder, tracks, Embeddings(layers, config.precision), config, device, advance))
+
+
+def stored(
+    encoder: Encoder,
+    tracks: Sequence[Track],
+    keep: Keep,
+    config: FeatureConfig,
+    device: str = "cpu",
+    advance: Callable[[], None] = lambda: None,
+) -> list[Path]:
+    """Entries of tracks in the feature store, in order; computed where the store lacks them.
+
+    Several processes may do this at once, ranks of one run included: each starts at another track, and leaves out what
+    another has finished meanwhile.
+
+    Args:
+        encoder: What computes them.
+        tracks: The tracks.
+        keep: What is kept of the encoder's output.
+        config: How tracks are cut.
+        device: Where the encoder runs.
+        advance: Called once for each track that is done.
+    """
+    identity = {
+        "backbone": encoder.digest(),
+        "kind": encoder.kind,
+        "version": EXTRACTOR_VERSION,
+        "excerpt_hop": config.excerpt_hop,
+    }
+    extractor = Extractor.of(identity | keep.identity(encoder))
     paths = [extractor.entry(track.audio) for track in tracks]
     missing = {path: track.audio for track, path in zip(tracks, paths, strict=True) if read_entry(path) is None}
     for _ in range(len(paths) - len(missing)):
         advance()
     if missing:
-        _compute(backbone.to(device).eval(), missing, layers, config, device, advance)
-    return StoredFeatures(paths)
+        _compute(encoder.to(device).eval(), missing, keep, config, device, advance)
+    return paths
 
 
-class _Stitcher:
-    """Joins the excerpts of one track as they come, and writes what no later one can change."""
+def stored_tensors(path: Path) -> dict[str, Tensor]:
+    """Tensors of an entry that `stored` has made, mapped.
 
-    def __init__(self, cut: ExcerptPlan, backbone: Backbone, num_layers: int, precision: str) -> None:
-        front_end = backbone.front_end.config
-        self.hop_length = front_end.hop_length
-        self.num_tokens = front_end.num_frames(cut.num_samples)
-        self.left = len(cut.starts)
-        self.joined = OverlapAverage()
-        each = ((len(cut.starts), num_layers, backbone.embed_dim), precision)
-        self.entry = EntryWriter(
-            cut.path,
-            {
-                "class_token": each,
-                "average": each,
-                "sequence_mean": each,
-                "sequence": ((self.num_tokens, num_layers, backbone.embed_dim), precision),
-                "times": ((self.num_tokens,), "float64"),
-                "excerpt_times": ((len(cut.starts),), "float64"),
-                "seconds": ((), "float64"),
-            },
-        )
-        self.entry.append("times", front_end.frame_times(self.num_tokens))
-        centres = [(start + cut.length / 2) / front_end.sample_rate for start in cut.starts]
-        self.entry.append("excerpt_times", centres)
-        self.entry.append("seconds", cut.num_samples / front_end.sample_rate)
-
-    def add(self, start: int, class_token: Tensor, sequence: Tensor) -> None:
-        """The next excerpt: class token (L, D) and sequence tokens (T, L, D)."""
-        first = start // self.hop_length
-        sequence = sequence[: self.num_tokens - first]
-        total = sequence.sum(dim=0)
-        self.entry.append("class_token", class_token)
-        self.entry.append("average", (class_token + total) / (1 + len(sequence)))
-        self.entry.append("sequence_mean", total / len(sequence))
-        self.entry.append("sequence", self.joined.add(first, sequence))
-        self.left -= 1
-        if not self.left:
-            self.entry.append("sequence", self.joined.rest())
-            self.entry.finish()
+    Raises:
+        InputError: another process has deleted it meanwhile.
+    """
+    tensors = read_entry(path)
+    if tensors is None:
+        raise InputError(f"{path}: deleted from the feature store while it was in use (pruned?); run again")
+    return tensors
 
 
 @torch.inference_mode()
 def _compute(
-    backbone: Backbone,
+    encoder: Encoder,
     missing: dict[Path, Path],
-    layers: Sequence[int],
+    keep: Keep,
     config: FeatureConfig,
     device: str,
     advance: Callable[[], None],
@@ -176,32 +249,51 @@ def _compute(
     """Fill the store: entries by path, each with its audio."""
     open_entries: dict[Path, _Stitcher] = {}
     try:
-        for batch in excerpt_batches(backbone, missing, config.excerpt_hop, config.batch_size, advance):
-            classes, sequences = _embedded(backbone, [waveform for *_, waveform in batch], layers, config, device)
-            for (cut, start, _), class_token, sequence in zip(batch, classes, sequences):
-                if cut.path not in open_entries:
-                    open_entries[cut.path] = _Stitcher(cut, backbone, len(layers), config.precision)
-                open_entries[cut.path].add(start, class_token, sequence)
-                if not open_entries[cut.path].left:
-                    del open_entries[cut.path]
+        for batch in excerpt_batches(encoder, missing, config.excerpt_hop, config.batch_size, advance):
+            waveforms = stacked([waveform for *_, waveform in batch], encoder.num_samples, config.batch_size)
+            reduced = keep.reduced(encoder(waveforms.to(device), keep.layers, keep.attention))
+            for index, (plan, start, _) in enumerate(batch):  # what pads the batch is left over
+                if plan.entry not in open_entries:
+                    open_entries[plan.entry] = _Stitcher(plan, encoder, keep.tensors(encoder))
+                stitcher = open_entries[plan.entry]
+                stitcher.add(start, keep.rows(reduced, index, stitcher.num_tokens_from(start)))
+                if not stitcher.excerpts_left:
+                    del open_entries[plan.entry]
                     advance()
     finally:
         for stitcher in open_entries.values():
             stitcher.entry.abandon()
 
 
-def _embedded(
-    backbone: Backbone, waveforms: list[Tensor], layers: Sequence[int], config: FeatureConfig, device: str
-) -> tuple[Tensor, Tensor]:
-    """Class tokens (e, L, D) and sequence tokens (e, T, L, D) of excerpts of one length, on the CPU in float32."""
-    output = backbone(stacked(waveforms, backbone.num_samples, config.batch_size).to(device), layers)
-    classes = torch.stack([output.class_token[layer] for layer in layers], dim=1)
-    tokens = torch.stack([output.sequence[layer] for layer in layers], dim=2)
-    return classes.float().cpu(), tokens.float().cpu()
+class _Stitcher:
+    """Joins the excerpts of one track as they come, and writes what no later excerpt can change."""
 
+    def __init__(self, plan: ExcerptPlan, encoder: Encoder, tensors: Mapping[str, Kept]) -> None:
+        self.grid = encoder.grid
+        self.num_tokens = self.grid.num_tokens(plan.num_samples)
+        self.excerpts_left = len(plan.starts)
+        self.joined = {name: OverlapAverage() for name, kept in tensors.items() if kept.by_token}
+        lengths = {name: self.num_tokens if kept.by_token else len(plan.starts) for name, kept in tensors.items()}
+        shapes = {name: ((lengths[name], *kept.shape), kept.dtype) for name, kept in tensors.items()}
+        shapes |= {"times": ((self.num_tokens,), "float64"), "seconds": ((), "float64")}
+        shapes |= {"excerpt_times": ((len(plan.starts),), "float64")}
+        self.entry = EntryWriter(plan.entry, shapes)
+        self.entry.append("times", self.grid.times(self.num_tokens))
+        centres = [(start + plan.length / 2) / self.grid.sample_rate for start in plan.starts]
+        self.entry.append("excerpt_times", centres)
+        self.entry.append("seconds", plan.num_samples / self.grid.sample_rate)
 
-def _load(path: Path) -> TrackFeatures:
-    tensors = read_entry(path)
-    if tensors is None:
-        raise InputError(f"{path}: gone from the feature store while it was wanted (pruned?); run again")
-    return TrackFeatures(**{field.name: tensors[field.name] for field in fields(TrackFeatures)})
+    def num_tokens_from(self, start: int) -> int:
+        """Tokens of the track from sample ``start`` to its end."""
+        return self.num_tokens - start // self.grid.hop_length
+
+    def add(self, start: int, rows: Mapping[str, Tensor]) -> None:
+        """The rows of the excerpt that starts at sample ``start``."""
+        self.excerpts_left -= 1
+        for name, values in rows.items():
+            ready = self.joined[name].add(start // self.grid.hop_length, values) if name in self.joined else values
+            self.entry.append(name, ready)
+        if not self.excerpts_left:
+            for name, joined in self.joined.items():
+                self.entry.append(name, joined.rest())
+            self.entry.finish()

@@ -16,22 +16,23 @@ import hashlib
 import json
 import os
 import shutil
-import struct
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 import safetensors
+from safetensors.numpy import save_file
 from torch import Tensor
 
 from musictf.errors import InputError
 from musictf.files import cache_folder, file_digest, write_atomically
 
-_DTYPES = {"float16": ("F16", np.float16), "float32": ("F32", np.float32), "float64": ("F64", np.float64)}
+CHECKSUM = "checksum"  # a tensor of every entry: digest of all others
+_CHECKSUM_BYTES = 16
 _DAY = 86_400  # seconds; a temporary file that old was left by a process that died
 
 
@@ -72,43 +73,39 @@ class EntryWriter:
     def __init__(self, path: Path, tensors: Mapping[str, tuple[tuple[int, ...], str]]) -> None:
         self.path = path
         self._temporary = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}.tmp")
-        self._types: dict[str, Any] = {}
-        self._next: dict[str, int] = {}
-        self._end: dict[str, int] = {}
-        self._header: dict[str, Any] = {"__metadata__": {"digest": "0" * 32}}
-        offset = 0
-        for name, (shape, dtype) in tensors.items():
-            code, self._types[name] = _DTYPES[dtype]
-            length = int(np.prod(shape)) * np.dtype(self._types[name]).itemsize
-            self._header[name] = {"dtype": code, "shape": list(shape), "data_offsets": [offset, offset + length]}
-            self._next[name], self._end[name] = offset, offset + length
-            offset += length
-        self._start = 8 + len(_header_bytes(self._header))
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(self._temporary, "w+b")  # noqa: SIM115 (closed by finish or abandon)
+        self._temporary.touch()
+        mode = self._temporary.stat().st_mode
+        # The library writes a whole file of zeros, whose pages take no memory; rows then go to their places in it.
+        zeros = {name: np.zeros(shape, dtype) for name, (shape, dtype) in tensors.items()}
+        save_file(zeros | {CHECKSUM: np.zeros(_CHECKSUM_BYTES, np.uint8)}, self._temporary)
+        self._temporary.chmod(mode)  # save_file keeps a file from everybody but its owner
+        self._dtypes = {name: values.dtype for name, values in zeros.items()}
+        self._ranges = _byte_ranges(self._temporary)
+        self._next = {name: first for name, (first, _) in self._ranges.items()}
+        self._file = open(self._temporary, "r+b")  # noqa: SIM115 (closed by finish or abandon)
 
     def append(self, name: str, rows: npt.ArrayLike) -> None:
         """Write the next rows of a tensor."""
-        content = np.ascontiguousarray(rows, dtype=self._types[name]).tobytes()
-        self._file.seek(self._start + self._next[name])
+        content = np.ascontiguousarray(rows, dtype=self._dtypes[name]).tobytes()
+        self._file.seek(self._next[name])
         self._file.write(content)
         self._next[name] += len(content)
 
     def finish(self) -> None:
-        """Put the checksum in and give the entry its name.
+        """Write the checksum and give the entry its name.
 
         Raises:
             RuntimeError: a tensor was not written to its end.
         """
-        unfinished = [name for name, end in self._end.items() if self._next[name] != end]
+        unfinished = [name for name in self._dtypes if self._next[name] != self._ranges[name][1]]
         if unfinished:
             self.abandon()
             raise RuntimeError(f"{self.path.name}: {', '.join(unfinished)} not written to the end")
-        self._file.seek(self._start)
-        self._header["__metadata__"]["digest"] = _digest(self._header, self._file)
-        text = _header_bytes(self._header)
         self._file.seek(0)
-        self._file.write(struct.pack("<Q", len(text)) + text)
+        checksum = _checksum(self._file, self._ranges[CHECKSUM])
+        self._file.seek(self._ranges[CHECKSUM][0])
+        self._file.write(checksum)
         self._file.close()
         os.replace(self._temporary, self.path)
 
@@ -127,20 +124,21 @@ def read_entry(path: Path) -> dict[str, Tensor] | None:
     """Tensors of an entry, mapped, not read; None where there is no whole entry."""
     try:
         with safetensors.safe_open(str(path), framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            return {name: file.get_tensor(name) for name in file.keys() if name != CHECKSUM}  # noqa: SIM118 (no dict)
     except (FileNotFoundError, safetensors.SafetensorError):
         return None
 
 
 def is_intact(path: Path) -> bool:
     """Whether an entry's content is what was written, by its checksum; reads all of it."""
-    try:
-        with open(path, "rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(length))
-            return bool(header["__metadata__"]["digest"] == _digest(header, file)) and read_entry(path) is not None
-    except (OSError, ValueError, KeyError, TypeError, struct.error, MemoryError, OverflowError):
+    if read_entry(path) is None:
         return False
+    first, end = _byte_ranges(path).get(CHECKSUM, (0, 0))
+    with open(path, "rb") as file:
+        file.seek(first)
+        stored = file.read(end - first)
+        file.seek(0)
+        return stored == _checksum(file, (first, end))
 
 
 def extractors() -> Iterator[Extractor]:
@@ -205,18 +203,25 @@ def _delete(path: Path) -> int:
     return size
 
 
-def _header_bytes(header: Mapping[str, Any]) -> bytes:
-    text = json.dumps(header).encode()
-    return text + b" " * (-len(text) % 8)
+def _byte_ranges(path: Path) -> dict[str, tuple[int, int]]:
+    """Where each tensor of a safetensors file begins and ends, in bytes from the start of the file."""
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    ranges = {name: tensor["data_offsets"] for name, tensor in header.items() if name != "__metadata__"}
+    return {name: (8 + length + first, 8 + length + end) for name, (first, end) in ranges.items()}
 
 
-def _digest(header: Mapping[str, Any], file: Any) -> str:
-    """Of a header but for its digest, and of what follows in an open file (32 hexadecimal digits)."""
-    tensors = {name: about for name, about in header.items() if name != "__metadata__"}
-    state = hashlib.blake2b(_header_bytes(tensors), digest_size=16)
-    while block := file.read(1 << 20):
+def _checksum(file: IO[bytes], left_out: tuple[int, int]) -> bytes:
+    """Digest of an open file from here to its end, but for one range of bytes, which counts as zeros."""
+    state = hashlib.blake2b(digest_size=_CHECKSUM_BYTES)
+    position = file.tell()
+    while block := bytearray(file.read(1 << 20)):
+        first, end = (min(max(edge - position, 0), len(block)) for edge in left_out)
+        block[first:end] = bytes(end - first)
         state.update(block)
-    return state.hexdigest()
+        position += len(block)
+    return state.digest()
 
 
 @functools.lru_cache(maxsize=65536)

@@ -25,7 +25,7 @@ from musictf.inspection.events import TARGETS, Events, Floats, events_of_splits
 from musictf.inspection.head_scores import NULLS, SplitScores, family_wise, peak_scores, score_split
 from musictf.inspection.inspected_models import Corpus, InspectedModel, repeated
 from musictf.inspection.inspection_rows import InspectionRows
-from musictf.models.frame_controls import MelBackbone
+from musictf.models.frame_controls import MelControl
 
 Curves = Callable[[], Iterator[tuple[npt.NDArray[np.floating], Floats]]]
 FLUX = "flux"
@@ -121,7 +121,7 @@ def flux_of(mel: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
 
 def flux_reading(corpus: Corpus, like: InspectedModel, features: FeatureConfig, device: str) -> Reading:
     """The classical reference: one unit, no head."""
-    mel = MelBackbone(like.backbone.front_end.config)
+    mel = MelControl(like.backbone.front_end.config)
 
     def curves(split: str) -> Iterator[tuple[npt.NDArray[np.floating], Floats]]:
         for track in extract(mel, corpus.tracks[split], [0], features, device):
@@ -137,7 +137,7 @@ def _reading(
         name: track_curves(subject.backbone, subject.tracks(tracks), features, device, advance)
         for name, tracks in corpus.tracks.items()
     }
-    hop = subject.backbone.front_end.config
+    grid = subject.backbone.grid
 
     def curves(split: str) -> Iterator[tuple[npt.NDArray[np.floating], Floats]]:
         for path, track in zip(paths[split], corpus.tracks[split], strict=True):
@@ -146,11 +146,10 @@ def _reading(
             if subject.replacement_audio is None:
                 yield units, found.times
             else:  # as long as the track it stands for
-                number = hop.num_frames(audio_info(track.audio).num_samples(hop.sample_rate))
-                yield repeated(units, number), hop.frame_times(number)
+                number = grid.num_tokens(audio_info(track.audio).num_samples(grid.sample_rate))
+                yield repeated(units, number), grid.times(number)
 
-    encoder = subject.backbone.encoder.config
-    return Reading(lambda: curves("valid"), lambda: curves("test"), encoder.num_heads, CURVES)
+    return Reading(lambda: curves("valid"), lambda: curves("test"), subject.backbone.num_heads, CURVES)
 
 
 def _score(

@@ -14,9 +14,10 @@ curves at once, and curves are stitched over the track like features, so memory 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,10 +26,8 @@ from torch import Tensor
 
 from musictf.datasets.base import Track
 from musictf.errors import InputError
-from musictf.features.excerpting import ExcerptPlan, OverlapAverage, excerpt_batches, stacked
-from musictf.features.extract import EXTRACTOR_VERSION, FeatureConfig
-from musictf.features.store import EntryWriter, Extractor, read_entry
-from musictf.models.backbone import Backbone
+from musictf.features.extract import FeatureConfig, Kept, stored, stored_tensors
+from musictf.models.encoder import Encoder, Output
 
 CURVES = ("received", "class_row", "change")
 CURVES_VERSION = 1
@@ -60,8 +59,35 @@ def onset_curves(attention: Tensor) -> Tensor:
     return torch.stack([received, class_row, change], dim=2)
 
 
+@dataclass(frozen=True)
+class AttentionCurves:
+    """What extraction keeps for `track_curves`: the curves of every block and head, stitched over the track."""
+
+    layers: None = None
+    attention: bool = True
+
+    def identity(self, encoder: Encoder) -> dict[str, Any]:
+        return {
+            "preset": f"{encoder.name}, attention curves",
+            "curves_version": CURVES_VERSION,
+            "layers": list(range(1, encoder.depth + 1)),
+            "precision": "float32",
+        }
+
+    def tensors(self, encoder: Encoder) -> dict[str, Kept]:
+        return {"curves": Kept((encoder.depth, encoder.num_heads, len(CURVES)), "float32", by_token=True)}
+
+    def reduced(self, output: Output) -> dict[str, Tensor]:
+        maps = output.attention
+        curves = torch.stack([onset_curves(maps[layer].float()) for layer in sorted(maps)], dim=1)  # (B, L, H, C, T)
+        return {"curves": curves.cpu().permute(0, 4, 1, 2, 3)}
+
+    def rows(self, reduced: Mapping[str, Tensor], index: int, num_tokens: int) -> dict[str, Tensor]:
+        return {"curves": reduced["curves"][index][:num_tokens]}
+
+
 def track_curves(
-    backbone: Backbone,
+    encoder: Encoder,
     tracks: Sequence[Track],
     config: FeatureConfig,
     device: str = "cpu",
@@ -70,92 +96,25 @@ def track_curves(
     """Curves of whole tracks, in the feature store; computed where it lacks them. `read_curves` reads one.
 
     Args:
-        backbone: With an encoder.
-        tracks: Whose curves.
+        encoder: With attention maps.
+        tracks: The tracks.
         config: How tracks are cut into excerpts.
-        device: Where the backbone runs.
+        device: Where the encoder runs.
         advance: Called once for each track that is done.
 
     Raises:
-        InputError: the backbone has no attention, or a track is shorter than two tokens.
+        InputError: the encoder has no attention maps.
     """
-    if backbone.depth == 0:
-        raise InputError(f"backbone={backbone.kind} has no attention to look at")
-    extractor = Extractor.of(
-        {
-            "backbone": backbone.digest(),
-            "kind": backbone.kind,
-            "preset": f"{backbone.name}, attention curves",
-            "version": EXTRACTOR_VERSION,
-            "curves_version": CURVES_VERSION,
-            "layers": list(range(1, backbone.depth + 1)),
-            "excerpt_hop": config.excerpt_hop,
-            "precision": "float32",
-        }
-    )
-    paths = [extractor.entry(track.audio) for track in tracks]
-    missing = {path: track.audio for track, path in zip(tracks, paths, strict=True) if read_entry(path) is None}
-    for _ in range(len(paths) - len(missing)):
-        advance()
-    if missing:
-        _compute(backbone.to(device).eval(), missing, config, device, advance)
-    return paths
+    if encoder.num_heads == 0:
+        raise InputError(f"backbone={encoder.kind} has no attention maps")
+    return stored(encoder, tracks, AttentionCurves(), config, device, advance)
 
 
 def read_curves(path: Path) -> TrackCurves:
     """Curves of one track from the store.
 
     Raises:
-        InputError: they were pruned meanwhile.
+        InputError: another process has deleted them meanwhile.
     """
-    tensors = read_entry(path)
-    if tensors is None:
-        raise InputError(f"{path}: gone from the feature store while it was wanted (pruned?); run again")
+    tensors = stored_tensors(path)
     return TrackCurves(tensors["curves"].numpy(), tensors["times"].numpy())
-
-
-class _Joining:
-    """Curves of one track as its excerpts come, written as soon as no later one can change them."""
-
-    def __init__(self, cut: ExcerptPlan, backbone: Backbone) -> None:
-        front_end, encoder = backbone.front_end.config, backbone.encoder.config
-        self.hop_length = front_end.hop_length
-        self.num_tokens = front_end.num_frames(cut.num_samples)
-        if self.num_tokens < 2:
-            raise InputError(f"{cut.audio}: lasts one token only, too short to look at")
-        self.left = len(cut.starts)
-        self.joined = OverlapAverage()
-        shape = (self.num_tokens, encoder.depth, encoder.num_heads, len(CURVES))
-        self.entry = EntryWriter(cut.path, {"curves": (shape, "float32"), "times": ((self.num_tokens,), "float64")})
-        self.entry.append("times", front_end.frame_times(self.num_tokens))
-
-    def add(self, start: int, curves: Tensor) -> None:
-        """The next excerpt, (T, L, H, C)."""
-        first = start // self.hop_length
-        self.entry.append("curves", self.joined.add(first, curves[: self.num_tokens - first]))
-        self.left -= 1
-        if not self.left:
-            self.entry.append("curves", self.joined.rest())
-            self.entry.finish()
-
-
-@torch.inference_mode()
-def _compute(
-    backbone: Backbone, missing: dict[Path, Path], config: FeatureConfig, device: str, advance: Callable[[], None]
-) -> None:
-    open_tracks: dict[Path, _Joining] = {}
-    try:
-        for batch in excerpt_batches(backbone, missing, config.excerpt_hop, config.batch_size, advance):
-            waveforms = stacked([waveform for *_, waveform in batch], backbone.num_samples, config.batch_size)
-            maps = backbone(waveforms.to(device), attention=True).attention
-            curves = torch.stack([onset_curves(maps[layer].float()) for layer in sorted(maps)], dim=1).cpu()
-            for (cut, start, _), of_excerpt in zip(batch, curves):  # padding is left over
-                if cut.path not in open_tracks:
-                    open_tracks[cut.path] = _Joining(cut, backbone)
-                open_tracks[cut.path].add(start, of_excerpt.permute(3, 0, 1, 2))
-                if not open_tracks[cut.path].left:
-                    del open_tracks[cut.path]
-                    advance()
-    finally:
-        for track in open_tracks.values():
-            track.entry.abandon()

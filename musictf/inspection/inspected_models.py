@@ -20,9 +20,11 @@ import soundfile
 from musictf.audio.io import audio_info
 from musictf.datasets.base import SPLITS, Dataset, Track, split_digest
 from musictf.errors import InputError
-from musictf.evaluation.probed_models import ProbedModel, probed_models
+from musictf.evaluation.probed_models import probed_models
 from musictf.files import cache_folder, write_atomically
 from musictf.models.backbone import Backbone
+from musictf.models.frame_controls import FrameControl
+from musictf.models.resolve import backbone_source, encoder_with_attention
 from musictf.models.vit1d import ViT1DConfig
 
 CONTROLS = ("random", "silence", "noise")
@@ -43,7 +45,7 @@ class InspectedModel:
         hears: What it hears in place of each track; None: the tracks.
     """
 
-    backbone: Backbone
+    backbone: Backbone | FrameControl
     kind: str
     seed: int
     about: dict[str, Any]
@@ -112,20 +114,22 @@ def inspected_models(
     Raises:
         InputError: there is no such backbone, or it has no attention.
     """
-    found = probed_models(asked, like, model, seeds, ["random"] if "random" in controls else [])
-    if found[0].backbone.depth == 0:
-        raise InputError(f"backbone={asked} has neither layers nor attention; give a backbone file, a run, or random")
-    subjects = [_subject(system) for system in found]
+    found = probed_models(backbone_source(asked), like, model, seeds, ["random"] if "random" in controls else [])
+    subjects = [
+        InspectedModel(
+            encoder_with_attention(model.encoder, asked),
+            model.kind,
+            model.seeds[0] if model.kind == "random" else 0,
+            model.about,
+        )
+        for model in found
+    ]
     first = subjects[0]
     for name in ("silence", "noise"):
         if name in controls:
             track = _control_track(name, corpus, first.backbone.sample_rate)
             subjects.append(InspectedModel(first.backbone, name, 0, first.about | {"kind": name}, track))
     return subjects
-
-
-def _subject(system: ProbedModel) -> InspectedModel:
-    return InspectedModel(system.backbone, system.kind, system.seeds[0] if system.kind == "random" else 0, system.about)
 
 
 def _control_track(name: str, corpus: Corpus, sample_rate: int) -> Track:

@@ -29,8 +29,9 @@ from musictf.inspection.inspected_models import Corpus, InspectedModel
 from musictf.inspection.inspection_rows import InspectionRows
 from musictf.inspection.self_similarity import cosine_matrix, pairs_apart, standard_ranks
 from musictf.inspection.stimuli import STIMULI, stimulus_tracks
-from musictf.models.backbone import Backbone, Output
-from musictf.models.frame_controls import ChromaBackbone, MelBackbone
+from musictf.models.backbone import Backbone
+from musictf.models.encoder import Output
+from musictf.models.frame_controls import ChromaControl, FrameControl, MelControl
 
 EXCERPTS_A_TRACK = 4
 _NUMBER = 24  # tracks of each stimulus
@@ -90,7 +91,7 @@ def inspect_position(
         stage: Begins a stage of a progress bar.
     """
     first = subjects[0].backbone
-    chroma = ChromaBackbone(first.front_end.config)
+    chroma = ChromaControl(first.front_end.config)
     sounds = {kind: stimulus_tracks(kind, _NUMBER, first.num_samples, first.sample_rate) for kind in STIMULI}
     for subject in (subject for subject in subjects if subject.replacement_audio is None):
         backbone = subject.backbone.to(device).eval()
@@ -113,16 +114,16 @@ def inspect_position(
     _add_flux(first, {kind: sounds[kind] for kind in ("clicks", "scale")}, ledger)
 
 
-def _starts(track: Track, backbone: Backbone) -> list[int]:
+def _starts(track: Track, backbone: Backbone | FrameControl) -> list[int]:
     """First samples of some whole excerpts, spread over the track."""
     last = audio_info(track.audio).num_samples(backbone.sample_rate) - backbone.num_samples
     return [] if last < 0 else sorted({round(float(start)) for start in np.linspace(0, last, EXCERPTS_A_TRACK)})
 
 
-def _outputs(backbone: Backbone, excerpts: Sequence[tuple[Track, int]], attention: bool) -> list[Output]:
+def _outputs(backbone: Backbone | FrameControl, excerpts: Sequence[tuple[Track, int]], attention: bool) -> list[Output]:
     found = []
-    normalise = backbone.front_end.config.normalise
-    device = next(backbone.parameters()).device
+    normalise = backbone.normalise
+    device = next(backbone.buffers()).device
     with torch.inference_mode():
         for first in range(0, len(excerpts), _BATCH):
             waveforms = [
@@ -134,7 +135,7 @@ def _outputs(backbone: Backbone, excerpts: Sequence[tuple[Track, int]], attentio
     return found
 
 
-def _tokens(backbone: Backbone, excerpts: Sequence[tuple[Track, int]]) -> list[npt.NDArray[np.floating]]:
+def _tokens(backbone: Backbone | FrameControl, excerpts: Sequence[tuple[Track, int]]) -> list[npt.NDArray[np.floating]]:
     """Sequence tokens of excerpts, (E, T, D), of each layer."""
     outputs = _outputs(backbone, excerpts, attention=False)
     layers = range(backbone.depth + 1)
@@ -174,7 +175,7 @@ def _add_matrices(
     ledger: InspectionRows,
 ) -> None:
     """Each layer's self-similarity within an excerpt beside that of silence and of chroma."""
-    gap = max(1, round(_GAP_SECONDS * subject.backbone.token_rate))
+    gap = max(1, round(_GAP_SECONDS * subject.backbone.grid.token_rate))
     pairs = pairs_apart(chroma.shape[1], gap)
     harmony = [standard_ranks(cosine_matrix(each.astype(np.float64))[pairs]) for each in chroma]
     for layer, values in enumerate(tokens):
@@ -195,9 +196,9 @@ def _add_matrices(
         )
 
 
-def _add_flux(backbone: Backbone, sounds: dict[str, list[Track]], ledger: InspectionRows) -> None:
+def _add_flux(backbone: Backbone | FrameControl, sounds: dict[str, list[Track]], ledger: InspectionRows) -> None:
     """What the spectral flux makes of sounds whose onsets are known."""
-    mel = MelBackbone(backbone.front_end.config)
+    mel = MelControl(backbone.front_end.config)
     about = {"path": "flux", "digest": backbone.front_end.config.digest(), "kind": "classical"}
     for kind, tracks in sounds.items():
         frames = _tokens(mel, [(track, 0) for track in tracks])[0]
@@ -219,7 +220,7 @@ def _add_onsets(subject: InspectedModel, kind: str, tracks: Sequence[Track], led
         for output in outputs
     ]
     curves = torch.cat(maps).permute(0, 4, 1, 2, 3).flatten(2).cpu().numpy()  # (E, T, U)
-    times = subject.backbone.front_end.config.frame_times(curves.shape[1])
+    times = subject.backbone.grid.times(curves.shape[1])
     areas = np.array(
         [score_track(c, times, t.labels["onsets"], t.track_id, 0).area for c, t in zip(curves, tracks, strict=True)]
     )
@@ -230,7 +231,7 @@ def _add_onsets(subject: InspectedModel, kind: str, tracks: Sequence[Track], led
             "stimulus_onset",
             subject,
             curve,
-            best // subject.backbone.encoder.config.num_heads + 1,
+            best // subject.backbone.num_heads + 1,
             {
                 "median_auc_of_heads": np.median(units[:, :, place], axis=1),
                 "highest_auc_of_heads": units[:, best, place],
@@ -238,5 +239,5 @@ def _add_onsets(subject: InspectedModel, kind: str, tracks: Sequence[Track], led
             range(len(tracks)),
             selected=False,
             dataset=f"stimulus:{kind}",
-            head=best % subject.backbone.encoder.config.num_heads,
+            head=best % subject.backbone.num_heads,
         )

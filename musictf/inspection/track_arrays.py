@@ -27,7 +27,7 @@ from musictf.inspection.events import events_of
 from musictf.inspection.inspected_models import Corpus, InspectedModel
 from musictf.inspection.inspection_rows import write_arrays
 from musictf.inspection.self_similarity import cosine_matrix
-from musictf.models.frame_controls import MelBackbone
+from musictf.models.frame_controls import MelControl
 from musictf.results.rows import RESULTS, read_rows
 
 NUMBER = 3  # test tracks that are kept for pictures
@@ -58,7 +58,7 @@ def write_track_arrays(
     chosen = _chosen_heads(folder)
     targets = dict.fromkeys(name.partition("/")[0] for name in chosen)
     front_end = subject.backbone.front_end.config
-    mels = extract(MelBackbone(front_end), tracks, [0], features, device)
+    mels = extract(MelControl(front_end), tracks, [0], features, device)
     paths = track_curves(subject.backbone, tracks, features, device)
     tokens = extract(subject.backbone, tracks, list(range(subject.backbone.depth + 1)), features, device)
     layers = layers_of(subject, tracks, features, device, lambda: None)

@@ -14,19 +14,19 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import safetensors
 import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from musictf.audio.spectrogram import LogMel, LogMelConfig
+from musictf.audio.token_grid import TokenGrid
 from musictf.errors import InputError
+from musictf.models.encoder import Output
 from musictf.models.vit1d import ViT1D, ViT1DConfig
 
 FORMAT = "musictf-backbone/1"
@@ -34,23 +34,15 @@ FILE_NAME = "backbone.safetensors"
 _FINGERPRINT_TOLERANCE = 1e-3  # differences between processors stay below 1e-5, a wrong weight shows well above
 
 
-@dataclass
-class Output:
-    """Embeddings of a batch of excerpts, by layer."""
-
-    class_token: dict[int, Tensor]  # each (B, D)
-    sequence: dict[int, Tensor]  # each (B, T, D)
-    times: npt.NDArray[np.float64]  # centre of each sequence token in seconds from the excerpt's start, (T,)
-    attention: dict[int, Tensor] = field(default_factory=dict)
-
-
 class Backbone(nn.Module):
     """Waveform (B, N) in, class token and sequence tokens of any layer out.
 
     Attributes:
-        kind: ``pretrained``, or the control it is (``musictf.models.frame_controls``).
-        provenance: Where the weights come from; empty for a control.
+        kind: ``pretrained``, or ``random`` for untrained weights.
+        provenance: Where the weights come from; empty for untrained ones.
     """
+
+    has_class_token = True
 
     def __init__(
         self,
@@ -66,19 +58,34 @@ class Backbone(nn.Module):
         self.encoder = ViT1D(encoder or ViT1DConfig(), self.front_end.config.n_mels)
 
     @property
+    def grid(self) -> TokenGrid:
+        """Sample rate of waveforms, and where tokens lie."""
+        return self.front_end.config.grid
+
+    @property
     def sample_rate(self) -> int:
         """Rate in hertz that waveforms must have."""
-        return self.front_end.config.sample_rate
+        return self.grid.sample_rate
 
     @property
     def token_rate(self) -> float:
         """Sequence tokens a second."""
-        return self.front_end.config.frame_rate
+        return self.grid.token_rate
+
+    @property
+    def normalise(self) -> str:
+        """Level of a track before it is cut."""
+        return self.front_end.config.normalise
 
     @property
     def num_samples(self) -> int:
-        """Samples of the longest excerpt the encoder has positions for."""
-        return (self.encoder.config.max_frames - 1) * self.front_end.config.hop_length
+        """Samples of the longest excerpt: the encoder has a position for each of its tokens."""
+        return (self.encoder.config.max_frames - 1) * self.grid.hop_length
+
+    @property
+    def min_samples(self) -> int:
+        """Samples of one analysis window."""
+        return self.front_end.config.n_fft
 
     @property
     def depth(self) -> int:
@@ -91,6 +98,11 @@ class Backbone(nn.Module):
         return self.encoder.config.embed_dim
 
     @property
+    def num_heads(self) -> int:
+        """Attention heads of a block."""
+        return self.encoder.config.num_heads
+
+    @property
     def num_parameters(self) -> int:
         """Trainable parameters."""
         return sum(parameter.numel() for parameter in self.parameters())
@@ -99,6 +111,11 @@ class Backbone(nn.Module):
     def name(self) -> str:
         """Preset of the encoder."""
         return self.encoder.config.preset
+
+    @property
+    def baseline_front_end(self) -> LogMelConfig:
+        """The same front end as this backbone has."""
+        return self.front_end.config
 
     def forward(self, waveform: Tensor, layers: Iterable[int] | None = None, attention: bool = False) -> Output:
         """Embeddings of excerpts.
@@ -110,7 +127,7 @@ class Backbone(nn.Module):
         """
         mel = self.front_end(waveform)
         tokens = self.encoder(mel, layers, attention)
-        times = self.front_end.config.frame_times(mel.shape[-1])
+        times = self.grid.times(mel.shape[-1])
         return Output(tokens.class_token, tokens.sequence, times, tokens.attention)
 
     def digest(self) -> str:
@@ -124,11 +141,34 @@ class Backbone(nn.Module):
         """Digest of the configuration alone: what random weights of one shape share (16 hexadecimal digits)."""
         return hashlib.sha256(json.dumps(self._config(), sort_keys=True).encode()).hexdigest()[:16]
 
+    def pretraining(self) -> dict[str, Any] | None:
+        """Corpus, its digest and splits, and the steps of pretraining; None for untrained weights."""
+        if self.kind != "pretrained":
+            return None
+        origin = self.provenance
+        return {
+            "corpus": origin.get("corpus"),
+            "digest": origin.get("corpus_digest"),
+            "steps": origin.get("steps"),
+            "splits": origin.get("splits"),
+        }
+
+    def with_random_weights(self, seed: int = 0) -> Backbone:
+        """A backbone of this shape with untrained weights: the same ones for a seed, whatever was drawn before."""
+        return random_backbone(self.encoder.config, self.front_end.config, seed)
+
     def _config(self) -> dict[str, Any]:
         return {
             "front_end": dataclasses.asdict(self.front_end.config),
             "encoder": dataclasses.asdict(self.encoder.config),
         }
+
+
+def random_backbone(encoder: ViT1DConfig, front_end: LogMelConfig | None = None, seed: int = 0) -> Backbone:
+    """The control with random weights: those that pretraining with this seed would begin with."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Backbone(encoder, front_end, kind="random", provenance={"seed": seed}).eval()
 
 
 def save_backbone(backbone: Backbone, path: str | Path, provenance: dict[str, Any] | None = None) -> None:

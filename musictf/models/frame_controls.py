@@ -1,56 +1,84 @@
-"""Controls: what a probe reads without any pretraining. Every score stands beside theirs.
+"""Frame controls: classical features on the token grid, without any network.
 
-``random`` has the weights that training begins with; ``mel``, ``mfcc`` and ``chroma`` have no encoder: their sequence
-tokens are the frames of a classical feature on the token grid, their class token is the mean over time.
+``mel``, ``mfcc`` and ``chroma`` are baselines: a probe reads their frames as it reads sequence tokens. They have one
+layer, number 0, and no class token; where a readout needs one vector for an excerpt, it is the mean over time.
 
 Shapes:  B batch   N audio samples   T frames   F features of a frame
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Iterable
 
 import torch
 import torchaudio
-from torch import Tensor
+from torch import Tensor, nn
 
-from musictf.audio.spectrogram import LogMelConfig
+from musictf.audio.spectrogram import LogMel, LogMelConfig
+from musictf.audio.token_grid import TokenGrid
 from musictf.errors import InputError
-from musictf.models.backbone import Backbone, Output
-from musictf.models.vit1d import ViT1DConfig
+from musictf.models.encoder import Output
 
+_EXCERPT_FRAMES = 126  # as the presets of ViT-1D: 4 s
 _NUM_MFCC = 20
 _CHROMA_WINDOW = 4096  # samples; a longer window than the mel's, to tell low semitones apart
 
 
-def random_backbone(encoder: ViT1DConfig, front_end: LogMelConfig | None = None, seed: int = 0) -> Backbone:
-    """The control with random weights: the same ones for a seed, whatever was drawn before."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return Backbone(encoder, front_end, kind="random", provenance={"seed": seed}).eval()
+class FrameControl(nn.Module):
+    """An encoder without weights; subclasses say what a frame is.
 
+    Args:
+        front_end: Its grid, its mel bands and its level are used; the paper's by default.
+    """
 
-class FrameControl(Backbone):
-    """A backbone without an encoder; subclasses say what a frame is."""
-
-    kind_name = ""
+    kind = ""
     num_features = 0
 
+    depth = 0
+    num_heads = 0
+    num_parameters = 0
+    has_class_token = False
+
     def __init__(self, front_end: LogMelConfig | None = None) -> None:
-        shape = ViT1DConfig(preset=self.kind_name, depth=1, embed_dim=1, num_heads=1)
-        super().__init__(shape, front_end, kind=self.kind_name)
-        self.encoder.requires_grad_(False)
+        super().__init__()
+        self.front_end = LogMel(front_end or LogMelConfig())
 
     def frames(self, waveform: Tensor) -> Tensor:
         """Waveform (B, N) to frames (B, T, F)."""
         raise NotImplementedError
 
     @property
-    def depth(self) -> int:
-        """Only layer 0 exists."""
-        return 0
+    def name(self) -> str:
+        """The kind: there is one of each."""
+        return self.kind
+
+    @property
+    def grid(self) -> TokenGrid:
+        """That of the front end."""
+        return self.front_end.config.grid
+
+    @property
+    def sample_rate(self) -> int:
+        """Rate in hertz that waveforms must have."""
+        return self.grid.sample_rate
+
+    @property
+    def normalise(self) -> str:
+        """Level of a track before it is cut."""
+        return self.front_end.config.normalise
+
+    @property
+    def num_samples(self) -> int:
+        """Samples of an excerpt."""
+        return (_EXCERPT_FRAMES - 1) * self.grid.hop_length
+
+    @property
+    def min_samples(self) -> int:
+        """Samples of one analysis window of the mel."""
+        return self.front_end.config.n_fft
 
     @property
     def embed_dim(self) -> int:
@@ -58,26 +86,32 @@ class FrameControl(Backbone):
         return self.num_features
 
     @property
-    def num_parameters(self) -> int:
-        """None are trained or used."""
-        return 0
+    def baseline_front_end(self) -> LogMelConfig:
+        """The front end given."""
+        return self.front_end.config
 
     def forward(self, waveform: Tensor, layers: Iterable[int] | None = None, attention: bool = False) -> Output:
         if layers is not None and set(layers) != {0} or attention:
             raise InputError(f"backbone={self.kind} has only layer 0, and no attention")
         frames = self.frames(waveform)
-        times = self.front_end.config.frame_times(frames.shape[1])
-        return Output({0: frames.mean(dim=1)}, {0: frames}, times)
+        return Output({0: frames.mean(dim=1)}, {0: frames}, self.grid.times(frames.shape[1]))
 
     def digest(self) -> str:
-        """Digest of the kind and the front end, which are all there is."""
-        return hashlib.sha256(json.dumps([self.kind, self._config()["front_end"]]).encode()).hexdigest()[:16]
+        """Digest of the kind and the front end, which define the frames (16 hexadecimal digits)."""
+        text = json.dumps([self.kind, dataclasses.asdict(self.front_end.config)])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def shape_digest(self) -> None:
+        """None: nothing here is random."""
+
+    def pretraining(self) -> None:
+        """None: nothing here was trained."""
 
 
-class MelBackbone(FrameControl):
+class MelControl(FrameControl):
     """The log-mel frames themselves."""
 
-    kind_name = "mel"
+    kind = "mel"
 
     @property
     def embed_dim(self) -> int:
@@ -89,10 +123,10 @@ class MelBackbone(FrameControl):
         return mel.mT
 
 
-class MFCCBackbone(FrameControl):
+class MFCCControl(FrameControl):
     """The first 20 coefficients of an orthonormal DCT-II of the log-mel, as `librosa.feature.mfcc`: timbre."""
 
-    kind_name = "mfcc"
+    kind = "mfcc"
     num_features = _NUM_MFCC
 
     transform: Tensor
@@ -106,10 +140,10 @@ class MFCCBackbone(FrameControl):
         return self.front_end(waveform).mT @ self.transform
 
 
-class ChromaBackbone(FrameControl):
+class ChromaControl(FrameControl):
     """Energy of the twelve pitch classes, each frame divided by its largest, as `librosa.feature.chroma_stft`."""
 
-    kind_name = "chroma"
+    kind = "chroma"
     num_features = 12
 
     filters: Tensor
@@ -119,19 +153,23 @@ class ChromaBackbone(FrameControl):
         import librosa  # here alone: reading a backbone file must not need it
 
         super().__init__(front_end)
-        bank = librosa.filters.chroma(sr=self.front_end.config.sample_rate, n_fft=_CHROMA_WINDOW, tuning=0.0)
+        bank = librosa.filters.chroma(sr=self.grid.sample_rate, n_fft=_CHROMA_WINDOW, tuning=0.0)
         self.register_buffer("filters", torch.from_numpy(bank))
         self.register_buffer("window", torch.hann_window(_CHROMA_WINDOW))
 
     def frames(self, waveform: Tensor) -> Tensor:
-        hop = self.front_end.config.hop_length
         spectrum = torch.stft(
-            waveform.float(), _CHROMA_WINDOW, hop, window=self.window, pad_mode="constant", return_complex=True
+            waveform.float(),
+            _CHROMA_WINDOW,
+            self.grid.hop_length,
+            window=self.window,
+            pad_mode="constant",
+            return_complex=True,
         )
         energy = self.filters @ spectrum.abs().square()
         return (energy / energy.amax(dim=1, keepdim=True).clamp(min=torch.finfo(energy.dtype).tiny)).mT
 
 
-CONTROLS: dict[str, type[FrameControl]] = {
-    control.kind_name: control for control in (MelBackbone, MFCCBackbone, ChromaBackbone)
+FRAME_CONTROLS: dict[str, type[FrameControl]] = {
+    control.kind: control for control in (MelControl, MFCCControl, ChromaControl)
 }

@@ -11,8 +11,7 @@ from musictf.datasets.manifest import Manifest
 from musictf.distributed import TrainerConfig
 from musictf.evaluation.probed_models import BASELINES
 from musictf.evaluation.run import ProbeRun, probe
-from musictf.models.backbone import save_backbone
-from musictf.models.frame_controls import random_backbone
+from musictf.models.backbone import random_backbone, save_backbone
 from musictf.models.vit1d import ViT1DConfig
 from musictf.probing.linear_probe import ProbeConfig
 from musictf.tasks.beat import BeatTask

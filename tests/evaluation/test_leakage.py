@@ -14,10 +14,15 @@ from musictf.datasets.identity import FILE_NAME, Identities, identities, write_i
 from musictf.errors import InputError
 from musictf.evaluation import leakage
 from musictf.evaluation.leakage import LEVELS, check_leakage, overlap, pretrained_identities
-from musictf.models.backbone import Backbone, save_backbone
+from musictf.models.backbone import Backbone, backbone_file, load_backbone, save_backbone
 from musictf.models.vit1d import ViT1DConfig
 
 RATE = 16_000
+
+
+def listed(path):
+    """The list that a backbone file, or the one in a run folder, carries."""
+    return pretrained_identities(load_backbone(path), backbone_file(path))
 
 
 @pytest.fixture(autouse=True)
@@ -165,7 +170,7 @@ def test_the_best_of_several_copies_is_the_partner(folder, sounds, monkeypatch, 
 
 def test_a_report_names_counts_and_tracks(folder, seen, backbone, tmp_path, capsys):
     splits = {"train": probed(folder, "train")[:1], "test": probed(folder)[1:]}
-    found = check_leakage(backbone(seen), splits, "warn")
+    found = check_leakage(listed(backbone(seen)), splits, "warn")
     line = (
         "leakage: 3 (audio 1, recording 2) and 1 by name only of 5 test tracks, 1 (file 1) of 1 train tracks "
         "were pretrained on (3 pretraining tracks)"
@@ -184,7 +189,7 @@ def test_a_report_names_counts_and_tracks(folder, seen, backbone, tmp_path, caps
 
 def test_fail_stops_at_test_tracks_that_were_heard(folder, seen, backbone):
     with pytest.raises(InputError, match=r"4 \(file 1, audio 1, recording 2\) and 1 by name only of 6 test") as caught:
-        check_leakage(backbone(seen), {"test": probed(folder)}, "fail")
+        check_leakage(listed(backbone(seen)), {"test": probed(folder)}, "fail")
     assert "\n" not in str(caught.value)
     assert "leakage=warn" in str(caught.value)
     assert "same file, same sound, same recording, ..." in str(caught.value)
@@ -192,15 +197,15 @@ def test_fail_stops_at_test_tracks_that_were_heard(folder, seen, backbone):
 
 def test_fail_lets_training_tracks_and_shared_names_pass(folder, seen, backbone):
     splits = {"train": probed(folder, "train")[:4], "test": probed(folder)[4:]}
-    found = check_leakage(backbone(seen), splits, "fail")
+    found = check_leakage(listed(backbone(seen)), splits, "fail")
     assert len(found.tracks) == 4
     assert found.hard("test") == []
 
 
 def test_off_compares_nothing_and_an_unknown_policy_is_refused(tmp_path):
-    assert check_leakage(tmp_path / "no such file", {}, "off") is None
+    assert check_leakage(None, {}, "off") is None
     with pytest.raises(InputError, match="leakage='maybe' is unknown: one of fail, warn, off"):
-        check_leakage(tmp_path, {}, "maybe")
+        check_leakage(None, {}, "maybe")
 
 
 @pytest.mark.parametrize("how", ["never listed", "list lost", "another's list"])
@@ -210,8 +215,8 @@ def test_without_a_list_leakage_is_unknown_not_absent(folder, seen, backbone, ho
         path.with_name(FILE_NAME).unlink()
     if how == "another's list":  # the backbone does not claim it
         write_identities(path.with_name(FILE_NAME), identities(seen))
-    assert pretrained_identities(path) is None
-    found = check_leakage(path, {"test": probed(folder)}, "warn")
+    assert listed(path) is None
+    found = check_leakage(listed(path), {"test": probed(folder)}, "warn")
     assert not found.is_known
     assert found.summary() == "leakage: unknown: the backbone carries no list of its corpus"
     assert found.to_json() == {
@@ -222,7 +227,7 @@ def test_without_a_list_leakage_is_unknown_not_absent(folder, seen, backbone, ho
         "counts": None,
     }
     with pytest.raises(InputError, match="leakage=fail: unknown what the backbone was pretrained on"):
-        check_leakage(path, {"test": probed(folder)}, "fail")
+        check_leakage(listed(path), {"test": probed(folder)}, "fail")
 
 
 def test_an_exchanged_list_is_refused(seen, backbone):
@@ -230,16 +235,16 @@ def test_an_exchanged_list_is_refused(seen, backbone):
     other = backbone(seen[:1], name="other")
     other.with_name(FILE_NAME).replace(path.with_name(FILE_NAME))
     with pytest.raises(InputError, match="not the list this backbone was saved with"):
-        pretrained_identities(path)
+        listed(path)
 
 
 def test_the_list_is_found_from_the_run_folder_too(seen, backbone):
-    found = pretrained_identities(backbone(seen).parent)
+    found = listed(backbone(seen).parent)
     assert [identity.track_id for identity in found.recordings] == ["a", "b", "b", "c"]
 
 
 def test_files_only_decodes_no_probed_track_either(folder, seen, backbone, monkeypatch):
     path = backbone(seen, "files")
     monkeypatch.setattr("musictf.datasets.identity.decoded_blocks", lambda path: pytest.fail("decoded"))
-    found = check_leakage(path, {"test": probed(folder)}, "warn")
+    found = check_leakage(listed(path), {"test": probed(folder)}, "warn")
     assert found.compared == ("file", "group")

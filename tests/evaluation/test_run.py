@@ -13,10 +13,10 @@ from sklearn.metrics import average_precision_score
 from musictf.datasets.base import split_digest
 from musictf.datasets.manifest import Manifest
 from musictf.errors import InputError
-from musictf.evaluation import probed_models as probed_models
 from musictf.evaluation.probed_models import BASELINES
 from musictf.evaluation.run import probe
 from musictf.evaluation.study import Study
+from musictf.models import resolve
 from musictf.models.backbone import load_backbone
 from musictf.results.rows import TRACK_COLUMNS
 from musictf.run_folder import FinishedRun
@@ -235,7 +235,7 @@ def test_the_backbone_is_frozen(configured, tmp_path, monkeypatch, backbone_path
         loaded.append(load_backbone(path))
         return loaded[-1]
 
-    monkeypatch.setattr(probed_models, "load_backbone", spy)
+    monkeypatch.setattr(resolve, "load_backbone", spy)
     monkeypatch.setenv("MUSICTF_CACHE", str(tmp_path / "empty"))  # so that features are computed here
     content = backbone_path.read_bytes()
     fresh = load_backbone(backbone_path)

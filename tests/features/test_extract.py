@@ -10,10 +10,11 @@ from feature_extracts import LAYERS, assert_same, entries, extracted, tensors
 
 from musictf.audio.io import read_excerpt
 from musictf.errors import InputError
-from musictf.features import excerpting as cutting
+from musictf.features import excerpting
 from musictf.features.excerpting import edge_taper, excerpt_starts
 from musictf.features.extract import FeatureConfig, TrackFeatures, extract
-from musictf.models.frame_controls import CONTROLS, MelBackbone, random_backbone
+from musictf.models.backbone import random_backbone
+from musictf.models.frame_controls import FRAME_CONTROLS, MelControl
 from musictf.models.vit1d import ViT1DConfig
 
 EXCERPT, HOP, SOURCE_RATE = 64000, 512, 22050
@@ -115,7 +116,7 @@ def test_means_are_over_the_tokens_that_the_track_has(backbone, wav):
 
 
 def test_the_spectrogram_stitched_over_a_track_is_the_spectrogram_of_the_track(wav):
-    mel, track = MelBackbone(), wav(seconds=31.744)  # a whole number of tokens
+    mel, track = MelControl(), wav(seconds=31.744)  # a whole number of tokens
     found = extracted(mel, track, [0])
     waveform, _ = soundfile.read(track.audio, dtype="float32")
     whole = mel.front_end(torch.from_numpy(waveform)[None])[0].mT
@@ -135,7 +136,7 @@ def test_a_click_deep_in_a_track_is_found_at_its_time(wav):
     token = 2101  # at 67.232 s
     waveform = 1e-4 * np.random.default_rng(0).normal(size=72 * 16000)
     waveform[token * HOP] += 1.0
-    found = extracted(MelBackbone(), wav(waveform=waveform), [0])
+    found = extracted(MelControl(), wav(waveform=waveform), [0])
     level = found.sequence[:, 0].mean(dim=1)
     assert int(level.argmax()) == token
     assert float(found.times[token]) == token * HOP / 16000 == 67.232
@@ -202,7 +203,7 @@ def test_not_one_bit_depends_on_how_much_is_read_at_once(backbone, few, elsewher
     wanted = elsewhere("default")
     extract(backbone, few, LAYERS, FeatureConfig())
     store = elsewhere("other")
-    monkeypatch.setattr(cutting, "_STRETCH", stretch)
+    monkeypatch.setattr(excerpting, "_STRETCH", stretch)
     extract(backbone, few, LAYERS, FeatureConfig())
     assert entries(store) == entries(wanted)
 
@@ -210,21 +211,21 @@ def test_not_one_bit_depends_on_how_much_is_read_at_once(backbone, few, elsewher
 def test_a_long_track_of_another_rate_is_stitched_as_the_whole(wav):
     """Many stretches and batches, read piece by piece and resampled."""
     track = wav(waveform=0.1 * np.random.default_rng(0).normal(size=150 * SOURCE_RATE), sample_rate=SOURCE_RATE)
-    mel, num_samples = MelBackbone(), 150 * 16000
+    mel, num_samples = MelControl(), 150 * 16000
     found = extracted(mel, track, [0])
     whole = mel.front_end(torch.from_numpy(read_excerpt(track.audio, 0, num_samples, 16000))[None])[0].mT
     assert len(found.sequence) == len(whole) == num_samples // HOP + 1
     starts = [start // HOP for start in excerpt_starts(num_samples, EXCERPT, 63 * HOP, HOP)]
-    assert len(starts) > 4 * cutting._STRETCH
+    assert len(starts) > 4 * excerpting._STRETCH
     # The outermost token of an excerpt sees a mirrored edge; the last one ends on a part of a hop.
     edges = {*starts, len(whole) - 1} | {start + 125 for start in starts}
     inner = [k for k in range(len(whole)) if k not in edges]
     torch.testing.assert_close(found.sequence[inner, 0], whole[inner], rtol=0, atol=2e-3)
 
 
-@pytest.mark.parametrize("kind", CONTROLS)
+@pytest.mark.parametrize("kind", FRAME_CONTROLS)
 def test_controls_are_extracted_like_any_backbone(kind, wav):
-    control = CONTROLS[kind]()
+    control = FRAME_CONTROLS[kind]()
     found = extracted(control, wav(seconds=9.0), [0])
     assert found.sequence.shape == (9 * 16000 // HOP + 1, 1, control.embed_dim)
     assert found.class_token.shape == (4, 1, control.embed_dim)

@@ -20,7 +20,7 @@ EXTRACT = """
 import sys, time
 from pathlib import Path
 from musictf.datasets.base import Track
-from musictf.models.frame_controls import random_backbone
+from musictf.models.backbone import random_backbone
 from musictf.models.vit1d import ViT1DConfig
 from musictf.features.extract import FeatureConfig, extract
 
@@ -50,11 +50,11 @@ MEASURE = """
 import json, sys
 from pathlib import Path
 from musictf.datasets.base import Track
-from musictf.models.frame_controls import MelBackbone
+from musictf.models.frame_controls import MelControl
 from musictf.features.extract import FeatureConfig, extract
 
 
-class Wide(MelBackbone):
+class Wide(MelControl):
     embed_dim = 512
 
     def frames(self, waveform):

@@ -12,11 +12,12 @@ from safetensors.torch import load_file
 
 from musictf.datasets.base import Track
 from musictf.errors import InputError
-from musictf.features import excerpting as cutting
+from musictf.features import excerpting
 from musictf.features import extract as module
 from musictf.features.extract import FeatureConfig, extract
 from musictf.features.store import is_intact
-from musictf.models.frame_controls import CONTROLS, MelBackbone, random_backbone
+from musictf.models.backbone import random_backbone
+from musictf.models.frame_controls import FRAME_CONTROLS, MelControl
 from musictf.models.vit1d import ViT1DConfig
 
 
@@ -63,7 +64,7 @@ def test_every_track_advances_once_computed_or_not(backbone, few, cache):
     [{"layers": [0, 2]}, {"excerpt_hop": 31}, {"precision": "float16"}],
     ids=["layers", "hop", "precision"],
 )
-def test_another_way_of_cutting_is_another_entry(backbone, wav, passes, cache, change):
+def test_another_way_of_excerpting_is_another_entry(backbone, wav, passes, cache, change):
     track = wav()
     extracted(backbone, track)
     count = len(passes)
@@ -94,16 +95,16 @@ def test_one_changed_weight_is_another_entry(wav, cache):
 
 def test_controls_do_not_share_entries(wav, cache):
     track = wav()
-    for control in CONTROLS.values():
+    for control in FRAME_CONTROLS.values():
         extracted(control(), track, [0])
-    assert len(list(cache.rglob("*.safetensors"))) == len(CONTROLS)
+    assert len(list(cache.rglob("*.safetensors"))) == len(FRAME_CONTROLS)
 
 
 def test_features_of_another_extractor_version_are_never_used(backbone, wav, passes, monkeypatch):
     track = wav()
     with monkeypatch.context() as patch:
         patch.setattr(module, "EXTRACTOR_VERSION", module.EXTRACTOR_VERSION - 1)
-        patch.setattr(cutting, "edge_taper", lambda num_tokens: torch.arange(1.0, num_tokens + 1))  # how it was then
+        patch.setattr(excerpting, "edge_taper", lambda num_tokens: torch.arange(1.0, num_tokens + 1))  # how it was then
         stale = tensors(extracted(backbone, track))
     count = len(passes)
     found = extracted(backbone, track)
@@ -183,21 +184,21 @@ def test_a_file_that_cannot_be_read_stops_everything_and_is_named(backbone, few,
     assert len(extract(backbone, few, LAYERS, FeatureConfig())) == len(few)
 
 
-def test_what_somebody_else_finishes_meanwhile_is_left_out(backbone, wav, cache, passes, monkeypatch):
+def test_what_another_process_finishes_meanwhile_is_left_out(backbone, wav, cache, passes, monkeypatch):
     tracks = [wav("a", seed=1), wav("b", seed=2)]
     extract(backbone, tracks[:1], LAYERS, FeatureConfig())
     (first,) = cache.rglob("*.safetensors")
     kept = first.rename(first.with_suffix(".kept"))
     count = len(passes)
-    cut = cutting._excerpt_plan
+    plan = excerpting.excerpt_plan
 
     def finish_meanwhile(backbone, path, *arguments):
         """While b is being read, the other process finishes a."""
         kept.rename(first)
-        return cut(backbone, path, *arguments)
+        return plan(backbone, path, *arguments)
 
-    monkeypatch.setattr(cutting, "_own_start", lambda missing: dict(reversed(missing.items())))
-    monkeypatch.setattr(cutting, "_cut", finish_meanwhile)
+    monkeypatch.setattr(excerpting, "_rotated", lambda missing: dict(reversed(missing.items())))
+    monkeypatch.setattr(excerpting, "excerpt_plan", finish_meanwhile)
     done = []
     found = extract(backbone, tracks, LAYERS, FeatureConfig(), advance=lambda: done.append(1))
     assert len(passes) == count + 1
@@ -225,7 +226,7 @@ def test_each_rank_starts_at_a_share_of_its_own(backbone, wav, cache, monkeypatc
 
 def test_features_that_vanish_while_they_are_wanted_are_an_error(backbone, wav, monkeypatch):
     monkeypatch.setattr(module, "_compute", lambda *arguments: None)
-    with pytest.raises(InputError, match="gone from the feature store"):
+    with pytest.raises(InputError, match="deleted from the feature store"):
         extracted(backbone, wav())
 
 
@@ -254,4 +255,4 @@ def test_values_that_make_no_sense_are_refused(values):
 
 def test_a_hop_that_leaves_gaps_is_refused(wav):
     with pytest.raises(InputError, match="leaves gaps"):
-        extracted(MelBackbone(), wav(seconds=2.0), [0], excerpt_hop=126)
+        extracted(MelControl(), wav(seconds=2.0), [0], excerpt_hop=126)

@@ -11,8 +11,7 @@ from musictf.audio.spectrogram import LogMelConfig
 from musictf.datasets.base import Track
 from musictf.inspection.inspected_models import Corpus, InspectedModel
 from musictf.inspection.inspection_rows import InspectionRows
-from musictf.models.backbone import Backbone
-from musictf.models.frame_controls import random_backbone
+from musictf.models.backbone import Backbone, random_backbone
 from musictf.models.vit1d import ViT1DConfig
 
 RATE = 16_000

@@ -10,7 +10,7 @@ from musictf.errors import InputError
 from musictf.features.extract import FeatureConfig
 from musictf.inspection.attention import AttentionConfig, flux_of, inspect_attention
 from musictf.inspection.inspected_models import _control_track
-from musictf.models.frame_controls import random_backbone
+from musictf.models.backbone import random_backbone
 from musictf.models.vit1d import ViT1DConfig
 
 FEATURES = FeatureConfig()

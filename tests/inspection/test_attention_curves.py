@@ -10,8 +10,8 @@ from musictf.errors import InputError
 from musictf.features.extract import FeatureConfig
 from musictf.features.store import store_folder
 from musictf.inspection.attention_curves import CURVES, onset_curves, read_curves, track_curves
-from musictf.models.backbone import Backbone
-from musictf.models.frame_controls import MelBackbone, random_backbone
+from musictf.models.backbone import Backbone, random_backbone
+from musictf.models.frame_controls import MelControl
 from musictf.models.vit1d import ViT1DConfig
 
 CONFIG = FeatureConfig(batch_size=4)
@@ -204,7 +204,7 @@ def test_one_token_and_no_attention_are_refused(small, write_wav):
     with pytest.raises(InputError, match="short"):
         track_curves(small, [write_wav("one_token", noise(short))], CONFIG)
     with pytest.raises(InputError, match="no attention"):
-        track_curves(MelBackbone(), [write_wav("mel", noise(1.0))], CONFIG)
+        track_curves(MelControl(), [write_wav("mel", noise(1.0))], CONFIG)
 
 
 def test_a_pruned_entry_is_named(tmp_path):

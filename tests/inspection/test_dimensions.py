@@ -9,7 +9,7 @@ from musictf.annotations import Beats, Chords, Sections
 from musictf.datasets.base import Track
 from musictf.inspection.dimensions import Dimension, dimensions_of
 from musictf.inspection.self_similarity import binned
-from musictf.models.frame_controls import ChromaBackbone
+from musictf.models.frame_controls import ChromaControl
 
 PERIOD, WIDTH, NUMBER = 0.032, 8, 500  # 16 s in 63 bins
 TIMES = np.arange(NUMBER) * PERIOD
@@ -76,7 +76,7 @@ def test_transposed_chords_differ_in_harmony_and_a_repeated_one_does_not(write_w
 
     waveform = np.concatenate([chord(0, 1.3), chord(2, 1.3), chord(0, 1.3)])
     with torch.inference_mode():
-        chroma = ChromaBackbone().frames(torch.from_numpy(waveform).float()[None])[0].double().numpy()
+        chroma = ChromaControl().frames(torch.from_numpy(waveform).float()[None])[0].double().numpy()
     times = np.arange(len(chroma)) * PERIOD
     track = Track(track_id="a", audio=Path("a.wav"))
     rng = np.random.default_rng(0)

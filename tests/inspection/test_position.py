@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from musictf.inspection.position import inspect_position, variance_shares
-from musictf.models.frame_controls import random_backbone
+from musictf.models.backbone import random_backbone
 from musictf.models.vit1d import ViT1DConfig
 
 

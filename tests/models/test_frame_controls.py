@@ -9,7 +9,8 @@ import torch
 
 from musictf.audio.spectrogram import LogMelConfig
 from musictf.errors import InputError
-from musictf.models.frame_controls import CONTROLS, ChromaBackbone, MelBackbone, MFCCBackbone, random_backbone
+from musictf.models.backbone import random_backbone
+from musictf.models.frame_controls import FRAME_CONTROLS, ChromaControl, MelControl, MFCCControl
 from musictf.models.vit1d import ViT1DConfig
 
 CONFIG = ViT1DConfig(depth=2, embed_dim=16, num_heads=2, max_frames=32)
@@ -69,7 +70,7 @@ def test_random_weights_depend_on_the_seed_alone():
 
 
 def test_the_mel_control_is_the_spectrogram(waveform):
-    mel = MelBackbone()
+    mel = MelControl()
     output = mel(waveform, [0])
     assert torch.equal(output.sequence[0], mel.front_end(waveform).transpose(1, 2))
     torch.testing.assert_close(output.class_token[0], output.sequence[0].mean(dim=1))
@@ -78,7 +79,7 @@ def test_the_mel_control_is_the_spectrogram(waveform):
 
 
 def test_mfcc_are_librosas_of_the_same_spectrogram(signal):
-    control = MFCCBackbone()
+    control = MFCCControl()
     found = control(torch.from_numpy(signal)[None]).sequence[0][0]
     level = control.front_end(torch.from_numpy(signal)[None])[0].numpy()
     wanted = librosa.feature.mfcc(S=level, n_mfcc=20).T
@@ -88,7 +89,7 @@ def test_mfcc_are_librosas_of_the_same_spectrogram(signal):
 def test_mfcc_are_librosas_from_the_waveform():
     """Down to the spectrogram; decibels differ by the constant that normalises the window, so all but the first."""
     signal = melody(5)
-    found = MFCCBackbone()(torch.from_numpy(signal)[None]).sequence[0][0].numpy()
+    found = MFCCControl()(torch.from_numpy(signal)[None]).sequence[0][0].numpy()
     power = librosa.feature.melspectrogram(
         y=signal, sr=RATE, n_fft=1024, hop_length=HOP, n_mels=128, fmin=0, fmax=8000, pad_mode="reflect"
     )
@@ -99,7 +100,7 @@ def test_mfcc_are_librosas_from_the_waveform():
 
 @pytest.mark.filterwarnings("ignore:n_fft=4096 is too large")  # for 1500 samples, says librosa, and goes on
 def test_chroma_are_librosas(signal):
-    found = ChromaBackbone()(torch.from_numpy(signal)[None]).sequence[0][0]
+    found = ChromaControl()(torch.from_numpy(signal)[None]).sequence[0][0]
     wanted = librosa.feature.chroma_stft(
         y=signal, sr=RATE, n_fft=4096, hop_length=HOP, pad_mode="constant", tuning=0.0
     ).T
@@ -112,7 +113,7 @@ def test_chroma_are_librosas(signal):
 def test_a_sine_has_the_chroma_of_its_pitch(pitch_class, octave):
     frequency = librosa.note_to_hz(f"{PITCH_CLASSES[pitch_class]}{octave}")
     sine = 0.5 * torch.sin(2 * torch.pi * frequency * torch.arange(EXCERPT) / RATE)
-    frames = ChromaBackbone()(sine[None]).sequence[0][0]
+    frames = ChromaControl()(sine[None]).sequence[0][0]
     inner = frames[4:-4]
     assert (inner.argmax(dim=1) == pitch_class).all()
     assert (inner[:, pitch_class] == 1).all()
@@ -121,16 +122,16 @@ def test_a_sine_has_the_chroma_of_its_pitch(pitch_class, octave):
 
 
 def test_chroma_does_not_depend_on_the_level_and_is_0_in_silence():
-    control = ChromaBackbone()
+    control = ChromaControl()
     loud, quiet, silence = (torch.from_numpy(x)[None] for x in (melody(6), 1e-3 * melody(6), 0 * melody(6)))
     torch.testing.assert_close(control(loud).sequence[0], control(quiet).sequence[0], rtol=0, atol=1e-4)
     assert (control(silence).sequence[0] == 0).all()
     assert (control(loud).sequence[0].amax(dim=2) == 1).all()
 
 
-@pytest.mark.parametrize("kind", CONTROLS)
+@pytest.mark.parametrize("kind", FRAME_CONTROLS)
 def test_a_control_knows_what_it_is(kind, waveform):
-    control = CONTROLS[kind]()
+    control = FRAME_CONTROLS[kind]()
     assert (control.kind, control.name) == (kind, kind)
     assert (control.depth, control.num_parameters, control.num_samples) == (0, 0, EXCERPT)
     output = control(waveform)
@@ -143,27 +144,27 @@ def test_a_control_knows_what_it_is(kind, waveform):
     assert not any(parameter.requires_grad for parameter in control.parameters())
 
 
-@pytest.mark.parametrize("kind", CONTROLS)
+@pytest.mark.parametrize("kind", FRAME_CONTROLS)
 def test_each_excerpt_of_a_batch_is_as_if_alone(kind):
-    control = CONTROLS[kind]()
+    control = FRAME_CONTROLS[kind]()
     batch = torch.from_numpy(np.stack([SIGNALS[name] for name in ("melody", "silence", "quiet", "noise")]))
     together = control(batch).sequence[0]
     for excerpt, frames in zip(batch, together, strict=True):
         torch.testing.assert_close(control(excerpt[None]).sequence[0][0], frames, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", CONTROLS)
+@pytest.mark.parametrize("kind", FRAME_CONTROLS)
 @pytest.mark.parametrize("wrong", [{"layers": [1]}, {"layers": [0, 1]}, {"layers": []}, {"attention": True}])
 def test_there_is_only_layer_0_and_no_attention(kind, wrong, waveform):
     with pytest.raises(InputError, match=f"backbone={kind} has only layer 0"):
-        CONTROLS[kind]()(waveform, **wrong)
+        FRAME_CONTROLS[kind]()(waveform, **wrong)
 
 
 def test_a_digest_is_of_the_kind_and_the_front_end_and_of_nothing_drawn():
     front_ends = [LogMelConfig(), LogMelConfig(n_mels=64), LogMelConfig(hop_length=256), LogMelConfig(top_db=80.0)]
-    digests = [control(front_end).digest() for control in CONTROLS.values() for front_end in front_ends]
-    assert len({*digests, random_backbone(CONFIG).digest()}) == len(CONTROLS) * len(front_ends) + 1
-    for control in CONTROLS.values():
+    digests = [control(front_end).digest() for control in FRAME_CONTROLS.values() for front_end in front_ends]
+    assert len({*digests, random_backbone(CONFIG).digest()}) == len(FRAME_CONTROLS) * len(front_ends) + 1
+    for control in FRAME_CONTROLS.values():
         torch.manual_seed(1)
         first = control().digest()
         torch.manual_seed(2)
@@ -172,7 +173,7 @@ def test_a_digest_is_of_the_kind_and_the_front_end_and_of_nothing_drawn():
 
 def test_controls_follow_their_front_end(waveform):
     front_end = LogMelConfig(n_mels=64, hop_length=256)
-    for kind, control in CONTROLS.items():
+    for kind, control in FRAME_CONTROLS.items():
         output = control(front_end)(waveform)
         assert output.sequence[0].shape == (2, 15_000 // 256 + 1, {"mel": 64, "mfcc": 20, "chroma": 12}[kind])
         np.testing.assert_array_equal(output.times, np.arange(59) * 256 / RATE)

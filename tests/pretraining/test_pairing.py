@@ -39,7 +39,14 @@ def starts(batch):
 
 
 def test_the_places_of_a_track_lie_apart_and_are_told_apart(ramp):
-    pairs = Pairs([ramp(30)], PairConfig(**NEAR, excerpts_per_track=4, min_gap_seconds=2.0), LogMelConfig(), LENGTH, 0, batch_size=8)
+    pairs = Pairs(
+        [ramp(30)],
+        PairConfig(**NEAR, excerpts_per_track=4, min_gap_seconds=2.0),
+        LogMelConfig(),
+        LENGTH,
+        0,
+        batch_size=8,
+    )
     for slot in range(20):
         batch = pairs.__getitems__(list(range(4 * slot, 4 * slot + 4)))
         assert batch["track"].tolist() == [0, 1, 2, 3]
@@ -124,7 +131,9 @@ def test_another_rate_than_the_packs_is_refused(packed):
 
 def test_the_tracks_of_a_step_are_those_of_its_batch(corpus):
     tracks = Folder(root=str(corpus)).all_tracks()
-    pairs = Pairs(tracks, PairConfig(**NEAR, excerpts_per_track=2, min_gap_seconds=0.5), LogMelConfig(), LENGTH, 0, batch_size=4)
+    pairs = Pairs(
+        tracks, PairConfig(**NEAR, excerpts_per_track=2, min_gap_seconds=0.5), LogMelConfig(), LENGTH, 0, batch_size=4
+    )
     names = PairModule(pairs, None, 4, 0).tracks_of_step(3)
     assert names == [pairs.track_of(example).track_id for example in range(8, 12)]
 
