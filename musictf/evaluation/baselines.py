@@ -1,7 +1,9 @@
-"""What stands beside a probe without being one: the majority answer, a classical system, and the ceiling.
+"""Baselines without heads: the majority answer, a classical system, and the ceiling.
 
-The ceiling (``oracle``) decodes the truth as it looks at the token rate: what no probe of these tokens can exceed by
-much, however good its backbone.
+The ceiling (``oracle``) decodes the true labels at the token rate: no probe of these tokens can exceed it by much,
+however good its backbone.
+
+Shapes:  K tokens of a track   C outputs
 """
 
 from __future__ import annotations
@@ -16,34 +18,34 @@ from musictf.datasets.base import Track
 from musictf.evaluation.study import Study
 from musictf.tasks.base import Floats
 
-LISTENING_RATE = 22_050  # Hz, librosa's own
+CLASSICAL_RATE = 22_050  # Hz, librosa's default, which its systems are tuned to
 
 
 def majority(study: Study, advance: Callable[[], None]) -> None:
-    """Score the answer that ignores the audio: the baseline under every baseline."""
+    """Score the estimate that ignores the audio; ``advance`` is called for each track."""
     training = study.corpus.references["train"]
-    guess = functools.lru_cache(maxsize=None)(lambda seconds: study.task.majority_estimate(training, seconds))
-    is_timed = study.task.level == "frame"  # the guess of a whole track does not depend on how long it lasts
+    estimate = functools.lru_cache(maxsize=None)(lambda seconds: study.task.majority_estimate(training, seconds))
+    is_timed = study.task.level == "frame"  # the estimate of a whole track does not depend on its duration
     estimates = []
     for track in study.corpus.tracks["test"]:
-        estimates.append(guess(audio_info(track.audio).seconds if is_timed else 0.0))
+        estimates.append(estimate(audio_info(track.audio).seconds if is_timed else 0.0))
         advance()
     study.add(_cell("constant"), {"name": "constant"}, estimates)
 
 
 def classical(study: Study, advance: Callable[[], None]) -> None:
-    """Score the task's system without learning, on whole tracks."""
+    """Score the task's system without learning, on whole tracks; ``advance`` is called for each track."""
     estimates = []
     for track in study.corpus.tracks["test"]:
-        num_samples = audio_info(track.audio).num_samples(LISTENING_RATE)
-        waveform = read_excerpt(track.audio, 0, num_samples, LISTENING_RATE)
-        estimates.append(study.task.classical_estimate(waveform, LISTENING_RATE))
+        num_samples = audio_info(track.audio).num_samples(CLASSICAL_RATE)
+        waveform = read_excerpt(track.audio, 0, num_samples, CLASSICAL_RATE)
+        estimates.append(study.task.classical_estimate(waveform, CLASSICAL_RATE))
         advance()
     study.add(_cell("audio"), {"name": study.task.classical}, estimates)
 
 
-def oracle(study: Study, grid: TokenGrid, advance: Callable[[], None]) -> None:
-    """Score the truth at the token rate with every decoder, calibrated on validation as that of a probe is."""
+def oracle(study: Study, advance: Callable[[], None], grid: TokenGrid) -> None:
+    """Score the true labels on a token grid with every decoder, calibrated on validation like that of a probe."""
     task, corpus = study.task, study.corpus
     truth = {
         split: [
@@ -61,11 +63,12 @@ def oracle(study: Study, grid: TokenGrid, advance: Callable[[], None]) -> None:
 
 
 def _truth(study: Study, track: Track, reference: Any, grid: TokenGrid) -> tuple[Floats, Floats, float]:
-    """Logits (K, C) that say the truth, token times (K,) and the duration in seconds."""
+    """Logits (K, C) of the true labels, token times (K,) and the duration in seconds."""
     info = audio_info(track.audio)
     times = grid.times(grid.num_tokens(info.num_samples(grid.sample_rate)))
     return study.task.oracle_logits(reference, times), times, info.seconds
 
 
 def _cell(readout: str) -> dict[str, Any]:
+    # One row, with no choice of layer or seed behind it.
     return {"readout": readout, "layer": 0, "seed": 0, "selected": True}

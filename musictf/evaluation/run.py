@@ -1,8 +1,9 @@
-"""``musictf probe``: a backbone, a task and a corpus in; rows with intervals, beside baselines and ceiling, out.
+"""``musictf probe``: a backbone, a task and a corpus in; rows with intervals, beside baselines and a ceiling, out.
 
-Everything is chosen on the validation split: weights, settings, thresholds, and for each readout and seed the layer.
-Then the test split is read once; every layer is scored in that one reading and the chosen one is marked ``selected``.
-A run that is stopped goes on with the unit it was in: a track's features, a system's heads, a readout's scores.
+All choices are made on the validation split: weights, settings, thresholds, and for each readout and seed the layer.
+Then the test split is read once. Every layer is scored in that reading, and the chosen one is marked ``selected``.
+An interrupted run continues with the next missing unit: the features of a track, the heads of a model, the scores of a
+readout.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -43,11 +45,28 @@ from musictf.tasks.base import Task
 
 @dataclass(kw_only=True)
 class ProbeRun:
-    """Everything ``musictf probe`` can be told.
+    """Configuration of ``musictf probe``.
 
-    ``backbone`` is a backbone file, a run folder, or a control: ``random`` (in the shape of ``model``, or of the
-    backbone ``like``), ``mel``, ``mfcc`` or ``chroma``. ``baselines`` stand beside it. ``layers`` is ``all`` or a list.
-    ``leakage`` says what to do where pretraining has heard test tracks: ``fail``, ``warn`` or ``off``.
+    Attributes:
+        backbone: Backbone file, run folder, or a control: ``random``, ``mel``, ``mfcc``, ``chroma``.
+        task: What is probed.
+        dataset: On which tracks.
+        model: Shape of ``backbone=random``.
+        trainer: Where and how Lightning runs.
+        like: Backbone whose shape ``backbone=random`` has, instead of ``model``.
+        readouts: Any of ``class``, ``sequence``, ``average``.
+        layers: ``all``, or a list of numbers; 0 is the projected input.
+        seeds: Seeds of the heads, and of random weights.
+        baselines: Any of ``random``, ``mel``, ``mfcc``, ``chroma``, ``classical``, ``majority``, ``oracle``.
+        probe: How heads are trained.
+        features: How tracks are cut into excerpts, and what is stored.
+        robustness: Which perturbations of the test tracks are scored as well.
+        leakage: Where pretraining has seen test tracks: ``fail``, ``warn`` or ``off`` (not checked).
+        wandb: Weights & Biases.
+        allow_missing: Go on with fewer tracks where audio or annotations are missing; rows say how many.
+        overwrite: Start afresh in a folder that holds a run.
+        output_dir: Run folder; default ``runs/probe/TIME``.
+        choices: Chosen options of the configuration groups; filled in, not given.
     """
 
     # Keys that may differ when an unfinished run goes on: how it runs, not what it computes.
@@ -88,48 +107,51 @@ class ProbeRun:
             raise InputError(f"layers={self.layers!r}: give 'all' or a list of numbers, layers=[0,4]")
 
 
-def nothing_more(folder: Path) -> None:
-    """Rows are all that is wanted."""
+def do_nothing(folder: Path) -> None:
+    """Default of ``finish``: the rows are all that is needed."""
 
 
-def probe(run: ProbeRun, finish: Callable[[Path], None] = nothing_more) -> Path:
+def probe(run: ProbeRun, finish: Callable[[Path], None] = do_nothing) -> Path:
     """Probe a backbone and its baselines on one task and corpus.
 
     Args:
         run: The configuration.
-        finish: Called with the run folder when all rows are there; the run is finished only after it.
+        finish: Called with the run folder when all rows are written; the run is finished only after it.
 
     Returns:
         The run folder, with ``results.jsonl``, ``per_track.csv``, ``estimates/`` and ``heads/``. Ranks other than the
-        first help with features and leave the rest to it.
+        first help to extract features and do nothing else.
 
     Raises:
-        InputError: something cannot be used; nothing has been computed.
+        InputError: an input cannot be used; nothing has been computed.
         FinishedRun: the folder holds a finished run.
     """
     source = backbone_source(run.backbone)
-    found = probed_models(source, run.like, run.model, run.seeds, run.baselines)
-    if not any(system.readouts(run.readouts) for system in found[:1]):
+    models = probed_models(source, run.like, run.model, run.seeds, run.baselines)
+    if not models[0].readouts(run.readouts):
         raise InputError(f"backbone={run.backbone} has no class token: readouts=[sequence,average]")
-    for system in found:
-        system.layers(run.layers)
+    for model in models:
+        model.layers(run.layers)
     corpus = annotated(run.dataset, run.task, run.allow_missing)
-    settings = dataclasses.asdict(run.task)  # before it learns from the training split
+    settings = dataclasses.asdict(run.task)  # before the task learns from the training split
     run.task.prepare(corpus.references["train"])
     check_references(run.task, corpus)
     leakage = None
     if source.path is not None and run.leakage != "off" and rank() == 0:
-        leakage = check_leakage(pretrained_identities(found[0].encoder, source.path), corpus.tracks, run.leakage)
+        leakage = check_leakage(pretrained_identities(models[0].encoder, source.path), corpus.tracks, run.leakage)
     folder = Path(run.output_dir).expanduser() if run.output_dir else default_folder("probe")
     with open_run(folder, dataclasses.asdict(run), run.overwrite, "probe", run.MAY_CHANGE):
         if rank() > 0:
-            _help_extracting(run, found, corpus)
+            for model in models:
+                for tracks in corpus.tracks.values():
+                    device = device_of(run.trainer)
+                    extract(model.encoder, tracks, model.layers(run.layers), run.features, device)
             return folder
         write_vocabulary(folder, run.task)
         write_tracks(corpus.tracks["test"], corpus.groups, folder)
         if leakage is not None:
             leakage.write_csv(folder)
-        _Probing(run, corpus, folder, settings, leakage).all(found)
+        _Probing(run, corpus, folder, settings, leakage).run_all(models)
         finish(folder)
     return folder
 
@@ -144,6 +166,8 @@ class _Probing:
         self.seen = frozenset(overlap.track_id for overlap in leakage.hard("test")) if leakage else frozenset()
         self.results = Results(folder)
         self.console = Console(stderr=True, highlight=False)
+        self.device = device_of(run.trainer)
+        # Fields that all rows of the run share.
         self.origin: Row = {
             "schema": SCHEMA,
             "run": folder.name,
@@ -153,7 +177,7 @@ class _Probing:
             "features": dataclasses.asdict(run.features),
             "probe": dataclasses.asdict(run.probe),
             "task_settings": settings,
-            # How much of the splits that are learnt from was usable: the test split says so for itself.
+            # How much of the training and validation splits was usable; the field ``split`` says so of the test split.
             "training": {
                 split: {"expected": corpus.expected[split], "used": len(corpus.tracks[split])}
                 for split in ("train", "valid")
@@ -161,70 +185,65 @@ class _Probing:
             "leakage": leakage and leakage.to_json(),
         }
 
-    def all(self, found: list[ProbedModel]) -> None:
-        """Every system in turn, then what needs no probe."""
-        with Progress(f"probe {self.run.task.display_name}", 3 * len(found) + 3, self.console) as progress:
-            for system in found:
-                self.system(system, progress)
-            self.unprobed(found[0], progress)
+    def run_all(self, models: list[ProbedModel]) -> None:
+        """Every probed model in turn, then the baselines without heads, then perturbed tracks."""
+        with Progress(f"probe {self.run.task.display_name}", 3 * len(models) + 3, self.console) as progress:
+            for model in models:
+                self.probe_model(model, progress)
+            self.score_baselines(models[0], progress)
         tracks = self.corpus.tracks["test"]
-        if rows := curves(tracks, self.run.robustness, lambda changed: self.perturbed(found, changed)):
+        if rows := curves(tracks, self.run.robustness, lambda changed: self.score_perturbed(models, changed)):
             text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
             write_atomically(self.folder / ROBUSTNESS, text)
 
-    def system(self, system: ProbedModel, progress: Progress) -> None:
-        """Features, heads and scores of one system, as far as they are not there yet."""
-        study = self._study(system.about)
-        readouts = system.readouts(self.run.readouts)
-        cells = [(readout, seed) for seed in system.seeds for readout in readouts]
-        todo = [cell for cell in cells if not self.results.has(system.kind, *cell)]
-        if not todo:
+    def probe_model(self, model: ProbedModel, progress: Progress) -> None:
+        """Features, heads and scores of one model, as far as they are missing."""
+        study = self._study(model.about)
+        readouts = model.readouts(self.run.readouts)
+        cells = [(readout, seed) for seed in model.seeds for readout in readouts]
+        missing = [cell for cell in cells if not self.results.has(model.kind, *cell)]
+        if not missing:
             progress.skip(3)
             return
         started = time.perf_counter()
-        splits = self._splits(system, readouts, progress)
+        splits = self._splits(model, readouts, progress)
         seconds = {"features": time.perf_counter() - started}
         started = time.perf_counter()
-        self._train(system, study, splits, progress)
+        self._train(model, study, splits, progress)
         seconds["fit"] = time.perf_counter() - started
-        stage = progress.stage(f"{system.kind}: scores", len(todo))
-        for readout, seed in todo:
+        advance = progress.stage(f"{model.kind}: scores", len(missing))
+        for readout, seed in missing:
             best = study.score(readout, seed, splits, seconds)
-            self._keep(study)
+            self._write(study)
             chosen = f"layer {best['layer']}, {self.run.task.headline} {best['selection']['value']:.3f} on valid"
-            self.console.print(f"{self.run.task.display_name} · {system.kind} · {readout} · seed {seed}: {chosen}")
-            stage()
+            self.console.print(f"{self.run.task.display_name} · {model.kind} · {readout} · seed {seed}: {chosen}")
+            advance()
 
-    def unprobed(self, first: ProbedModel, progress: Progress) -> None:
-        """Classical system, majority and ceiling."""
-        baselines, task, number = self.run.baselines, self.run.task, len(self.corpus.tracks["test"])
-        for name, is_wanted, total, answer in (
-            ("classical", bool(task.classical), number, classical),
-            ("majority", True, number, majority),
-            (
-                "oracle",
-                task.level == "frame",
-                len(task.decoders),
-                lambda study, advance: oracle(study, first.encoder.grid, advance),
-            ),
+    def score_baselines(self, requested: ProbedModel, progress: Progress) -> None:
+        """The baselines without heads: the classical system, the majority answer and the ceiling."""
+        task, encoder, num_tracks = self.run.task, requested.encoder, len(self.corpus.tracks["test"])
+        for name, exists, steps, score in (
+            ("classical", bool(task.classical), num_tracks, classical),
+            ("majority", True, num_tracks, majority),
+            ("oracle", task.level == "frame", len(task.decoders), partial(oracle, grid=encoder.grid)),
         ):
             readout = {"classical": "audio", "majority": "constant", "oracle": "targets"}[name]
-            if name in baselines and is_wanted and not self.results.has(name, readout, 0):
-                digest = first.encoder.baseline_front_end.digest() if name == "oracle" else None
+            if name in self.run.baselines and exists and not self.results.has(name, readout, 0):
+                digest = encoder.baseline_front_end.digest() if name == "oracle" else None
                 study = self._study({"path": name, "digest": digest, "kind": name})
-                answer(study, progress.stage(name, total))
-                self._keep(study)
+                score(study, progress.stage(name, steps))
+                self._write(study)
 
-    def perturbed(self, found: list[ProbedModel], tracks: list[Track]) -> list[Row]:
+    def score_perturbed(self, models: list[ProbedModel], tracks: list[Track]) -> list[Row]:
         """Scores of what validation has chosen, on perturbed test tracks; nothing is chosen again."""
         task, rows = self.run.task, []
         references = [track.annotation(task.annotation_name) for track in tracks]
-        for system in found:
-            layers = system.layers(self.run.layers)
-            features = extract(system.encoder, tracks, layers, self.run.features, device_of(self.run.trainer))
-            split = scored_split(task, features, references, system.readouts(self.run.readouts))
-            study = self._study(system.about)
-            for row in self._chosen(system):
+        for model in models:
+            layers = model.layers(self.run.layers)
+            features = extract(model.encoder, tracks, layers, self.run.features, self.device)
+            split = scored_split(task, features, references, model.readouts(self.run.readouts))
+            study = self._study(model.about)
+            for row in self._selected_rows(model):
                 heads = {head.layer: head for head in load_heads(study.heads_path(row["readout"], row["seed"]))}
                 estimates = decoded(task, heads[row["layer"]], row["readout"], split, row["decoder"])
                 resampled = task.resample(references, estimates, resample_counts(self.corpus.groups))
@@ -233,61 +252,49 @@ class _Probing:
                 rows.append(kept | {"scores": scores, "details": {}})
         return rows
 
-    def _chosen(self, system: ProbedModel) -> list[Row]:
-        """Selected rows of a system, of the decoder that chose."""
-        return [
-            row
-            for row in self.results.rows
-            if row["selected"]
-            and (row["backbone"]["digest"], row["decoder"]["name"])
-            == (system.about["digest"], self.run.task.decoders[0])
-        ]
+    def _selected_rows(self, model: ProbedModel) -> list[Row]:
+        """Selected rows of a model, of the decoder that selects."""
+        key = (model.about["digest"], self.run.task.decoders[0])
+        selected = [row for row in self.results.rows if row["selected"]]
+        return [row for row in selected if (row["backbone"]["digest"], row["decoder"]["name"]) == key]
 
     def _study(self, about: Row) -> Study:
         return Study(self.run.task, self.corpus, self.folder, self.origin, about, self.seen)
 
-    def _keep(self, study: Study) -> None:
+    def _write(self, study: Study) -> None:
+        """Move the rows of a study to the results of the run."""
         self.results.add(study.rows, study.track_lines)
         study.rows, study.track_lines = [], []
 
-    def _splits(self, system: ProbedModel, readouts: list[str], progress: Progress) -> dict[str, Split]:
-        layers = system.layers(self.run.layers)
-        number = sum(map(len, self.corpus.tracks.values()))
-        stage = progress.stage(f"{system.kind}: features of {number} tracks", number)
+    def _splits(self, model: ProbedModel, readouts: list[str], progress: Progress) -> dict[str, Split]:
+        task, layers = self.run.task, model.layers(self.run.layers)
+        num_tracks = sum(map(len, self.corpus.tracks.values()))
+        advance = progress.stage(f"{model.kind}: features of {num_tracks} tracks", num_tracks)
         splits = {}
         for name in SPLITS:
-            tracks, references = self.corpus.tracks[name], self.corpus.references[name]
-            device = device_of(self.run.trainer)
-            features = extract(system.encoder, tracks, layers, self.run.features, device, stage)
+            references = self.corpus.references[name]
+            features = extract(model.encoder, self.corpus.tracks[name], layers, self.run.features, self.device, advance)
             if name == "test":
-                splits[name] = scored_split(self.run.task, features, references, readouts)
+                splits[name] = scored_split(task, features, references, readouts)
             else:
-                limit = self.run.features.memory_gib
-                splits[name] = trained_split(self.run.task, features, references, readouts, limit)
+                splits[name] = trained_split(task, features, references, readouts, self.run.features.memory_gib)
         return splits
 
-    def _train(self, system: ProbedModel, study: Study, splits: dict[str, Split], progress: Progress) -> None:
-        """Heads of all readouts and seeds, unless an earlier run has left them."""
-        run, readouts = self.run, system.readouts(self.run.readouts)
-        stage = progress.stage(f"{system.kind}: heads", run.probe.steps)
-        if all(load_heads(study.heads_path(readout, seed)) for readout in readouts for seed in system.seeds):
+    def _train(self, model: ProbedModel, study: Study, splits: dict[str, Split], progress: Progress) -> None:
+        """Heads of all readouts and seeds, unless an interrupted run has left them."""
+        run, readouts = self.run, model.readouts(self.run.readouts)
+        advance = progress.stage(f"{model.kind}: heads", run.probe.steps)
+        if all(load_heads(study.heads_path(readout, seed)) for readout in readouts for seed in model.seeds):
             return
-        layers = system.layers(run.layers)
+        layers = model.layers(run.layers)
         heads = fit(
-            run.task, splits["train"], splits["valid"], layers, run.probe, run.trainer, system.seeds, advance=stage
+            run.task, splits["train"], splits["valid"], layers, run.probe, run.trainer, model.seeds, advance=advance
         )
         study.keep_heads(heads)
 
 
-def _help_extracting(run: ProbeRun, found: list[ProbedModel], corpus: Corpus) -> None:
-    """What another rank than the first does."""
-    for system in found:
-        for tracks in corpus.tracks.values():
-            extract(system.encoder, tracks, system.layers(run.layers), run.features, device_of(run.trainer))
-
-
 def device_of(trainer: TrainerConfig) -> str:
-    """Where features are computed: a GPU where the trainer may use one, each rank its own."""
+    """Where features are computed: a GPU where the trainer may use one, one for each rank."""
     if trainer.accelerator not in {"auto", "gpu", "cuda"} or not torch.cuda.is_available():
         return "cpu"
     return f"cuda:{rank() % torch.cuda.device_count()}"

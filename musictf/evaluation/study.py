@@ -1,4 +1,7 @@
-"""One study: heads of all layers on one system, chosen on validation, scored on the test split once."""
+"""One study: heads of all layers of one model, chosen on validation, scored on the test split once.
+
+Shapes:  N examples of a track   C outputs
+"""
 
 from __future__ import annotations
 
@@ -25,15 +28,15 @@ TrackLine = tuple[Any, ...]
 
 @dataclass
 class Study:
-    """What a study needs to know, and the rows it has made.
+    """The inputs of a study, and the rows it has made.
 
     Attributes:
         task: Prepared on the training annotations.
         corpus: Tracks and references of each split.
         folder: The run folder.
-        origin: Fields that all rows of the run share: run, git, versions, dataset.
+        origin: Fields that all rows of the run share: run, git, versions, dataset, settings.
         backbone: The field ``backbone`` of the rows.
-        heard: Test tracks that the backbone has heard while it was pretrained.
+        seen: Test tracks whose recordings were seen in pretraining.
     """
 
     task: Task
@@ -46,7 +49,7 @@ class Study:
     track_lines: list[TrackLine] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.digest = split_digest(self.corpus.tracks["test"])  # reads every annotation: once, not for each row
+        self.digest = split_digest(self.corpus.tracks["test"])  # once, not for each row: it reads every annotation
 
     def heads_path(self, readout: str, seed: int) -> Path:
         """Where the heads of all layers of a readout and seed are kept."""
@@ -54,7 +57,7 @@ class Study:
         return self.folder / "heads" / self.backbone["kind"] / name
 
     def keep_heads(self, trained: dict[tuple[str, int], list[Head]]) -> None:
-        """Write trained heads: a run that is interrupted while it scores need not train again."""
+        """Write trained heads, so that a run interrupted while it scores need not train again."""
         for (readout, seed), heads in trained.items():
             self._write_heads(heads, readout, seed)
 
@@ -116,7 +119,7 @@ class Study:
         save_heads(heads, self.heads_path(readout, seed), about | choices)
 
     def _select(self, head: Head, readout: str, valid: Split, name: str) -> tuple[Decoder, Row]:
-        """Calibrate a decoder for a head, and note what the pair of them scores on validation."""
+        """Calibrate a decoder for a head; returns it with the validation score of the pair."""
         logits = [logits_of(head, readout, track) for track in valid.tracks]
         times = [track.times for track in valid.tracks]
         decoder = self.task.calibrate(name, logits, times, valid.references)
@@ -133,7 +136,7 @@ class Study:
         return self.task.resample(references, estimates, resample_counts(self.corpus.groups))
 
     def _without_seen(self, references: list[Any], estimates: list[Any]) -> Row:
-        """Scores of the test tracks that pretraining has not heard, where it has heard some."""
+        """Scores of the test tracks that were not seen in pretraining, where some were."""
         if not self.seen:
             return {}
         tracks = self.corpus.tracks["test"]
@@ -144,7 +147,7 @@ class Study:
         groups = [self.corpus.groups[index] for index in unseen]
         try:
             scores = self.task.score(references, estimates)
-        except InputError:  # what is left holds nothing to score, no tag with and without tracks for one
+        except InputError:  # undefined on the tracks that are left, such as a tag that all of them have
             return {"unseen": {"scored": len(unseen), "scores": {}}}
         resampled = self.task.resample(references, estimates, resample_counts(groups))
         return {"unseen": {"scored": len(unseen), "scores": with_intervals(scores, resampled, groups)}}
@@ -157,7 +160,7 @@ class Study:
             self.task.write(estimate, path)
 
     def _write_resamples(self, row: Row, resampled: dict[str, Floats]) -> None:
-        """Resampled values of scores that are no means over tracks: two systems' can be compared one by one."""
+        """Resampled values of scores that are not means over tracks: two models are compared resample by resample."""
         folder = self.folder / "resamples" / row["backbone"]["kind"] / row["decoder"]["name"]
         for name, values in resampled.items():
             text = "".join(f"{value:.6f}\n" for value in values)
@@ -191,7 +194,7 @@ def with_intervals(scores: Scores, resampled: dict[str, Floats], groups: Sequenc
 
 
 def write_vocabulary(folder: Path, task: Task) -> None:
-    """Write the labels a task learnt from its training split, where it has any."""
+    """Write the labels that a task has learnt from its training split, if any."""
     if labels := getattr(task, "vocabulary", None):
         write_atomically(folder / "vocabulary.txt", "\n".join(labels) + "\n")
 

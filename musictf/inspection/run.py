@@ -26,7 +26,7 @@ from musictf.distributed import TrainerConfig, rank
 from musictf.errors import InputError
 from musictf.evaluation.corpus import write_tracks
 from musictf.evaluation.progress import Progress
-from musictf.evaluation.run import device_of, nothing_more
+from musictf.evaluation.run import device_of, do_nothing
 from musictf.features.extract import FeatureConfig
 from musictf.inspection.attention import AttentionConfig, inspect_attention
 from musictf.inspection.binned_tracks import SimilarityConfig
@@ -97,7 +97,7 @@ class InspectRun:
             raise InputError(f"listen={self.listen} must not be negative")
 
 
-def inspect(run: InspectRun, finish: Callable[[Path], None] = nothing_more) -> Path:
+def inspect(run: InspectRun, finish: Callable[[Path], None] = do_nothing) -> Path:
     """Inspect a backbone and its controls on the valid and test splits of a corpus.
 
     Args:
