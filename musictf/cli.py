@@ -279,17 +279,17 @@ def probe(run: Any) -> None:
 
     from musictf.evaluation import run as evaluation
     from musictf.models.backbone import backbone_file
-    from musictf.models.frame_controls import CONTROLS
     from musictf.report.pictures import all_probe_pictures
     from musictf.report.run import report
     from musictf.report.wandb_tracker import Tracker, flat_rows, resolve_mode
+    from musictf.results.names import FRAME_CONTROLS
 
     resolve_mode(run.wandb.mode)  # a missing key is said before the work, not after
     pictures: list[Path] = []
 
     def finish(folder: Path) -> None:
         with Tracker.start("probe", folder, dataclasses.asdict(run), run.wandb) as tracker:
-            if run.backbone not in {"random", *CONTROLS}:
+            if run.backbone not in {"random", *FRAME_CONTROLS}:
                 tracker.use_backbone(backbone_file(run.backbone))
             tracker.log_table("results", *flat_rows(folder))
             pictures.extend(all_probe_pictures(run.task, run.dataset, folder))

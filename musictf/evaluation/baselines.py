@@ -14,6 +14,7 @@ from musictf.audio.io import audio_info, read_excerpt
 from musictf.audio.spectrogram import LogMelConfig
 from musictf.datasets.base import Track
 from musictf.evaluation.study import Study
+from musictf.results.rows import Row
 from musictf.tasks.base import Floats
 
 LISTENING_RATE = 22_050  # Hz, librosa's own
@@ -67,5 +68,5 @@ def _truth(study: Study, track: Track, reference: Any, front_end: LogMelConfig) 
     return study.task.oracle_logits(reference, times), times, info.seconds
 
 
-def _cell(readout: str) -> dict[str, Any]:
+def _cell(readout: str) -> Row:
     return {"readout": readout, "layer": 0, "seed": 0, "selected": True}

@@ -8,13 +8,10 @@ from typing import Any
 
 from musictf.errors import InputError
 from musictf.models.backbone import Backbone, backbone_file, load_backbone
-from musictf.models.frame_controls import CONTROLS, random_backbone
+from musictf.models.frame_controls import FRAME_CONTROL_CLASSES, random_backbone
 from musictf.models.vit1d import ViT1DConfig
-from musictf.results.rows import Row
-
-# What stands beside a backbone. The first four are probed with the same heads; ``classical`` is a system without
-# learning, ``majority`` has not listened, and ``oracle`` is the ceiling: the truth at the token rate, decoded.
-BASELINES = ("random", "mel", "mfcc", "chroma", "classical", "majority", "oracle")
+from musictf.results.names import FRAME_CONTROLS
+from musictf.results.rows import BackboneField
 
 
 @dataclass
@@ -26,7 +23,7 @@ class ProbedModel:
 
     backbone: Backbone
     seeds: list[int]
-    about: Row
+    about: BackboneField
     is_asked: bool = False  # and not a baseline, which has the layers it has
 
     @property
@@ -36,11 +33,11 @@ class ProbedModel:
 
     def readouts(self, asked: Sequence[str]) -> list[str]:
         """Those that this system has: frames without an encoder have no class token."""
-        return [name for name in asked if not (self.kind in CONTROLS and name == "class")]
+        return [name for name in asked if not (self.kind in FRAME_CONTROLS and name == "class")]
 
     def layers(self, asked: Any) -> list[int]:
         """Numbers of the layers that are probed."""
-        if asked == "all" or (self.kind in CONTROLS and not self.is_asked):
+        if asked == "all" or (self.kind in FRAME_CONTROLS and not self.is_asked):
             return list(range(self.backbone.depth + 1))
         unknown = [layer for layer in asked if not 0 <= layer <= self.backbone.depth]
         if unknown:
@@ -54,15 +51,15 @@ def probed_models(
     """The system that was asked for, then the baselines that need probing.
 
     Args:
-        asked: A backbone file, a run folder, ``random``, or one of `CONTROLS`.
+        asked: A backbone file, a run folder, ``random``, or one of `FRAME_CONTROLS`.
         like: A backbone whose shape ``random`` has; by default it has that of ``model``.
         model: See ``like``.
         seeds: Of the probes, and of random weights.
-        baselines: Any of `BASELINES`.
+        baselines: Any of `musictf.results.names.PROBE_BASELINES`.
     """
     first: Backbone
-    if asked in CONTROLS:
-        first = CONTROLS[asked]()
+    if asked in FRAME_CONTROLS:
+        first = FRAME_CONTROL_CLASSES[asked]()
         found = [ProbedModel(first, list(seeds), _about(first, asked), is_asked=True)]
     elif asked == "random":
         origin = load_backbone(like) if like else Backbone(model)
@@ -74,8 +71,8 @@ def probed_models(
     if "random" in baselines and first.kind == "pretrained":
         found += _random(first, seeds)
     for name in baselines:
-        if name in CONTROLS and name != asked:
-            control = CONTROLS[name](first.front_end.config)
+        if name in FRAME_CONTROLS and name != asked:
+            control = FRAME_CONTROL_CLASSES[name](first.front_end.config)
             found.append(ProbedModel(control, list(seeds), _about(control, name)))
     return found
 
@@ -88,7 +85,7 @@ def _random(like: Backbone, seeds: Sequence[int]) -> list[ProbedModel]:
     ]
 
 
-def _about(backbone: Backbone, asked: str) -> Row:
+def _about(backbone: Backbone, asked: str) -> BackboneField:
     """The ``backbone`` field of rows."""
     pretrained = backbone.kind == "pretrained"
     origin = backbone.provenance

@@ -29,8 +29,8 @@ from musictf.features.excerpting import ExcerptPlan, OverlapAverage, excerpt_bat
 from musictf.features.extract import EXTRACTOR_VERSION, FeatureConfig
 from musictf.features.store import EntryWriter, Extractor, read_entry
 from musictf.models.backbone import Backbone
+from musictf.results.names import ATTENTION_CURVES
 
-CURVES = ("received", "class_row", "change")
 CURVES_VERSION = 1
 
 
@@ -125,7 +125,7 @@ class _Joining:
             raise InputError(f"{cut.audio}: lasts one token only, too short to look at")
         self.left = len(cut.starts)
         self.joined = OverlapAverage()
-        shape = (self.num_tokens, encoder.depth, encoder.num_heads, len(CURVES))
+        shape = (self.num_tokens, encoder.depth, encoder.num_heads, len(ATTENTION_CURVES))
         self.entry = EntryWriter(cut.path, {"curves": (shape, "float32"), "times": ((self.num_tokens,), "float64")})
         self.entry.append("times", front_end.frame_times(self.num_tokens))
 

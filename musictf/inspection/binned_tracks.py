@@ -17,7 +17,8 @@ from musictf.features.extract import FeatureConfig, extract
 from musictf.inspection.dimensions import Dimension, dimensions_of
 from musictf.inspection.inspected_models import InspectedModel, repeated
 from musictf.inspection.self_similarity import bin_width, binned
-from musictf.models.frame_controls import CONTROLS
+from musictf.models.frame_controls import FRAME_CONTROL_CLASSES
+from musictf.results.names import FRAME_CONTROLS
 
 Floats = npt.NDArray[np.float64]
 
@@ -69,7 +70,7 @@ def views(
 ) -> Iterator[TrackView]:
     """Dimensions of tracks, one after the other."""
     front_end = like.backbone.front_end.config
-    frames = [extract(CONTROLS[name](front_end), tracks, [0], features, device) for name in ("mel", "mfcc", "chroma")]
+    frames = [extract(FRAME_CONTROL_CLASSES[name](front_end), tracks, [0], features, device) for name in FRAME_CONTROLS]
     for track, *found in zip(tracks, *frames, strict=True):
         times = found[0].times.numpy()
         mel, mfcc, chroma = (each.sequence[:, 0].numpy() for each in found)  # mapped

@@ -132,6 +132,6 @@ class ChromaBackbone(FrameControl):
         return (energy / energy.amax(dim=1, keepdim=True).clamp(min=torch.finfo(energy.dtype).tiny)).mT
 
 
-CONTROLS: dict[str, type[FrameControl]] = {
+FRAME_CONTROL_CLASSES: dict[str, type[FrameControl]] = {
     control.kind_name: control for control in (MelBackbone, MFCCBackbone, ChromaBackbone)
 }

@@ -16,7 +16,7 @@ from musictf.features import excerpting as cutting
 from musictf.features import extract as module
 from musictf.features.extract import FeatureConfig, extract
 from musictf.features.store import is_intact
-from musictf.models.frame_controls import CONTROLS, MelBackbone, random_backbone
+from musictf.models.frame_controls import FRAME_CONTROL_CLASSES, MelBackbone, random_backbone
 from musictf.models.vit1d import ViT1DConfig
 
 
@@ -94,9 +94,9 @@ def test_one_changed_weight_is_another_entry(wav, cache):
 
 def test_controls_do_not_share_entries(wav, cache):
     track = wav()
-    for control in CONTROLS.values():
+    for control in FRAME_CONTROL_CLASSES.values():
         extracted(control(), track, [0])
-    assert len(list(cache.rglob("*.safetensors"))) == len(CONTROLS)
+    assert len(list(cache.rglob("*.safetensors"))) == len(FRAME_CONTROL_CLASSES)
 
 
 def test_features_of_another_extractor_version_are_never_used(backbone, wav, passes, monkeypatch):
