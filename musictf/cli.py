@@ -279,7 +279,7 @@ def probe(run: Any) -> None:
 
     from musictf.evaluation import run as evaluation
     from musictf.models.backbone import backbone_file
-    from musictf.models.frame_controls import FRAME_CONTROLS
+    from musictf.models.frame_controls import FRAME_CONTROL_CLASSES
     from musictf.report.pictures import all_probe_pictures
     from musictf.report.run import report
     from musictf.report.wandb_tracker import Tracker, flat_rows, resolve_mode
@@ -289,7 +289,7 @@ def probe(run: Any) -> None:
 
     def finish(folder: Path) -> None:
         with Tracker.start("probe", folder, dataclasses.asdict(run), run.wandb) as tracker:
-            if run.backbone not in {"random", *FRAME_CONTROLS}:
+            if run.backbone not in {"random", *FRAME_CONTROL_CLASSES}:
                 tracker.use_backbone(backbone_file(run.backbone))
             tracker.log_table("results", *flat_rows(folder))
             pictures.extend(all_probe_pictures(run.task, run.dataset, folder))

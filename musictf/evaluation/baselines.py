@@ -16,6 +16,7 @@ from musictf.audio.io import audio_info, read_excerpt
 from musictf.audio.token_grid import TokenGrid
 from musictf.datasets.base import Track
 from musictf.evaluation.study import Study
+from musictf.results.rows import Row
 from musictf.tasks.base import Floats
 
 CLASSICAL_RATE = 22_050  # Hz, librosa's default, which its systems are tuned to
@@ -69,6 +70,6 @@ def _truth(study: Study, track: Track, reference: Any, grid: TokenGrid) -> tuple
     return study.task.oracle_logits(reference, times), times, info.seconds
 
 
-def _cell(readout: str) -> dict[str, Any]:
+def _cell(readout: str) -> Row:
     # One row, with no choice of layer or seed behind it.
     return {"readout": readout, "layer": 0, "seed": 0, "selected": True}

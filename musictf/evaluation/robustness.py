@@ -13,7 +13,7 @@ from musictf.audio.perturb import PERTURBATIONS, perturbation
 from musictf.datasets.base import Track
 from musictf.datasets.perturbed import perturbed_tracks
 from musictf.errors import InputError
-from musictf.results.rows import Row
+from musictf.results.rows import PerturbationField, Row
 
 ROBUSTNESS = "robustness.jsonl"
 
@@ -63,9 +63,10 @@ def curves(tracks: Sequence[Track], config: RobustnessConfig, score: Callable[[l
     """
     if not config.perturbations:
         return []
-    rows = [row | {"perturbation": {"name": "clean", "amount": None, "unit": ""}} for row in score(list(tracks))]
+    clean: PerturbationField = {"name": "clean", "amount": None, "unit": ""}
+    rows: list[Row] = [row | {"perturbation": clean} for row in score(list(tracks))]
     for name in config.perturbations:
         for amount in config.amounts_of(name):
-            what = {"name": name, "amount": amount, "unit": PERTURBATIONS[name].unit}
+            what: PerturbationField = {"name": name, "amount": amount, "unit": PERTURBATIONS[name].unit}
             rows += [row | {"perturbation": what} for row in score(perturbed_tracks(tracks, name, amount))]
     return rows

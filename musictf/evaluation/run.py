@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from rich.console import Console
@@ -26,18 +26,19 @@ from musictf.errors import InputError
 from musictf.evaluation.baselines import classical, majority, oracle
 from musictf.evaluation.corpus import Corpus, annotated, check_references, write_tracks
 from musictf.evaluation.leakage import POLICIES, Leakage, check_leakage, pretrained_identities
-from musictf.evaluation.probed_models import BASELINES, ProbedModel, probed_models
+from musictf.evaluation.probed_models import ProbedModel, probed_models
 from musictf.evaluation.progress import Progress
 from musictf.evaluation.robustness import ROBUSTNESS, RobustnessConfig, curves
 from musictf.evaluation.study import Study, decoded, with_intervals, write_vocabulary
 from musictf.features.extract import FeatureConfig, extract
-from musictf.features.readouts import READOUTS, Split, scored_split, trained_split
+from musictf.features.readouts import Split, scored_split, trained_split
 from musictf.files import write_atomically
 from musictf.models.resolve import backbone_source
 from musictf.models.vit1d import ViT1DConfig
 from musictf.probing.heads import load_heads
 from musictf.probing.linear_probe import ProbeConfig, fit
-from musictf.results.rows import SCHEMA, Results, Row
+from musictf.results.names import PROBE_BASELINES, READOUTS
+from musictf.results.rows import SCHEMA, BackboneField, Results, Row, validation_value
 from musictf.results.statistics import resample_counts
 from musictf.run_folder import WandbConfig, default_folder, open_run, provenance
 from musictf.tasks.base import Task
@@ -81,7 +82,7 @@ class ProbeRun:
     readouts: list[str] = field(default_factory=lambda: list(READOUTS))
     layers: Any = "all"
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
-    baselines: list[str] = field(default_factory=lambda: list(BASELINES))
+    baselines: list[str] = field(default_factory=lambda: list(PROBE_BASELINES))
     probe: ProbeConfig = field(default_factory=ProbeConfig)
     features: FeatureConfig = field(default_factory=FeatureConfig)
     robustness: RobustnessConfig = field(default_factory=RobustnessConfig)
@@ -93,7 +94,7 @@ class ProbeRun:
     choices: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, known in (("readouts", READOUTS), ("baselines", BASELINES)):
+        for name, known in (("readouts", READOUTS), ("baselines", PROBE_BASELINES)):
             if unknown := set(getattr(self, name)) - set(known):
                 raise InputError(f"{name}: {', '.join(sorted(unknown))} unknown: any of {', '.join(known)}")
         if not self.readouts or not self.seeds or self.layers == []:
@@ -167,12 +168,14 @@ class _Probing:
         self.results = Results(folder)
         self.console = Console(stderr=True, highlight=False)
         self.device = device_of(run.trainer)
+        about = provenance()
         # Fields that all rows of the run share.
         self.origin: Row = {
             "schema": SCHEMA,
             "run": folder.name,
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            **provenance(),
+            "git": about["git"],
+            "versions": about["versions"],
             "dataset": run.dataset.label,
             "features": dataclasses.asdict(run.features),
             "probe": dataclasses.asdict(run.probe),
@@ -182,7 +185,7 @@ class _Probing:
                 split: {"expected": corpus.expected[split], "used": len(corpus.tracks[split])}
                 for split in ("train", "valid")
             },
-            "leakage": leakage and leakage.to_json(),
+            "leakage": None if leakage is None else leakage.to_json(),
         }
 
     def run_all(self, models: list[ProbedModel]) -> None:
@@ -215,7 +218,7 @@ class _Probing:
         for readout, seed in missing:
             best = study.score(readout, seed, splits, seconds)
             self._write(study)
-            chosen = f"layer {best['layer']}, {self.run.task.headline} {best['selection']['value']:.3f} on valid"
+            chosen = f"layer {best['layer']}, {self.run.task.headline} {validation_value(best):.3f} on valid"
             self.console.print(f"{self.run.task.display_name} · {model.kind} · {readout} · seed {seed}: {chosen}")
             advance()
 
@@ -249,7 +252,7 @@ class _Probing:
                 resampled = task.resample(references, estimates, resample_counts(self.corpus.groups))
                 scores = with_intervals(task.score(references, estimates), resampled, self.corpus.groups)
                 kept = {name: value for name, value in row.items() if name not in {"unseen", "seconds", "per_track"}}
-                rows.append(kept | {"scores": scores, "details": {}})
+                rows.append(cast(Row, kept | {"scores": scores, "details": {}}))
         return rows
 
     def _selected_rows(self, model: ProbedModel) -> list[Row]:
@@ -258,7 +261,7 @@ class _Probing:
         selected = [row for row in self.results.rows if row["selected"]]
         return [row for row in selected if (row["backbone"]["digest"], row["decoder"]["name"]) == key]
 
-    def _study(self, about: Row) -> Study:
+    def _study(self, about: BackboneField) -> Study:
         return Study(self.run.task, self.corpus, self.folder, self.origin, about, self.seen)
 
     def _write(self, study: Study) -> None:

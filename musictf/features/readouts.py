@@ -23,8 +23,6 @@ from musictf.features.extract import TrackFeatures
 from musictf.files import cache_folder
 from musictf.tasks.base import Floats, Task
 
-READOUTS = ("class", "sequence", "average")
-
 
 @dataclass
 class TrackRows:

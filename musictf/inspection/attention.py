@@ -19,13 +19,14 @@ import numpy.typing as npt
 from musictf.audio.io import audio_info
 from musictf.errors import InputError
 from musictf.features.extract import FeatureConfig, extract
-from musictf.inspection.attention_curves import CURVES, read_curves, track_curves
+from musictf.inspection.attention_curves import read_curves, track_curves
 from musictf.inspection.event_scores import mean_over_tracks
 from musictf.inspection.events import TARGETS, Events, Floats, events_of_splits
 from musictf.inspection.head_scores import NULLS, SplitScores, family_wise, peak_scores, score_split
 from musictf.inspection.inspected_models import Corpus, InspectedModel, repeated
 from musictf.inspection.inspection_rows import InspectionRows
 from musictf.models.frame_controls import MelControl
+from musictf.results.names import ATTENTION_CURVES
 
 Curves = Callable[[], Iterator[tuple[npt.NDArray[np.floating], Floats]]]
 FLUX = "flux"
@@ -69,7 +70,7 @@ class Reading:
         """Block (from 1; 0 for a curve without heads), head (from 0) and curve of a unit."""
         best, curve = divmod(unit, len(self.curves))
         block, head = divmod(best, self.heads)
-        return (block + 1 if self.curves == CURVES else 0), head, curve
+        return (block + 1 if self.curves == ATTENTION_CURVES else 0), head, curve
 
 
 def inspect_attention(
@@ -149,7 +150,7 @@ def _reading(
                 number = grid.num_tokens(audio_info(track.audio).num_samples(grid.sample_rate))
                 yield repeated(units, number), grid.times(number)
 
-    return Reading(lambda: curves("valid"), lambda: curves("test"), subject.backbone.num_heads, CURVES)
+    return Reading(lambda: curves("valid"), lambda: curves("test"), subject.backbone.num_heads, ATTENTION_CURVES)
 
 
 def _score(

@@ -28,8 +28,8 @@ from musictf.datasets.base import Track
 from musictf.errors import InputError
 from musictf.features.extract import FeatureConfig, Kept, stored, stored_tensors
 from musictf.models.encoder import Encoder, Output
+from musictf.results.names import ATTENTION_CURVES
 
-CURVES = ("received", "class_row", "change")
 CURVES_VERSION = 1
 
 
@@ -75,7 +75,7 @@ class AttentionCurves:
         }
 
     def tensors(self, encoder: Encoder) -> dict[str, Kept]:
-        return {"curves": Kept((encoder.depth, encoder.num_heads, len(CURVES)), "float32", by_token=True)}
+        return {"curves": Kept((encoder.depth, encoder.num_heads, len(ATTENTION_CURVES)), "float32", by_token=True)}
 
     def reduced(self, output: Output) -> dict[str, Tensor]:
         maps = output.attention

@@ -17,7 +17,7 @@ from musictf.features.extract import FeatureConfig, extract
 from musictf.inspection.dimensions import Dimension, dimensions_of
 from musictf.inspection.inspected_models import InspectedModel, repeated
 from musictf.inspection.self_similarity import bin_width, binned
-from musictf.models.frame_controls import FRAME_CONTROLS
+from musictf.models.frame_controls import FRAME_CONTROL_CLASSES
 
 Floats = npt.NDArray[np.float64]
 
@@ -70,7 +70,8 @@ def views(
     """Dimensions of tracks, one after the other."""
     front_end = like.backbone.front_end.config
     frames = [
-        extract(FRAME_CONTROLS[name](front_end), tracks, [0], features, device) for name in ("mel", "mfcc", "chroma")
+        extract(FRAME_CONTROL_CLASSES[name](front_end), tracks, [0], features, device)
+        for name in ("mel", "mfcc", "chroma")
     ]
     for track, *found in zip(tracks, *frames, strict=True):
         times = found[0].times.numpy()

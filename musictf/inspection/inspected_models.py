@@ -12,7 +12,6 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import soundfile
@@ -26,8 +25,8 @@ from musictf.models.backbone import Backbone
 from musictf.models.frame_controls import FrameControl
 from musictf.models.resolve import backbone_source, encoder_with_attention
 from musictf.models.vit1d import ViT1DConfig
+from musictf.results.rows import BackboneField
 
-CONTROLS = ("random", "silence", "noise")
 # Longer tracks hear the same minutes of silence and noise again: their tokens repeat with the excerpts anyway.
 _LONGEST_SECONDS = 120.0
 _NOISE_LEVEL = 0.1
@@ -39,7 +38,7 @@ class InspectedModel:
 
     Attributes:
         backbone: Its weights.
-        kind: ``pretrained``, or one of `CONTROLS`.
+        kind: ``pretrained``, or one of `musictf.results.names.INSPECTION_CONTROLS`.
         seed: Of random weights; 0 for the others.
         about: Field ``backbone`` of the rows.
         hears: What it hears in place of each track; None: the tracks.
@@ -48,7 +47,7 @@ class InspectedModel:
     backbone: Backbone | FrameControl
     kind: str
     seed: int
-    about: dict[str, Any]
+    about: BackboneField
     replacement_audio: Track | None = None
 
     def tracks(self, asked: Sequence[Track]) -> list[Track]:
@@ -108,7 +107,7 @@ def inspected_models(
         like: A backbone whose shape ``random`` has.
         model: Shape of ``random`` without ``like``.
         seeds: Of random weights.
-        controls: Any of `CONTROLS`.
+        controls: Any of `musictf.results.names.INSPECTION_CONTROLS`.
         corpus: Whose longest track silence and noise must last.
 
     Raises:

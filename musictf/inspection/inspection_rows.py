@@ -7,14 +7,14 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from musictf.files import write_atomically
 from musictf.inspection.inspected_models import Corpus, InspectedModel
-from musictf.results.rows import PER_TRACK, SCHEMA, Results, Row, finite
+from musictf.results.rows import PER_TRACK, SCHEMA, BackboneField, Results, Row, ScoreField, SelectionField, finite
 from musictf.results.statistics import mean_interval
 from musictf.run_folder import provenance
 
@@ -45,11 +45,13 @@ class InspectionRows:
     lines: list[tuple[Any, ...]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        about = provenance()
         self.origin: Row = {
             "schema": SCHEMA,
             "run": self.folder.name,
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            **provenance(),
+            "git": about["git"],
+            "versions": about["versions"],
             "task_settings": self.settings,
         }
 
@@ -63,12 +65,12 @@ class InspectionRows:
         kept: Sequence[int],
         *,
         selected: bool,
-        selection: Row | None = None,
-        decoder: Row | None = None,
-        details: Row | None = None,
+        selection: SelectionField | None = None,
+        decoder: dict[str, Any] | None = None,
+        details: dict[str, Any] | None = None,
         dataset: str | None = None,
         whole: Mapping[str, tuple[float, float, float]] | None = None,
-        **more: Any,
+        head: int | None = None,
     ) -> None:
         """One row.
 
@@ -85,40 +87,41 @@ class InspectionRows:
             details: What else is known.
             dataset: In place of the corpus.
             whole: Scores over the whole split: name -> (value, low, high).
-            more: Further fields.
+            head: Attention head, from 0, where one is measured.
         """
-        about, seed = (subject.about, subject.seed) if isinstance(subject, InspectedModel) else (dict(subject), 0)
+        about, seed = (
+            (subject.about, subject.seed) if isinstance(subject, InspectedModel) else (cast(BackboneField, subject), 0)
+        )
         groups = self.corpus.groups(kept) if dataset is None else [str(place) for place in kept]
         cells = {name: _cell(values, groups) for name, values in scores.items()}
         for name, (value, low, high) in (whole or {}).items():
             cells[name] = {"mean": finite(value), "ci95": [finite(low), finite(high)], "n": len(kept)}
         decoder = decoder or {"name": "none"}
-        self.rows.append(
-            self.origin
-            | {
-                "backbone": about,
-                "task": task,
-                "dataset": dataset or self.corpus.label,
-                "split": {
-                    "name": "test",
-                    "digest": self.corpus.digest if dataset is None else dataset,
-                    "expected": self.corpus.expected["test"] if dataset is None else len(kept),
-                    "scored": len(kept),
-                    "groups": len(set(groups)),
-                },
-                "readout": readout,
-                "layer": layer,
-                "seed": seed,
-                "selected": selected,
-                "selection": selection and {k: finite(v) if k == "value" else v for k, v in selection.items()},
-                "scores": cells,
-                "details": details or {},
-                "decoder": decoder,
-                "seconds": {},
-                "per_track": PER_TRACK,
-                **more,
-            }
-        )
+        row: Row = self.origin | {
+            "backbone": about,
+            "task": task,
+            "dataset": dataset or self.corpus.label,
+            "split": {
+                "name": "test",
+                "digest": self.corpus.digest if dataset is None else dataset,
+                "expected": self.corpus.expected["test"] if dataset is None else len(kept),
+                "scored": len(kept),
+                "groups": len(set(groups)),
+            },
+            "readout": readout,
+            "layer": layer,
+            "seed": seed,
+            "selected": selected,
+            "selection": selection and selection | {"value": finite(selection["value"])},
+            "scores": cells,
+            "details": details or {},
+            "decoder": decoder,
+            "seconds": {},
+            "per_track": PER_TRACK,
+        }
+        if head is not None:
+            row["head"] = head
+        self.rows.append(row)
         if selected and dataset is None:
             cell = (task, readout, layer, seed, decoder["name"])
             for name, values in scores.items():
@@ -132,7 +135,7 @@ class InspectionRows:
         self.rows, self.lines = [], []
 
 
-def _cell(values: Floats, groups: Sequence[str]) -> Row:
+def _cell(values: Floats, groups: Sequence[str]) -> ScoreField:
     mean, low, high = mean_interval(np.asarray(values, dtype=np.float64), groups)
     defined = int((~np.isnan(values)).sum())
     return {"mean": finite(mean), "ci95": [finite(low), finite(high)], "n": defined}

@@ -22,7 +22,7 @@ import torch
 from musictf.audio.io import audio_info, read_excerpt
 from musictf.datasets.base import Track
 from musictf.inspection.attention import flux_of
-from musictf.inspection.attention_curves import CURVES, onset_curves
+from musictf.inspection.attention_curves import onset_curves
 from musictf.inspection.events import Floats
 from musictf.inspection.head_scores import score_track
 from musictf.inspection.inspected_models import Corpus, InspectedModel
@@ -32,6 +32,7 @@ from musictf.inspection.stimuli import STIMULI, stimulus_tracks
 from musictf.models.backbone import Backbone
 from musictf.models.encoder import Output
 from musictf.models.frame_controls import ChromaControl, FrameControl, MelControl
+from musictf.results.names import ATTENTION_CURVES
 
 EXCERPTS_A_TRACK = 4
 _NUMBER = 24  # tracks of each stimulus
@@ -224,8 +225,8 @@ def _add_onsets(subject: InspectedModel, kind: str, tracks: Sequence[Track], led
     areas = np.array(
         [score_track(c, times, t.labels["onsets"], t.track_id, 0).area for c, t in zip(curves, tracks, strict=True)]
     )
-    units: Floats = areas.reshape(len(areas), -1, len(CURVES))
-    for place, curve in enumerate(CURVES):
+    units: Floats = areas.reshape(len(areas), -1, len(ATTENTION_CURVES))
+    for place, curve in enumerate(ATTENTION_CURVES):
         best = int(units[:, :, place].mean(axis=0).argmax())
         ledger.add(
             "stimulus_onset",

@@ -30,13 +30,14 @@ from musictf.evaluation.run import device_of, do_nothing
 from musictf.features.extract import FeatureConfig
 from musictf.inspection.attention import AttentionConfig, inspect_attention
 from musictf.inspection.binned_tracks import SimilarityConfig
-from musictf.inspection.inspected_models import CONTROLS, Corpus, InspectedModel, corpus_of, inspected_models
+from musictf.inspection.inspected_models import Corpus, InspectedModel, corpus_of, inspected_models
 from musictf.inspection.inspection_rows import InspectionRows
 from musictf.inspection.position import inspect_position
 from musictf.inspection.similarity_profile import inspect_similarity
 from musictf.inspection.token_maps import TokenMapConfig, inspect_token_maps
 from musictf.inspection.track_arrays import NUMBER, write_track_arrays
 from musictf.models.vit1d import ViT1DConfig
+from musictf.results.names import INSPECTION_CONTROLS
 from musictf.results.rows import RESULTS, read_rows
 from musictf.run_folder import WandbConfig, default_folder, open_run
 
@@ -68,7 +69,7 @@ class InspectRun:
     trainer: TrainerConfig
     like: str | None = None
     parts: list[str] = field(default_factory=lambda: list(PARTS))
-    controls: list[str] = field(default_factory=lambda: list(CONTROLS))
+    controls: list[str] = field(default_factory=lambda: list(INSPECTION_CONTROLS))
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     attention: AttentionConfig = field(default_factory=AttentionConfig)
     similarity: SimilarityConfig = field(default_factory=SimilarityConfig)
@@ -83,7 +84,7 @@ class InspectRun:
     choices: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, known in (("parts", PARTS), ("controls", CONTROLS)):
+        for name, known in (("parts", PARTS), ("controls", INSPECTION_CONTROLS)):
             if unknown := set(getattr(self, name)) - set(known):
                 raise InputError(f"{name}: {', '.join(sorted(unknown))} unknown: any of {', '.join(known)}")
         if not self.parts:

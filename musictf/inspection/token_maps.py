@@ -28,7 +28,7 @@ from musictf.errors import InputError
 from musictf.features.extract import FeatureConfig, extract
 from musictf.inspection.inspected_models import Corpus, InspectedModel
 from musictf.inspection.inspection_rows import InspectionRows, write_arrays
-from musictf.models.frame_controls import FRAME_CONTROLS
+from musictf.models.frame_controls import FRAME_CONTROL_CLASSES
 from musictf.results.statistics import interval, resample_counts
 
 Floats = npt.NDArray[np.float64]
@@ -137,7 +137,7 @@ def inspect_token_maps(
     number = sum(map(len, corpus.tracks.values()))
     front_end = subjects[0].backbone.front_end.config
     references = [
-        InspectedModel(FRAME_CONTROLS[k](front_end), k, 0, {"path": k, "digest": front_end.digest(), "kind": k})
+        InspectedModel(FRAME_CONTROL_CLASSES[k](front_end), k, 0, {"path": k, "digest": front_end.digest(), "kind": k})
         for k in ("mel", "chroma")
     ]
     drawn: dict[str, npt.NDArray[Any]] = {}

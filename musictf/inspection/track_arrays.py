@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from musictf.features.extract import FeatureConfig, extract
 from musictf.inspection.attention import flux_of
-from musictf.inspection.attention_curves import CURVES, read_curves, track_curves
+from musictf.inspection.attention_curves import read_curves, track_curves
 from musictf.inspection.binned_tracks import SimilarityConfig, layers_of, views
 from musictf.inspection.dimensions import Dimension
 from musictf.inspection.events import events_of
@@ -28,6 +28,7 @@ from musictf.inspection.inspected_models import Corpus, InspectedModel
 from musictf.inspection.inspection_rows import write_arrays
 from musictf.inspection.self_similarity import cosine_matrix
 from musictf.models.frame_controls import MelControl
+from musictf.results.names import ATTENTION_CURVES
 from musictf.results.rows import RESULTS, read_rows
 
 NUMBER = 3  # test tracks that are kept for pictures
@@ -96,12 +97,12 @@ def _chosen_heads(folder: Path) -> dict[str, tuple[int, int, int]]:
         f"{row['task'].removeprefix('attention_')}/{row['readout']}.l{row['layer']}.h{row['head']}": (
             row["layer"],
             row["head"],
-            CURVES.index(row["readout"]),
+            ATTENTION_CURVES.index(row["readout"]),
         )
         for row in rows
         if row["task"].startswith("attention_")
         and row["selected"]
-        and row["readout"] in CURVES
+        and row["readout"] in ATTENTION_CURVES
         and (row["backbone"]["kind"], row["seed"]) == first
     }
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from musictf.errors import InputError
 from musictf.models.backbone import Backbone, backbone_file, load_backbone
 from musictf.models.encoder import Encoder
-from musictf.models.frame_controls import FRAME_CONTROLS
+from musictf.models.frame_controls import FRAME_CONTROL_CLASSES
 from musictf.models.vit1d import ViT1DConfig
 
 RANDOM = "random"
@@ -37,7 +37,7 @@ def backbone_source(text: str) -> BackboneSource:
     Raises:
         InputError: it is neither a control nor a backbone file nor a folder that holds one.
     """
-    if text == RANDOM or text in FRAME_CONTROLS:
+    if text == RANDOM or text in FRAME_CONTROL_CLASSES:
         return BackboneSource(text)
     return BackboneSource("pretrained", backbone_file(text))
 
@@ -53,8 +53,8 @@ def load_encoder(source: BackboneSource, like: str | None, model: ViT1DConfig, s
     """
     if source.path is not None:
         return [load_backbone(source.path)]
-    if source.kind in FRAME_CONTROLS:
-        return [FRAME_CONTROLS[source.kind]()]
+    if source.kind in FRAME_CONTROL_CLASSES:
+        return [FRAME_CONTROL_CLASSES[source.kind]()]
     shape = load_backbone(like) if like else Backbone(model)
     return [shape.with_random_weights(seed) for seed in seeds]
 

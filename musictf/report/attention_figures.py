@@ -22,9 +22,11 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from musictf.errors import InputError
 from musictf.report.figures import BLACK, COLUMN_INCHES, STYLE, save
-from musictf.report.inspection_rows import ATTENTION, CURVES, LEAD, Inspection
+from musictf.report.inspection_rows import ATTENTION, LEAD, Inspection
 from musictf.report.lines import decimal
-from musictf.results.reading import Floats, Row
+from musictf.results.names import ATTENTION_CURVES
+from musictf.results.rows import Row
+from musictf.results.statistics import Floats
 
 _ALPHA = 0.05  # where rows do not tell
 _NARROWEST = 0.02  # reach of the colour scale around .5: less would show noise as red and blue
@@ -46,14 +48,14 @@ def attention_map(found: Inspection, out: Path) -> list[Path]:
     tasks = [task for task in found.tasks(ATTENTION) if found.of(task, system=LEAD, selected=False)]
     if not tasks:
         raise InputError("attention map: no row of a single head; inspect attention again")
-    grids = {(task, curve): head_grid(found, task, curve) for task in tasks for curve in CURVES}
+    grids = {(task, curve): head_grid(found, task, curve) for task in tasks for curve in ATTENTION_CURVES}
     reach = max(_NARROWEST, *(float(np.nanmax(np.abs(grid - 0.5), initial=0)) for grid in grids.values()))
     depth = max(len(grid) for grid in grids.values())
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(COLUMN_INCHES, 0.7 + len(tasks) * (0.42 + 0.14 * depth)), layout="constrained")
-        panels = figure.subplots(len(tasks), len(CURVES), squeeze=False, sharex=True, sharey=True)
+        panels = figure.subplots(len(tasks), len(ATTENTION_CURVES), squeeze=False, sharex=True, sharey=True)
         for row, task in zip(panels, tasks, strict=True):
-            for axes, curve in zip(row, CURVES, strict=True):
+            for axes, curve in zip(row, ATTENTION_CURVES, strict=True):
                 image = _draw_heads(axes, grids[task, curve], TwoSlopeNorm(0.5, 0.5 - reach, 0.5 + reach))
                 _mark_heads(axes, found, task, curve)
                 _name_panel(axes, found, task, curve, is_top=task == tasks[0])

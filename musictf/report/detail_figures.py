@@ -23,7 +23,9 @@ from musictf.report.details import SUPPORT, detailed_lines, shape_of, shares
 from musictf.report.figures import BLACK, BLUE, COLUMN_INCHES, GREEN, ORANGE, STYLE, VERMILLION, save
 from musictf.report.lines import Line
 from musictf.report.tables import Block, summary_table
-from musictf.results.reading import PRETRAINED, Floats, Row
+from musictf.results.names import PRETRAINED
+from musictf.results.rows import Row
+from musictf.results.statistics import Floats
 
 MOST_CLASSES = 60
 _MOST_WRITTEN = 26  # columns of a map whose cells have room for a number

@@ -29,7 +29,8 @@ import numpy as np
 from musictf.report.lines import Line, by_system, comparable, decimal, representative
 from musictf.report.render import bar_free, tex
 from musictf.report.tables import Block, summary_table
-from musictf.results.reading import BESIDE, PRETRAINED, Row
+from musictf.results.names import DECODER_FREE, PRETRAINED
+from musictf.results.rows import Row
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -53,7 +54,7 @@ def details_tables(rows: Sequence[Row]) -> list[DetailTable]:
     """Tables of everything that the selected rows say beyond their scores, task by task and decoder by decoder.
 
     Args:
-        rows: Rows as `musictf.report.tables.read_rows` gives them.
+        rows: Rows as `musictf.results.runs.read_runs` gives them.
     """
     blocks = summary_table(rows)
     return [table for block in blocks for decoder in decoders_of(block) for table in _tables(block, decoder)]
@@ -61,7 +62,7 @@ def details_tables(rows: Sequence[Row]) -> list[DetailTable]:
 
 def decoders_of(block: Block) -> list[str]:
     """The decoders of what was probed, or of what there is."""
-    probed = [line.decoder for line in block.lines if line.kind not in BESIDE]
+    probed = [line.decoder for line in block.lines if line.kind not in DECODER_FREE]
     return list(dict.fromkeys(probed or [line.decoder for line in block.lines]))
 
 

@@ -26,7 +26,10 @@ from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator
 
 from musictf.errors import InputError
 from musictf.report.lines import decimal
-from musictf.results.reading import KINDS, Floats, Row, system_names, system_of
+from musictf.results.names import KINDS, READOUTS
+from musictf.results.rows import Row, selection_of, validation_value
+from musictf.results.statistics import Floats
+from musictf.results.systems import system_names, system_of
 
 BLACK, ORANGE, SKY, GREEN, BLUE, VERMILLION = "#000000", "#e69f00", "#56b4e9", "#009e73", "#0072b2", "#d55e00"
 COLUMN_INCHES = 3.4
@@ -61,7 +64,6 @@ _METERS: dict[str, tuple[str, float | None]] = {
     "effective_rank": ("effective rank (dimensions)", 1.0),
     "learning_rate": ("learning rate (no unit)", None),
 }
-_READOUTS = ("class", "sequence", "average")
 
 
 def training_curves(metrics_csv: Path, out: Path) -> list[Path]:
@@ -217,7 +219,7 @@ def _heatmap(rows: Sequence[Row]) -> Figure:
         _mark_chosen(axes, panel, columns_of_panel, scale)
         axes.set_title(names[system].replace(" ", "\n", 1), loc="center")
     grid[0].set_ylabel("layer (0: projected input)")
-    metric = rows[0]["selection"]["metric"]
+    metric = selection_of(rows[0])["metric"]
     bar = figure.colorbar(image, ax=list(grid), fraction=0.06, pad=0.02, aspect=25)
     bar.set_label(f"{metric} on validation (0–1)")
     bar.outline.set_visible(False)
@@ -232,14 +234,14 @@ def _heatmap(rows: Sequence[Row]) -> Figure:
 
 def _sorted_readouts(rows: Sequence[Row]) -> list[str]:
     found = {row["readout"] for row in rows}
-    return [name for name in _READOUTS if name in found] + sorted(found - set(_READOUTS))
+    return [name for name in READOUTS if name in found] + sorted(found - set(READOUTS))
 
 
 def _mean_by_cell(rows: Sequence[Row]) -> dict[tuple[str, int], float]:
     """Validation value of each (readout, layer), the mean over seeds."""
     cells: dict[tuple[str, int], list[float]] = defaultdict(list)
     for row in rows:
-        cells[row["readout"], row["layer"]].append(row["selection"]["value"])
+        cells[row["readout"], row["layer"]].append(validation_value(row))
     return {cell: float(np.mean(values)) for cell, values in cells.items()}
 
 
@@ -279,5 +281,5 @@ def _mark_chosen(axes: Axes, rows: Sequence[Row], readouts: Sequence[str], scale
 
 def _test_scores(rows: Sequence[Row]) -> list[float]:
     """Test scores that are defined, in the metric that validation chose by."""
-    found = [((row["scores"] or {}).get(row["selection"]["metric"]) or {}).get("mean") for row in rows]
-    return [value for value in found if value is not None]
+    scores = [row["scores"].get(selection_of(row)["metric"]) for row in rows]
+    return [score["mean"] for score in scores if score is not None and score["mean"] is not None]

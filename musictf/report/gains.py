@@ -16,21 +16,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from musictf.errors import InputError
-from musictf.report.lines import Line, Score, by_system, representative, same_settings, seeds_drawn
+from musictf.report.lines import Line, Score, by_system, representative, same_settings
 from musictf.report.tables import Block, Gain, summary_table
-from musictf.results.reading import (
-    PRETRAINED,
-    Floats,
-    Row,
-    groups_of,
-    have_same_groups,
-    resampled_values,
-    system_of,
-    track_values,
-)
-from musictf.results.statistics import interval, paired_difference
-
-BASELINES = ("random", "mel", "mfcc", "chroma")
+from musictf.results.names import PRETRAINED, PROBED_BASELINES
+from musictf.results.rows import Row
+from musictf.results.runs import groups_of, have_same_groups, resampled_values, track_values
+from musictf.results.statistics import Floats, interval, mean_over_drawn_seeds, paired_difference
+from musictf.results.systems import system_of
 
 
 @dataclass(frozen=True)
@@ -46,7 +38,9 @@ def with_gains_over_baselines(block: Block) -> Block:
     groups = by_system(block.lines)
     gains = []
     for (decoder, _), lines in groups.items():
-        baselines = [group for (other, _), group in groups.items() if other == decoder and group[0].kind in BASELINES]
+        baselines = [
+            group for (other, _), group in groups.items() if other == decoder and group[0].kind in PROBED_BASELINES
+        ]
         for baseline in baselines if lines[0].kind == PRETRAINED else ():
             if same_settings(lines[0], baseline[0]):
                 gains.append(gain(representative(lines), representative(baseline), block.headline))
@@ -118,7 +112,7 @@ def _over_resamples(line: Line, against: Line, score: str, pairs: Sequence[_Pair
     if not have_same_groups(rows) or len({len(column) for table in kept for column in table}) > 1:
         return replace(nothing, remark="resampled over other tracks or groups")
     mean = float(np.mean([_mean(pair.first, score) - _mean(pair.second, score) for pair in pairs]))
-    low, high = interval(seeds_drawn(np.stack([one - other for one, other in kept])), mean)
+    low, high = interval(mean_over_drawn_seeds(np.stack([one - other for one, other in kept])), mean)
     return Gain(line, against, score, Score(mean, low, high), line.tracks, len(set(groups_of(rows).values())))
 
 

@@ -22,7 +22,7 @@ from musictf.report.listening import ListeningTrack, listening_page
 from musictf.report.passage_figure import attention_curves, curve_label
 from musictf.report.similarity_figures import position_figure, profile_figure, similarity_panel
 from musictf.report.token_map_figures import token_map_figure
-from musictf.results.reading import Floats
+from musictf.results.statistics import Floats
 
 if TYPE_CHECKING:
     from musictf.annotations import Beats, Chords

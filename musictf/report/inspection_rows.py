@@ -1,7 +1,7 @@
 """Rows and arrays of an inspection as its tables and figures read them: whose a row is, and several seeds as one.
 
 Conventions: the first row of an inspection is about what was asked for, here called ``backbone``; all else are baselines,
-by the names of `BASELINES`. Scores of several seeds are means, with the intervals of `musictf.report.lines`.
+by the names of `INSPECTION_BASELINES`. Scores of several seeds are means, with the intervals of `musictf.report.lines`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import numpy.typing as npt
 
 from musictf.errors import InputError
 from musictf.report.lines import Score, mean_over_seeds
-from musictf.results.reading import CLASSICAL, FOLDER, RANDOM, RESULTS, Row, read_rows
+from musictf.results.names import CLASSICAL, INSPECTION_BASELINES, RANDOM
+from musictf.results.rows import RESULTS, Row
+from musictf.results.runs import read_runs
 
 LEAD = "backbone"
-BASELINES = ("random", "silence", "noise", "flux", "mel", "mfcc", "chroma")
 ATTENTION = "attention_"
-CURVES = ("received", "class_row", "change")
 PROFILE, BOUNDARY, POSITION, STIMULUS, MAPS = "ssm_profile", "boundary", "position", "stimulus_onset", "token_map"
 # What each dimension is made of is no rival to the backbone in it, and no match either.
 ITSELF = {"mfcc": "timbre", "chroma": "harmony"}
@@ -53,10 +53,10 @@ class Inspection:
         if not (folder / RESULTS).is_file():
             raise InputError(f"{folder}: no {RESULTS}; give the folder of a run of 'musictf inspect'")
         here = str(folder.resolve())
-        return cls([row for row in read_rows([folder]) if row[FOLDER] == here], folder)  # not of runs that lie below
+        return cls([row for row in read_runs([folder]) if row["folder"] == here], folder)  # not of runs that lie below
 
     def system(self, row: Row) -> str:
-        """``backbone``, or one of `BASELINES`."""
+        """``backbone``, or one of `INSPECTION_BASELINES`."""
         kind = row["backbone"]["kind"]
         if (kind, row["seed"]) == self._lead:
             return LEAD
@@ -92,12 +92,12 @@ class Inspection:
 
     def values(self, name: str, task: str, **fields: Any) -> list[Any]:
         """Values that a field has in the rows of a task, in order."""
-        return list(dict.fromkeys(row[name] for row in self.of(task, **fields)))
+        return list(dict.fromkeys(row.get(name) for row in self.of(task, **fields)))
 
     def systems(self, task: str) -> list[str]:
         """Whose rows there are: the backbone, then its baselines."""
         found = {self.system(row) for row in self.of(task)}
-        return [name for name in (LEAD, *BASELINES) if name in found]
+        return [name for name in (LEAD, *INSPECTION_BASELINES) if name in found]
 
     def score(self, name: str, task: str, **fields: Any) -> Score | None:
         """A score of the rows that differ in nothing but their seed; None where it is nowhere defined."""

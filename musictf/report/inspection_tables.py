@@ -13,7 +13,6 @@ from musictf.report.inspection_cells import ABSENT, cell, number, reaching, sign
 from musictf.report.inspection_rows import (
     ATTENTION,
     BOUNDARY,
-    CURVES,
     ITSELF,
     LEAD,
     MAPS,
@@ -23,7 +22,8 @@ from musictf.report.inspection_rows import (
     Inspection,
 )
 from musictf.report.lines import Score, decimal
-from musictf.results.reading import Row
+from musictf.results.names import ATTENTION_CURVES
+from musictf.results.rows import Row
 
 _TARGETS = {
     "onset": "Onsets",
@@ -74,7 +74,9 @@ def _attention_table(found: Inspection, task: str) -> str:
                 [
                     who(found, task, system),
                     curve,
-                    ", ".join(f"{row['layer']}.{row['head']}" for row in chosen) if curve in CURVES else ABSENT,
+                    ", ".join(f"{row['layer']}.{row['head']}" for row in chosen)
+                    if curve in ATTENTION_CURVES
+                    else ABSENT,
                     cell(found.score("auc", task, **fields)),
                     number(found.score("auc_above_shifted", task, **fields), sign=True),
                     number(found.score("auc_above_shuffled", task, **fields), sign=True),

@@ -18,26 +18,15 @@ from typing import Any
 import numpy as np
 
 from musictf.results import statistics
-from musictf.results.reading import (
-    BESIDE,
-    KINDS,
-    ORACLE,
-    UNPROBED,
-    Floats,
-    Row,
-    groups_of,
-    have_same_groups,
-    resampled_values,
-    settings_of,
-    system_of,
-    track_values,
-)
+from musictf.results.names import DECODER_FREE, KINDS, ORACLE, READOUTS, UNPROBED
+from musictf.results.rows import Row, ScoreField, validation_value
+from musictf.results.runs import groups_of, have_same_groups, resampled_values, track_values
+from musictf.results.systems import settings_of, system_of
 
 # What an interval over several seeds rests on.
 DRAWN = "drawn over tracks and over seeds"
 UNGROUPED = "drawn over tracks and over seeds (no tracks.csv says which tracks belong together)"
 BOUNDS = "means of the seeds' own bounds, which leave out how much seeds differ"
-_READOUTS = ("class", "sequence", "average")
 
 
 @dataclass(frozen=True)
@@ -77,8 +66,7 @@ class Line:
     @property
     def valid(self) -> float | None:
         """Validation value that chose this line, mean over seeds; None where nothing was chosen (majority)."""
-        found = [row["selection"]["value"] for row in self.rows if row.get("selection")]
-        values = [value for value in found if value is not None]
+        values = [value for value in map(validation_value, self.rows) if not math.isnan(value)]
         return sum(values) / len(values) if values else None
 
     @property
@@ -128,33 +116,22 @@ def mean_over_seeds(rows: Sequence[Row], name: str) -> Score | None:
     Returns:
         None where no row has it. One seed keeps its own interval.
     """
-    found = [(row["scores"] or {}).get(name) for row in rows]
+    found = [row["scores"].get(name) for row in rows]
     score = mean_of(found)
     if score is None or score.basis == "" or any(value is None or value["mean"] is None for value in found):
         return score
     return _over_tracks(rows, name, score.mean) or _over_resamples(rows, name, score.mean) or score
 
 
-def mean_of(values: Sequence[dict[str, Any] | None]) -> Score | None:
+def mean_of(values: Sequence[ScoreField | None]) -> Score | None:
     """Mean of scores ``{mean, ci95}``, one a seed, and of their bounds; None where none is defined."""
     given = [value for value in values if value is not None and value["mean"] is not None]
     if not given:
         return None
-    bounds = [value.get("ci95") or (None, None) for value in given]
+    bounds = [value["ci95"] for value in given]
     columns = zip(*((value["mean"], low, high) for value, (low, high) in zip(given, bounds, strict=True)), strict=True)
     mean, low, high = (sum(math.nan if x is None else x for x in column) / len(given) for column in columns)
     return Score(mean, low, high, BOUNDS if len(values) > 1 else "")
-
-
-def seeds_drawn(values: Floats) -> Floats:
-    """Mean over seeds in each resample, the seeds drawn as well: resampled values (S, R) -> (R,).
-
-    The draws are those of `musictf.results.statistics.mean_interval`.
-    """
-    seeds, resamples = values.shape
-    counts = np.random.default_rng([0, 1]).multinomial(seeds, np.full(seeds, 1 / seeds), resamples)
-    means: Floats = np.einsum("rs,sr->r", counts / seeds, values)
-    return means
 
 
 def representative(lines: Sequence[Line]) -> Line:
@@ -173,7 +150,7 @@ def by_system(lines: Iterable[Line]) -> dict[tuple[str, str], list[Line]]:
 
 def comparable(line: Line, decoder: str) -> bool:
     """Whether a line may stand beside the lines of a decoder."""
-    return line.decoder == decoder or line.kind in BESIDE
+    return line.decoder == decoder or line.kind in DECODER_FREE
 
 
 def same_settings(line: Line, other: Line) -> bool:
@@ -184,7 +161,7 @@ def same_settings(line: Line, other: Line) -> bool:
 def order(line: Line) -> tuple[Any, ...]:
     """Sorting key: decoder by decoder, then what stands beside all of them, then the ceiling."""
     kind = KINDS.index(line.kind)
-    readout = _READOUTS.index(line.readout) if line.readout in _READOUTS else len(_READOUTS)
+    readout = READOUTS.index(line.readout) if line.readout in READOUTS else len(READOUTS)
     return 0 if line.is_probed else kind, line.decoder, kind, line.system, readout, line.layers
 
 
@@ -194,7 +171,7 @@ def with_best(lines: Sequence[Line], compared: Sequence[str]) -> list[Line]:
     tops: dict[tuple[str, str], float] = defaultdict(lambda: -math.inf)
     for line in chosen:
         # What a line beside the decoders wins, it must win against every decoder.
-        rivals = chosen if line.kind in BESIDE else [other for other in chosen if comparable(other, line.decoder)]
+        rivals = chosen if line.kind in DECODER_FREE else [other for other in chosen if comparable(other, line.decoder)]
         for name in compared:
             values = [round(rival.scores[name].mean, 3) for rival in rivals if name in rival.scores]
             tops[line.decoder, name] = max(values, default=-math.inf)
@@ -239,7 +216,7 @@ def _over_resamples(rows: Sequence[Row], name: str, mean: float) -> Score | None
     kept = [column for column in columns if column is not None]
     if len(kept) < len(rows) or len({len(column) for column in kept}) > 1 or not have_same_groups(rows):
         return None
-    return Score(mean, *statistics.interval(seeds_drawn(np.stack(kept)), mean), DRAWN)
+    return Score(mean, *statistics.interval(statistics.mean_over_drawn_seeds(np.stack(kept)), mean), DRAWN)
 
 
 def _marked(line: Line, compared: Iterable[str], tops: dict[tuple[str, str], float]) -> Line:

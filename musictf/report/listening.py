@@ -31,7 +31,7 @@ from musictf.annotations import Beats, Chords
 from musictf.errors import InputError
 from musictf.files import write_atomically
 from musictf.report.tracks import short_chord
-from musictf.results.reading import Floats
+from musictf.results.statistics import Floats
 
 RANGE_DB = 70.0  # shown below the loudest point
 PEAK_BINS = 16_384  # of the waveform: some for each pixel of a screen, at any length

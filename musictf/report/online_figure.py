@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from musictf.report.figures import BLUE, COLUMN_INCHES, GREEN, ORANGE, SKY, STYLE, VERMILLION, read_metrics, save
-from musictf.results.reading import Floats
+from musictf.results.statistics import Floats
 
 _COLOURS = (SKY, ORANGE, GREEN, BLUE, VERMILLION)
 _PANELS = {

@@ -18,9 +18,11 @@ from matplotlib.ticker import MaxNLocator
 
 from musictf.errors import InputError
 from musictf.report.figures import BLACK, BLUE, GREEN, ORANGE, STYLE, VERMILLION, save
-from musictf.report.inspection_rows import ATTENTION, CURVES, LEAD, Arrays, Inspection, required
+from musictf.report.inspection_rows import ATTENTION, LEAD, Arrays, Inspection, required
 from musictf.report.tracks import WIDTH_INCHES
-from musictf.results.reading import Floats
+from musictf.results.names import ATTENTION_CURVES
+from musictf.results.rows import validation_value
+from musictf.results.statistics import Floats
 
 SECONDS = 12.0  # of the passage that is shown
 _FIRST_SECOND = 6.0
@@ -100,9 +102,9 @@ def best_curves(found: Inspection, arrays: Arrays) -> dict[str, str]:
     shown: dict[str, str] = {}
     for task in found.tasks(ATTENTION):
         target = task.removeprefix(ATTENTION)
-        rows = [row for row in found.of(task, system=LEAD, selected=True) if row["readout"] in CURVES]
+        rows = [row for row in found.of(task, system=LEAD, selected=True) if row["readout"] in ATTENTION_CURVES]
         named = {f"curve/{target}/{row['readout']}.l{row['layer']}.h{row['head']}": row for row in rows}
-        values = {name: row["selection"]["value"] for name, row in named.items() if name in arrays}
+        values = {name: validation_value(row) for name, row in named.items() if name in arrays}
         if values:
             shown[target] = max(values, key=lambda name: values[name])
     return shown

@@ -24,24 +24,14 @@ from matplotlib.ticker import MaxNLocator
 from musictf.audio.perturb import perturbation
 from musictf.errors import InputError
 from musictf.report.figures import BLACK, BLUE, COLUMN_INCHES, GREEN, ORANGE, SKY, STYLE, VERMILLION, save
-from musictf.report.tables import (
-    PRETRAINED,
-    Block,
-    Line,
-    Row,
-    Score,
-    by_system,
-    comparable,
-    decimal,
-    interval,
-    representative,
-    summary_table,
-    system_of,
-)
+from musictf.report.lines import Line, Score, by_system, comparable, decimal, interval, representative
+from musictf.report.tables import Block, summary_table
+from musictf.results.names import PRETRAINED
+from musictf.results.rows import Row
+from musictf.results.systems import System, system_of
 
 CLEAN = "clean"
 Condition = tuple[str, float]  # perturbation and amount; the clean recordings are (CLEAN, 0)
-System = tuple[str, str, str]
 
 _BASELINE_LOOKS = {
     "random": (ORANGE, "s"),
@@ -136,11 +126,12 @@ def read_curves(rows: Sequence[Row], task: str, decoder: str | None = None) -> C
     grouped: dict[Condition, list[Row]] = defaultdict(list)
     units = {}
     for row in (row for row in rows if row["task"] == task and row["selected"]):
-        what = row.get("perturbation") or {"name": CLEAN}
-        is_clean = what["name"] == CLEAN
-        grouped[(CLEAN, 0.0) if is_clean else (what["name"], float(what["amount"]))].append(row)
-        if not is_clean:
-            units[what["name"]] = what["unit"]
+        change = row.get("perturbation")
+        if change is None or change["amount"] is None:
+            grouped[CLEAN, 0.0].append(row)
+        else:
+            grouped[change["name"], float(change["amount"])].append(row)
+            units[change["name"]] = change["unit"]
     if (CLEAN, 0.0) not in grouped or not units:
         lacking = "perturbed" if (CLEAN, 0.0) in grouped else "clean"
         raise InputError(f"robustness: no {lacking} row of task {task}")

@@ -6,12 +6,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from musictf.errors import InputError
 
 if TYPE_CHECKING:
     from musictf.report.tables import Block
+    from musictf.results.rows import Row
     from musictf.results.sweep_plan import Cell
 
 FORMATS = ("md", "csv", "latex", "html")
@@ -87,7 +88,9 @@ def report(
     from musictf.report.details import RENDERERS as detail_renderers
     from musictf.report.details import details_tables
     from musictf.report.gains import with_gains_over_baselines, with_gains_over_run
-    from musictf.report.tables import RESULTS, read_rows, summary_table
+    from musictf.report.tables import summary_table
+    from musictf.results.rows import RESULTS
+    from musictf.results.runs import read_runs
     from musictf.results.sweep_plan import read_cells
 
     chosen = _format(format, output)
@@ -97,7 +100,7 @@ def report(
     if not with_rows:
         _write_cells(cells, chosen, output)
         return
-    rows = read_rows(with_rows)
+    rows = read_runs(with_rows)
     blocks = summary_table(rows, all_layers)
     if not blocks:
         raise InputError("no row was selected by validation; --all-layers shows the others")
@@ -106,7 +109,7 @@ def report(
     else:
         title, blocks = (
             f"Difference from {baseline}",
-            with_gains_over_run(blocks, read_rows([baseline])),
+            with_gains_over_run(blocks, read_runs([baseline])),
         )
     if chosen is None:
         _print(blocks, title, rows if details else [])
@@ -173,7 +176,7 @@ def _format(format: str | None, output: str | Path | None) -> str | None:
     return _SUFFIXES[suffix]
 
 
-def _print(blocks: Sequence[Block], title: str, detailed: Sequence[dict[str, Any]]) -> None:
+def _print(blocks: Sequence[Block], title: str, detailed: Sequence[Row]) -> None:
     """The tables, and details of the rows that are given for them."""
     from rich.console import Console
 
@@ -187,7 +190,7 @@ def _print(blocks: Sequence[Block], title: str, detailed: Sequence[dict[str, Any
     print_details(details_tables(detailed), console)
 
 
-def _page(blocks: Sequence[Block], title: str, rows: Sequence[dict[str, Any]], details: bool) -> str:
+def _page(blocks: Sequence[Block], title: str, rows: Sequence[Row], details: bool) -> str:
     """The HTML page, with a layer map for each block whose rows hold more than one layer."""
     import tempfile
 

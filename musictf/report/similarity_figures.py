@@ -23,7 +23,7 @@ from musictf.report.figures import BLACK, BLUE, COLUMN_INCHES, GREEN, ORANGE, SK
 from musictf.report.inspection_rows import ITSELF, LEAD, POSITION, PROFILE, Arrays, Inspection, required
 from musictf.report.lines import Score
 from musictf.report.tracks import WIDTH_INCHES
-from musictf.results.reading import Floats
+from musictf.results.statistics import Floats
 
 _COLUMNS = 7  # matrices side by side
 _UNKNOWN = "0.8"

@@ -6,7 +6,7 @@ is known by its name, for its settings are calibrated on validation, head by hea
 system decode by themselves and stand beside every decoder. The ceiling (``oracle``) comes last and competes with
 nothing. Systems that were probed with other settings are named by them and never merged.
 
-How lines come about is in `musictf.report.lines`, how rows are read in `musictf.results.reading`.
+How lines come about is in `musictf.report.lines`, how rows are read in `musictf.results.runs`.
 """
 
 from __future__ import annotations
@@ -32,43 +32,9 @@ from musictf.report.lines import (
     same_settings,
     with_best,
 )
-from musictf.results.reading import (
-    FOLDER,
-    MAJORITY,
-    ORACLE,
-    PRETRAINED,
-    RESULTS,
-    SCHEMA,
-    Row,
-    differing_settings,
-    read_rows,
-    system_names,
-    system_of,
-)
-
-__all__ = [
-    "FOLDER",
-    "MAJORITY",
-    "ORACLE",
-    "PRETRAINED",
-    "RESULTS",
-    "SCHEMA",
-    "SHOWN",
-    "Block",
-    "Gain",
-    "Line",
-    "Row",
-    "Score",
-    "by_system",
-    "comparable",
-    "decimal",
-    "interval",
-    "read_rows",
-    "representative",
-    "summary_table",
-    "system_names",
-    "system_of",
-]
+from musictf.results.names import ORACLE, PRETRAINED
+from musictf.results.rows import Row
+from musictf.results.systems import differing_settings, system_names, system_of
 
 _CLASSES = ("accuracy", "macro_f1")
 _TARGETS = ("onset", "librosa_onset", "beat", "downbeat", "chord_change", "downbeat_among_beats", "change_among_beats")
@@ -154,7 +120,7 @@ def summary_table(rows: Sequence[Row], all_layers: bool = False) -> list[Block]:
     """One block for each task, dataset and split, its lines ordered by decoder and system.
 
     Args:
-        rows: Rows as `read_rows` gives them.
+        rows: Rows as `musictf.results.runs.read_runs` gives them.
         all_layers: Also show the layers that validation did not choose.
     """
     blocks: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
@@ -190,7 +156,7 @@ def _block(rows: list[Row], alone: bool, all_layers: bool) -> Block:
 
 
 def _shown_scores(rows: Sequence[Row]) -> tuple[str, ...]:
-    present = list(dict.fromkeys(name for row in rows for name in row["scores"] or {}))
+    present = list(dict.fromkeys(name for row in rows for name in row["scores"]))
     known = SHOWN.get(rows[0]["task"])
     if known is None:
         return tuple(present) or ("score",)
@@ -306,9 +272,9 @@ def _without_seen(line: Line, baselines: Sequence[Line], headline: str) -> str:
 
 def _seen_by(line: Line) -> set[tuple[object, int | None]]:
     """Which run's pretraining a line's tracks were compared with, and how many were left."""
-    return {(row.get(FOLDER), (row.get("unseen") or {}).get("scored")) for row in line.rows}
+    return {(row.get("folder"), row["unseen"]["scored"] if row.get("unseen") else None) for row in line.rows}
 
 
 def _unseen_score(line: Line, name: str) -> Score | None:
     """A score of the tracks that were not heard; nothing is kept of each track, so seeds bring their own bounds."""
-    return mean_of([((row.get("unseen") or {}).get("scores") or {}).get(name) for row in line.rows])
+    return mean_of([row["unseen"]["scores"].get(name) if row.get("unseen") else None for row in line.rows])

@@ -76,9 +76,28 @@ def mean_interval(
     if len(set(names)) < 2:  # one group says nothing about the spread of groups
         return float(table.mean()), float("nan"), float("nan")
     tracks = resample_counts(names, resamples, seed)
-    seeds = np.random.default_rng([seed, 1]).multinomial(len(table), np.full(len(table), 1 / len(table)), resamples)
-    means = np.einsum("rs,st,rt->r", seeds / len(table), table, tracks / tracks.sum(axis=1, keepdims=True))
+    seeds = _seed_weights(len(table), resamples, seed)
+    means = np.einsum("rs,st,rt->r", seeds, table, tracks / tracks.sum(axis=1, keepdims=True))
     return float(table.mean()), *interval(means)
+
+
+def mean_over_drawn_seeds(values: Floats) -> Floats:
+    """Mean over seeds in each resample, with the seeds drawn as in `mean_interval`.
+
+    Args:
+        values: Score of each seed in each resample of the tracks, (num_seeds, resamples).
+
+    Returns:
+        One mean a resample, (resamples,).
+    """
+    means: Floats = np.einsum("rs,sr->r", _seed_weights(*values.shape), values)
+    return means
+
+
+def _seed_weights(num_seeds: int, resamples: int, seed: int = 0) -> Floats:
+    """Share of each seed in each resample, (resamples, num_seeds)."""
+    generator = np.random.default_rng([seed, 1])
+    return generator.multinomial(num_seeds, np.full(num_seeds, 1 / num_seeds), resamples) / num_seeds
 
 
 def paired_difference(

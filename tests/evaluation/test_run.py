@@ -13,11 +13,11 @@ from sklearn.metrics import average_precision_score
 from musictf.datasets.base import split_digest
 from musictf.datasets.manifest import Manifest
 from musictf.errors import InputError
-from musictf.evaluation.probed_models import BASELINES
 from musictf.evaluation.run import probe
 from musictf.evaluation.study import Study
 from musictf.models import resolve
 from musictf.models.backbone import load_backbone
+from musictf.results.names import PROBE_BASELINES
 from musictf.results.rows import TRACK_COLUMNS
 from musictf.run_folder import FinishedRun
 
@@ -221,7 +221,7 @@ def test_the_vocabulary_stands_beside_the_rows(finished):
 
 
 def test_a_finished_run_is_not_run_again(finished, configured):
-    everything = {"readouts": ["class", "sequence", "average"], "baselines": list(BASELINES), "seeds": [0, 1]}
+    everything = {"readouts": ["class", "sequence", "average"], "baselines": list(PROBE_BASELINES), "seeds": [0, 1]}
     with pytest.raises(FinishedRun):
         probe(configured(finished.name, finished, **everything))
     with pytest.raises(InputError, match="other values of seeds"):

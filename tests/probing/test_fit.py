@@ -10,10 +10,11 @@ from probe_problems import CLASSES, CPU, Classes, config, final, problem, traine
 
 from musictf.errors import InputError
 from musictf.features.extract import TrackFeatures
-from musictf.features.readouts import READOUTS, trained_split
+from musictf.features.readouts import trained_split
 from musictf.probing import linear_probe as module
 from musictf.probing.heads import HeadGrid, load_heads, save_heads
 from musictf.probing.linear_probe import LinearProbe, ProbeConfig, fit
+from musictf.results.names import READOUTS
 from musictf.tasks.base import Task
 
 

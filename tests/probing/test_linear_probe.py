@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from probe_problems import CLASSES, CPU, Classes, config, final, problem, trained
 from sklearn.linear_model import LogisticRegression
 
-from musictf.features.readouts import READOUTS
 from musictf.probing.heads import HeadGrid
 from musictf.probing.linear_probe import LinearProbe, fit
+from musictf.results.names import READOUTS
 from musictf.tasks.base import Task
 
 

@@ -7,9 +7,11 @@ import sys
 import pytest
 from rich.console import Console
 
+from musictf.report.lines import decimal
 from musictf.report.render import print_terminal
 from musictf.report.run import main, report
-from musictf.report.tables import decimal, summary_table, system_of
+from musictf.report.tables import summary_table
+from musictf.results.systems import system_of
 
 
 def test_markdown_table_is_regular_and_bold_at_the_best(baselines, capsys):

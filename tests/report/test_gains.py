@@ -6,7 +6,8 @@ import pytest
 from musictf.errors import InputError
 from musictf.report.gains import gain, with_gains_over_baselines, with_gains_over_run
 from musictf.report.render import sentence
-from musictf.report.tables import read_rows, summary_table
+from musictf.report.tables import summary_table
+from musictf.results.runs import read_runs
 from musictf.results.statistics import interval, mean_interval, paired_difference
 
 GROUPS = [f"album{i // 4}" for i in range(32)]
@@ -29,7 +30,7 @@ def lines(tmp_path, row, run_folder):
                     rows[-1]["backbone"]["digest"] = kind
                 per_track.append((rows[-1], column))
         folder = run_folder(tmp_path / "run", rows, per_track, groups)
-        (block,) = summary_table(read_rows([folder]))
+        (block,) = summary_table(read_runs([folder]))
         return {line.kind: line for line in block.lines}
 
     return make
@@ -44,7 +45,7 @@ def resampled(tmp_path, row, run_folder):
             rows = [row(kind, value, seed=seed, task="tagging") for seed in range(len(table))]
             own = (groups or {}).get(kind, GROUPS)
             run_folder(tmp_path / kind, rows, groups=own, resamples=list(zip(rows, table, strict=True)))
-        (block,) = summary_table(read_rows([tmp_path]))
+        (block,) = summary_table(read_runs([tmp_path]))
         return block
 
     return make
@@ -166,8 +167,8 @@ def test_baselines_that_were_probed_with_other_settings_are_no_baselines(row):
 
 def test_a_baseline_of_other_settings_is_compared_and_it_is_said(tmp_path, row, run_folder):
     new, old = row(digest="new", probe={"steps": 600}), row(digest="old", probe={"steps": 300})
-    mine = read_rows([run_folder(tmp_path / "new", [new], [(new, [0.5, 0.7, 0.9])])])
-    before = read_rows([run_folder(tmp_path / "old", [old], [(old, [0.4, 0.7, 0.7])])])
+    mine = read_runs([run_folder(tmp_path / "new", [new], [(new, [0.5, 0.7, 0.9])])])
+    before = read_runs([run_folder(tmp_path / "old", [old], [(old, [0.4, 0.7, 0.7])])])
     (block,) = with_gains_over_run(summary_table(mine), before)
     assert "settings of the probes differ" in sentence(block.gains[0])
 

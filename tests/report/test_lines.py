@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from musictf.errors import InputError
-from musictf.report.lines import BOUNDS, DRAWN, UNGROUPED, mean_over_seeds, seeds_drawn
+from musictf.report.lines import BOUNDS, DRAWN, UNGROUPED, mean_over_seeds
 from musictf.report.tables import summary_table
-from musictf.results.reading import groups_of, read_rows, resampled_values, track_values
-from musictf.results.statistics import interval, mean_interval, resample_counts
+from musictf.results.runs import groups_of, read_runs, resampled_values, track_values
+from musictf.results.statistics import interval, mean_interval, mean_over_drawn_seeds, resample_counts
 
 SCORE = "f_measure"
 
@@ -19,7 +19,7 @@ def seeds(tmp_path, row, run_folder):
     def make(table, groups=None, name="run", **changes):
         table = np.asarray(table)
         rows = [row(value=np.nanmean(values), seed=seed, **changes) for seed, values in enumerate(table)]
-        return read_rows([run_folder(tmp_path / name, rows, list(zip(rows, table, strict=True)), groups)])
+        return read_runs([run_folder(tmp_path / name, rows, list(zip(rows, table, strict=True)), groups)])
 
     return make
 
@@ -89,7 +89,7 @@ def test_scores_that_are_no_means_combine_the_seeds_resample_by_resample(tmp_pat
     table[:, 7] = np.nan  # a resample without the class: left out
     rows = [row(value=0.55 + seed / 100, task="tagging", seed=seed) for seed in range(3)]
     resamples = list(zip(rows, table, strict=True))
-    read = read_rows([run_folder(tmp_path / "r", rows, groups=range(9), resamples=resamples)])
+    read = read_runs([run_folder(tmp_path / "r", rows, groups=range(9), resamples=resamples)])
     score = mean_over_seeds(read, "map")
     draws = np.random.default_rng([0, 1]).multinomial(3, np.full(3, 1 / 3), 1000)
     combined = (draws * table.T).sum(axis=1) / 3
@@ -101,7 +101,7 @@ def test_resamples_of_a_mean_give_the_interval_of_the_mean():
     table, groups = grouped_scores(np.random.default_rng(5))
     counts = resample_counts(groups)
     resampled = np.stack([counts @ values / counts.sum(axis=1) for values in table])
-    assert interval(seeds_drawn(resampled)) == pytest.approx(mean_interval(table, groups)[1:], abs=1e-12)
+    assert interval(mean_over_drawn_seeds(resampled)) == pytest.approx(mean_interval(table, groups)[1:], abs=1e-12)
 
 
 @pytest.mark.parametrize("fault", ["length", "groups", "missing"])
@@ -112,7 +112,7 @@ def test_resamples_that_do_not_fit_together_are_not_combined(tmp_path, row, run_
         groups = ["a", "b", "b" if fault == "groups" and seed else "c"]
         resamples = [] if fault == "missing" and seed else [(each, values[seed])]
         run_folder(tmp_path / str(seed), [each], groups=groups, resamples=resamples)
-    assert mean_over_seeds(read_rows([tmp_path]), "map").basis == BOUNDS
+    assert mean_over_seeds(read_runs([tmp_path]), "map").basis == BOUNDS
 
 
 def test_intervals_over_seeds_and_groups_hold_the_truth_as_often_as_they_say(seeds):
@@ -152,7 +152,7 @@ def test_two_runs_that_group_a_track_differently_cannot_share_an_interval(tmp_pa
         rows = [row(seed=seed)]
         run_folder(tmp_path / str(seed), rows, [(rows[0], [0.5, 0.6])], groups=["x", group])
     with pytest.raises(InputError, match="track1 is of group 'b', elsewhere of 'a'"):
-        groups_of(read_rows([tmp_path]))
+        groups_of(read_runs([tmp_path]))
 
 
 def test_a_line_that_is_being_written_is_left_and_a_broken_one_refused(tmp_path, row, run_folder):
@@ -160,7 +160,7 @@ def test_a_line_that_is_being_written_is_left_and_a_broken_one_refused(tmp_path,
     path = run_folder(tmp_path / "r", rows, [(rows[0], [0.5, 0.6])]) / "per_track.csv"
     whole = path.read_text()
     path.write_text(whole + "track2,beat,sequ")
-    (read,) = read_rows([tmp_path])
+    (read,) = read_runs([tmp_path])
     assert track_values(read, SCORE) == {"track0": 0.5, "track1": 0.6}
     path.write_text(whole.replace("track0,beat,", "track0,"))
     with pytest.raises(InputError, match=r"per_track.csv:2: 8 cells for 9 columns"):
@@ -173,7 +173,7 @@ def test_a_line_that_is_being_written_is_left_and_a_broken_one_refused(tmp_path,
 def test_a_broken_resample_is_refused_with_its_line(tmp_path, row, run_folder):
     rows = [row(task="tagging")]
     run_folder(tmp_path / "r", rows, resamples=[(rows[0], [0.5, 0.6])])
-    (read,) = read_rows([tmp_path])
+    (read,) = read_runs([tmp_path])
     assert resampled_values(read, "map").tolist() == [0.5, 0.6]
     (path,) = tmp_path.rglob("map.txt")
     path.write_text("0.5\nmany\n")
@@ -183,7 +183,7 @@ def test_a_broken_resample_is_refused_with_its_line(tmp_path, row, run_folder):
 
 def test_resamples_without_a_list_of_groups_are_not_combined(tmp_path, row, run_folder):
     rows = [row(task="tagging", seed=seed) for seed in range(2)]
-    read = read_rows([run_folder(tmp_path, rows, resamples=[(each, [0.4, 0.6]) for each in rows])])
+    read = read_runs([run_folder(tmp_path, rows, resamples=[(each, [0.4, 0.6]) for each in rows])])
     assert mean_over_seeds(read, "map").basis == BOUNDS
 
 
@@ -216,7 +216,7 @@ def test_what_a_probe_writes_is_what_a_report_reads(tmp_path):
             cell = {"readout": "sequence", "layer": 1, "seed": seed, "selected": True}
             study.add(cell, {"name": "mean_probability"}, list(generator.uniform(size=(12, 2))))
             results.add(study.rows, study.track_lines)
-    (block,) = summary_table(read_rows([folder]))
+    (block,) = summary_table(read_runs([folder]))
     assert [(line.kind, len(line.rows), line.scores["map"].basis) for line in block.lines] == [
         ("pretrained", 2, DRAWN),
         ("random", 2, DRAWN),

@@ -7,14 +7,15 @@ from musictf.errors import InputError
 from musictf.report.gains import with_gains_over_baselines, with_gains_over_run
 from musictf.report.render import grid, sentence
 from musictf.report.run import report
-from musictf.report.tables import read_rows, summary_table
+from musictf.report.tables import summary_table
+from musictf.results.runs import read_runs
 
 
 def test_rows_are_found_below_and_each_file_counts_once(tmp_path, row, run_folder):
     run_folder(tmp_path / "a" / "b", [row()])
     run_folder(tmp_path / "c", [row(), row(seed=1)])
-    assert len(read_rows([tmp_path])) == 3
-    assert len(read_rows([tmp_path, tmp_path / "c"])) == 3
+    assert len(read_runs([tmp_path])) == 3
+    assert len(read_runs([tmp_path, tmp_path / "c"])) == 3
 
 
 @pytest.mark.parametrize(
@@ -22,7 +23,7 @@ def test_rows_are_found_below_and_each_file_counts_once(tmp_path, row, run_folde
     [
         (None, "no such folder"),
         ("", "no rows"),
-        ('{"schema": 1, "ta', "jsonl:1: half-written"),
+        ('{"schema": 1, "ta', "jsonl:1: not a whole JSON line"),
         ('{"schema": 2}\n', "schema 1"),
         ('{"schema": 1, "task": "beat", "decoder": {}}\n', "no backbone, .*decoder.name"),
     ],
@@ -33,7 +34,7 @@ def test_unusable_input_is_one_line_that_says_where(tmp_path, content, says):
         folder.mkdir()
         (folder / "results.jsonl").write_text(content)
     with pytest.raises(InputError, match=says) as error:
-        read_rows([folder])
+        read_runs([folder])
     assert str(folder) in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -139,7 +140,7 @@ def test_known_tasks_show_their_scores_and_plug_ins_all_of_theirs(row):
 
 
 def test_gain_over_the_baselines_is_paired_over_tracks(baselines):
-    (block,) = (with_gains_over_baselines(block) for block in summary_table(read_rows([baselines])))
+    (block,) = (with_gains_over_baselines(block) for block in summary_table(read_runs([baselines])))
     over = {gain.against.kind: gain for gain in block.gains}
     assert set(over) == {"random", "mel"}
     assert over["random"].tracks == 30
@@ -153,39 +154,39 @@ def test_gain_over_the_baselines_is_paired_over_tracks(baselines):
 def test_the_readout_that_stands_for_a_system_is_chosen_on_validation(tmp_path, row, run_folder):
     rows = [row(value=0.9, valid=0.5, readout="class"), row(value=0.7, valid=0.6), row("random", 0.6)]
     folder = run_folder(tmp_path / "r", rows, [(each, [0.1, 0.2]) for each in rows])
-    (block,) = summary_table(read_rows([folder]))
+    (block,) = summary_table(read_runs([folder]))
     assert with_gains_over_baselines(block).gains[0].line.readout == "sequence"
 
 
 def test_values_of_another_backbone_in_the_same_file_are_not_taken(tmp_path, row, run_folder):
     mine, other, random = row(digest="aaaaaaaaaa"), row(digest="bbbbbbbbbb"), row("random")
     folder = run_folder(tmp_path / "r", [mine, random], [(mine, [0.5, 0.6]), (other, [0.9, 0.9]), (random, [0.4, 0.5])])
-    (block,) = summary_table(read_rows([folder]))
+    (block,) = summary_table(read_runs([folder]))
     assert with_gains_over_baselines(block).gains[0].difference.mean == pytest.approx(0.1)
 
 
 def test_only_tracks_in_common_are_compared(tmp_path, row, run_folder):
     rows = [row(), row("random")]
     folder = run_folder(tmp_path / "r", rows, [(rows[0], [0.5, 0.6, float("nan"), 0]), (rows[1], [0.4, 0.5, 0.3])])
-    (block,) = summary_table(read_rows([folder]))
+    (block,) = summary_table(read_runs([folder]))
     (gain,) = with_gains_over_baselines(block).gains
     assert (gain.tracks, gain.difference.mean) == (2, pytest.approx(0.1))
 
 
 def test_gain_without_values_per_track_is_not_available(tmp_path, row, run_folder):
     rows = [row(task="tagging"), row("random", task="tagging")]
-    (block,) = summary_table(read_rows([run_folder(tmp_path / "r", rows)]))
+    (block,) = summary_table(read_runs([run_folder(tmp_path / "r", rows)]))
     assert "n/a (no map per track and no resamples of it)" in sentence(with_gains_over_baselines(block).gains[0])
 
 
 def test_baseline_replaces_the_baselines_and_must_be_comparable(tmp_path, row, run_folder):
     new, old, elsewhere = row(digest="new"), row(digest="old"), row(digest="old", split="another")
-    mine = read_rows([run_folder(tmp_path / "new", [new], [(new, [0.5, 0.7, 0.9])])])
-    before = read_rows([run_folder(tmp_path / "old", [old], [(old, [0.4, 0.7, 0.7])])])
+    mine = read_runs([run_folder(tmp_path / "new", [new], [(new, [0.5, 0.7, 0.9])])])
+    before = read_runs([run_folder(tmp_path / "old", [old], [(old, [0.4, 0.7, 0.7])])])
     (block,) = with_gains_over_run(summary_table(mine), before)
     assert block.gains[0].difference.mean == pytest.approx(0.1)
     for other in (elsewhere, row(digest="old", decoder={"name": "dbn"}), new):
-        rows = read_rows([run_folder(tmp_path / "elsewhere", [other])])
+        rows = read_runs([run_folder(tmp_path / "elsewhere", [other])])
         with pytest.raises(InputError, match="no row to compare"):
             with_gains_over_run(summary_table(mine), rows)
 
