@@ -9,10 +9,11 @@ from musictf.datasets.base import Track
 from musictf.errors import InputError
 from musictf.features.extract import FeatureConfig
 from musictf.features.store import store_folder
-from musictf.inspection.attention_curves import CURVES, onset_curves, read_curves, track_curves
+from musictf.inspection.attention_curves import onset_curves, read_curves, track_curves
 from musictf.models.backbone import Backbone, random_backbone
 from musictf.models.frame_controls import MelControl
 from musictf.models.vit1d import ViT1DConfig
+from musictf.results.names import ATTENTION_CURVES
 
 CONFIG = FeatureConfig(batch_size=4)
 RECEIVED, CLASS_ROW, CHANGE = range(3)
@@ -43,7 +44,7 @@ def noise(seconds, seed=0):
 def test_curves_equal_those_of_plain_loops():
     attention = maps()
     found = onset_curves(attention)
-    assert found.shape == (2, 3, len(CURVES), 8)
+    assert found.shape == (2, 3, len(ATTENTION_CURVES), 8)
     for b in range(2):
         for h in range(3):
             np.testing.assert_allclose(found[b, h], plainly(attention[b, h]), atol=1e-6)
