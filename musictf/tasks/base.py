@@ -109,9 +109,9 @@ class Task:
         raise NotImplementedError
 
     def online_targets(self, annotation: Any, times: Floats) -> Tensor:
-        """Targets of the online probe, shapes as in ``encode``; a subclass may leave outputs out.
+        """Targets of the online probe: by default those of ``encode``; a subclass may leave outputs out.
 
-        The probe scores class indices by accuracy and activations by mean average precision.
+        The online probe scores class indices (K,) by accuracy, and activations (K, C) by mean average precision.
         """
         return self.encode(annotation, times)
 

@@ -106,7 +106,7 @@ class OnsetTask(Task):
     def details(self, references: Sequence[Floats], estimates: Sequence[Floats]) -> dict[str, Any]:
         """Counts of onsets from times in seconds, (n,) of each track.
 
-        ``merged`` is the number of references that share a token with an earlier one; None if the token rate is unknown.
+        ``merged`` is the number of references that share a token with an earlier one, None if that is unknown.
         """
         merged = [merged_onsets(onsets, self.token_seconds) for onsets in references] if self.token_seconds else None
         return {
