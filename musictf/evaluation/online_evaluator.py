@@ -283,7 +283,7 @@ def online_probe_task(task: Task, excerpts: Excerpts) -> OnlineProbeTask | None:
     Raises:
         InputError: an annotation cannot be read.
     """
-    annotations = [track.annotation(task.annotation_name) for track in excerpts.tracks]
+    annotations: list[Any] = [track.annotation(task.annotation_name) for track in excerpts.tracks]
     is_labelled = np.array([annotation is not None for annotation in annotations])
     train, valid = np.flatnonzero(is_labelled & ~excerpts.is_valid), np.flatnonzero(is_labelled & excerpts.is_valid)
     # An empty list of tags counts as an annotation, but nothing can be learnt from empty ones alone.
