@@ -226,7 +226,7 @@ class OnlineProbeTask(NamedTuple):
 
     @property
     def train(self) -> np.ndarray:
-        """Examples on which the probe is fitted once its penalty is chosen."""
+        """Indices (n,) of the examples on which the probe is fitted once its penalty is chosen."""
         return np.concatenate([self.fit, self.held_out])
 
 
