@@ -172,7 +172,7 @@ def test_tracks_do_not_mix_and_come_in_order(small, write_wav):
         np.testing.assert_allclose(read_curves(path).values, values, atol=1e-5)
 
 
-def test_what_hears_one_sound_for_several_tracks_computes_it_once(small, write_wav):
+def test_replacement_audio_of_several_tracks_is_computed_once(small, write_wav):
     track = write_wav("shared", noise(5.0, 9))
     paths = track_curves(small, [track] * 3, CONFIG)
     assert len(paths) == 3

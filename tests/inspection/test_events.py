@@ -105,8 +105,8 @@ def test_the_proxy_is_named_so_and_stands_in_where_no_onset_is_annotated(write_w
     onsets = np.array([0.5, 1.2, 1.9, 2.4])
     found = all_events([write_wav("proxy", make_clicks(onsets, 3.0))])
     assert list(found) == ["librosa_onset"]
-    heard = found["librosa_onset"].times[0]
-    assert all(np.abs(heard - onset).min() < 0.05 for onset in onsets)
+    estimated = found["librosa_onset"].times[0]
+    assert all(np.abs(estimated - onset).min() < 0.05 for onset in onsets)
 
 
 def test_a_target_that_is_annotated_nowhere_is_refused():
