@@ -55,6 +55,7 @@ class AttentionConfig:
         is_list = isinstance(self.targets, list) and bool(self.targets)
         if self.targets != "auto" and not (is_list and set(self.targets) <= set(TARGETS)):
             raise InputError(f"attention.targets={self.targets!r}: auto, or a list of {', '.join(TARGETS)}")
+        # The smallest p-value is 1 / (draws + 1).
         if self.draws < 20:
             raise InputError(f"attention.draws={self.draws}: with fewer than 20 no p-value is below .05")
         if not 0 < self.alpha < 1:
@@ -63,7 +64,7 @@ class AttentionConfig:
 
 @dataclass
 class ModelCurves:
-    """Curves of one model on both splits.
+    """Curves of one model on both splits, read again from the store each time they are iterated over.
 
     Attributes:
         valid: Curves of the validation tracks.
@@ -105,6 +106,7 @@ def inspect_attention(context: InspectionContext, models: Sequence[InspectedMode
             of_target = {split: events[split][target] for split in events}
             _add_rows(context, model, curves, of_target, config, all_heads=model is models[0])
             advance()
+    # The flux has no weights: it is scored once, whatever the models.
     curves = flux_curves(context, models[0])
     flux = baseline(FLUX, models[0].backbone.front_end.config)
     for target in targets:
@@ -252,7 +254,7 @@ class _TargetScores:
         details: dict[str, Any],
         selected: bool,
     ) -> None:
-        """Add the row of a unit; one that validation did not choose has its head in the readout."""
+        """Add the row of a unit with its scores (T,); where it is not selected, the readout names the head."""
         block, head, curve = self.curves.unit(unit)
         name = self.curves.curves[curve]
         rows.add(

@@ -100,7 +100,7 @@ class _TrackNovelty:
     curves: Floats  # (L, S)
 
     def estimate(self, layer: int, quantile: float, kind: BoundaryKind) -> Floats:
-        """Boundaries of a layer in seconds."""
+        """Estimated boundaries of a layer in seconds, (n,)."""
         return peaks(self.curves[layer], self.starts, quantile, kind.half_width / 2)
 
     def quick(self, layer: int, quantile: float, kind: BoundaryKind) -> float:

@@ -66,6 +66,7 @@ def events_of(track: Track, target: str) -> Floats | None:
         InputError: no such target, or the annotation cannot be read.
     """
     if target == "librosa_onset":
+        # Of the whole track at once: the detector normalises by the strongest onset.
         num_samples = audio_info(track.audio).num_samples(_LIBROSA_RATE)
         waveform = read_excerpt(track.audio, 0, num_samples, _LIBROSA_RATE)
         return OnsetTask().classical_estimate(waveform, _LIBROSA_RATE)
@@ -126,6 +127,7 @@ def all_events(tracks: Sequence[Track], targets: Sequence[str] | None = None) ->
         if missing := [name for name, of_target in events.items() if not of_target.has_events]:
             raise InputError(f"attention.targets: no track has {missing[0]}; leave it out, or leave targets=auto")
         return events
+    # The proxy needs the audio of all tracks decoded, so it is estimated only where it is needed.
     if not events["onset"].has_events:
         events["librosa_onset"] = _events(tracks, "librosa_onset")
     return {name: events[name] for name in TARGETS if name in events and events[name].has_events}

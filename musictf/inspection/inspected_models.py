@@ -74,7 +74,7 @@ def baseline(name: str, front_end: LogMelConfig) -> InspectedModel:
         name: ``mel``, ``mfcc``, ``chroma`` or ``flux``.
         front_end: Front end whose token times the baseline has.
     """
-    # The spectral flux is computed from the mel frames.
+    # The spectral flux has no frames of its own: it is computed from the mel frames.
     kind, frames = ("classical", "mel") if name == "flux" else (name, name)
     about = {"path": name, "digest": front_end.digest(), "kind": kind}
     return InspectedModel(FRAME_CONTROLS[frames](front_end), kind, 0, about)
@@ -154,6 +154,7 @@ def inspected_models(
     first = models[0]
     for name in ("silence", "noise"):
         if name in controls:
+            # The same weights as the backbone: only what they read differs.
             track = control_track(name, corpus, first.backbone.sample_rate)
             models.append(InspectedModel(first.backbone, name, 0, first.about | {"kind": name}, track))
     return models

@@ -92,10 +92,12 @@ class InspectionRows:
             split_scores: Scores of the whole split, name -> (value, low, high).
             fields: Further fields of the row.
         """
+        # Excerpts of a stimulus are independent of each other: each is a group of its own.
         groups = self.corpus.groups(kept) if dataset is None else [str(index) for index in kept]
         cells = {name: _cell(values, groups) for name, values in scores.items()}
         for name, (value, low, high) in (split_scores or {}).items():
             cells[name] = {"mean": finite(value), "ci95": [finite(low), finite(high)], "n": len(kept)}
+        # Every row of the project has a decoder: rows are comparable only where decoders agree.
         decoder = decoder or {"name": "none"}
         self.rows.append(
             self.origin
@@ -124,6 +126,7 @@ class InspectionRows:
                 **fields,
             }
         )
+        # Rows of heads and layers that were not chosen would make the file many times longer.
         if selected and dataset is None:
             cell = (task, readout, layer, model.seed, decoder["name"])
             for name, values in scores.items():

@@ -93,7 +93,12 @@ def inspect_position(context: InspectionContext, models: Sequence[InspectedModel
     for model in (model for model in models if model.reads_music):
         backbone = model.backbone.to(context.device).eval()
         advance = context.stage(f"{model.kind}: position", 1 + len(STIMULI))
-        music = [(track, start) for track in context.corpus.tracks["test"] for start in _starts(track, backbone)]
+        music = []
+        for track in context.corpus.tracks["test"]:
+            last = audio_info(track.audio).num_samples(backbone.sample_rate) - backbone.num_samples
+            if last >= 0:  # whole excerpts only: padding has a position too
+                starts = np.linspace(0, last, EXCERPTS_A_TRACK)
+                music += [(track, start) for start in sorted({round(float(start)) for start in starts})]
         if music:
             owners = np.array([track.group or track.track_id for track, _ in music])
             _add_shares(model, "music", _tokens(backbone, music), owners, context.rows)
@@ -109,12 +114,6 @@ def inspect_position(context: InspectionContext, models: Sequence[InspectedModel
                 _add_onsets(model, kind, tracks, context.rows)
             advance()
     _add_flux(baseline("flux", first.front_end.config), {kind: sounds[kind] for kind in _WITH_ONSETS}, context.rows)
-
-
-def _starts(track: Track, backbone: Backbone) -> list[int]:
-    """First samples of some whole excerpts, evenly spread over the track; none in a shorter track."""
-    last = audio_info(track.audio).num_samples(backbone.sample_rate) - backbone.num_samples
-    return [] if last < 0 else sorted({round(float(start)) for start in np.linspace(0, last, EXCERPTS_A_TRACK)})
 
 
 def _outputs(backbone: Backbone, excerpts: Sequence[tuple[Track, int]], attention: bool) -> list[Output]:

@@ -42,6 +42,7 @@ from musictf.models.vit1d import ViT1DConfig
 from musictf.results.rows import RESULTS, read_rows
 from musictf.run_folder import WandbConfig, default_folder, open_run
 
+# Shorter tracks have too few pairs of distant bins for a correlation.
 _SHORTEST_SECONDS = 2.0
 _FEWEST_BINS = 8
 PARTS = ("attention", "similarity", "position", "maps")
@@ -175,17 +176,15 @@ def _inspect_parts(run: InspectRun, corpus: Corpus, models: list[InspectedModel]
     with Progress("inspect", sum(stages[part] for part in parts), Console(stderr=True, highlight=False)) as progress:
         for part in parts:
             rows = InspectionRows(folder, corpus, dataclasses.asdict(settings[part]) if part in settings else {})
-            _inspect_part(run, part, models, dataclasses.replace(context, rows=rows, stage=progress.stage))
+            of_part = dataclasses.replace(context, rows=rows, stage=progress.stage)
+            if part == "attention":
+                inspect_attention(of_part, models, run.attention)
+            elif part == "similarity":
+                inspect_similarity(of_part, models, run.similarity)
+            elif part == "position":
+                inspect_position(of_part, models)
+            else:
+                inspect_token_maps(of_part, models, run.token_maps)
             rows.write()
+        # Also in a run that continues: figures need them, and they are not rows.
         write_track_arrays(context, models[0], run.similarity, max(NUMBER, run.listen))
-
-
-def _inspect_part(run: InspectRun, part: str, models: list[InspectedModel], context: InspectionContext) -> None:
-    if part == "attention":
-        inspect_attention(context, models, run.attention)
-    elif part == "similarity":
-        inspect_similarity(context, models, run.similarity)
-    elif part == "position":
-        inspect_position(context, models)
-    else:
-        inspect_token_maps(context, models, run.token_maps)

@@ -254,7 +254,14 @@ def _scores(
     counts = np.bincount(cell, minlength=cells).reshape(len(tracks), -1).astype(np.float64)  # (T, C)
     is_right = np.full(len(features), np.nan) if lda is None else (lda.predict(features) == names).astype(np.float64)
     hits = np.bincount(cell, weights=is_right, minlength=cells).reshape(len(tracks), -1)  # (T, C)
-    scores: dict[str, Callable[[Floats], float]] = {"lda_accuracy": lambda w: _class_mean(w @ hits, w @ counts)}
+
+    def accuracy(weights: Floats) -> float:
+        """Mean over classes of the share of right tokens, of weighted tracks (T,)."""
+        number = weights @ counts  # (C,)
+        shares = (weights @ hits)[number > 0] / number[number > 0]
+        return float(np.mean(shares)) if len(shares) else float("nan")
+
+    scores: dict[str, Callable[[Floats], float]] = {"lda_accuracy": accuracy}
     if set(shared) <= set(PITCH_CLASSES):
         sums = np.zeros((cells, features.shape[1]))
         np.add.at(sums, cell, features)
@@ -270,11 +277,6 @@ def _scores(
             bounds = interval(np.array([score(draw) for draw in draws]), value)
         results[name] = (value, *bounds)
     return results
-
-
-def _class_mean(hits: Floats, counts: Floats) -> float:
-    """Mean over classes of the share of right tokens; hits and counts (C,)."""
-    return float(np.mean(hits[counts > 0] / counts[counts > 0])) if (counts > 0).any() else float("nan")
 
 
 def _circle(weights: Floats, totals: Floats, counts: Floats, present: npt.NDArray[np.int64], step: int) -> float:
