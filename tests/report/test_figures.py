@@ -7,7 +7,7 @@ from musictf.annotations import Beats, Chords
 from musictf.errors import InputError
 from musictf.report.figures import layer_heatmap, training_curves
 from musictf.report.run import report
-from musictf.report.tracks import TrackView, _colour, beats_over_spectrogram, chords_over_spectrogram, track_figure
+from musictf.report.tracks import TrackView, beats_over_spectrogram, chord_colour, chords_over_spectrogram, track_figure
 
 COLUMNS = ["train/loss", "train/accuracy", "train/alignment", "train/uniformity", "train/effective_rank", "valid/loss"]
 
@@ -194,6 +194,6 @@ def test_one_figure_holds_chords_beats_and_frequencies(tmp_path, spectrogram):
 
 
 def test_a_chord_has_the_colour_of_its_root_whatever_its_spelling():
-    assert _colour("Db:maj") == _colour("C#") == _colour("C#:7")
-    assert _colour("N") == _colour("X")
-    assert len({_colour(root) for root in "C G D A E B F# Db Ab Eb Bb F N".split()}) == 13  # noqa: SIM905
+    assert chord_colour("Db:maj") == chord_colour("C#") == chord_colour("C#:7")
+    assert chord_colour("N") == chord_colour("X")
+    assert len({chord_colour(root) for root in "C G D A E B F# Db Ab Eb Bb F N".split()}) == 13  # noqa: SIM905
