@@ -187,11 +187,19 @@ def read_metrics(path: Path) -> dict[str, tuple[Floats, Floats]]:
 
 
 def _draw_meter(axes: Axes, meter: str, series: Mapping[str, tuple[Floats, Floats]]) -> None:
+    """Draw few points as they are, and many noisy ones as a running mean over a pale line."""
     label, collapsed = _METERS[meter]
     for part, colour in (("train", BLUE), ("valid", VERMILLION)):
-        if f"{part}/{meter}" in series:
-            steps, values = series[f"{part}/{meter}"]
-            _draw_series(axes, steps, values, colour, part, smooth=meter != "learning_rate")
+        steps, values = series.get(f"{part}/{meter}", (np.empty(0), np.empty(0)))
+        if len(values) >= 100 and meter != "learning_rate":
+            window = len(values) // 40  # the mean keeps about 40 independent points
+            means = np.convolve(values, np.ones(window) / window, mode="valid")
+            centres = np.convolve(steps, np.ones(window) / window, mode="valid")
+            axes.plot(steps, values, color=colour, linewidth=0.4, alpha=0.3)
+            axes.plot(centres, means, color=colour, linewidth=1.2, label=part)
+        elif len(values):
+            size = 2 if len(values) < 30 else 0  # markers where points are few enough to be distinguished
+            axes.plot(steps, values, color=colour, linewidth=1.1, label=part, marker="o", markersize=size)
     if collapsed is not None:
         axes.axhline(collapsed, color=BLACK, linewidth=0.7, linestyle=(0, (1, 2)))
         axes.annotate(
@@ -210,27 +218,15 @@ def _draw_meter(axes: Axes, meter: str, series: Mapping[str, tuple[Floats, Float
         axes.legend(handlelength=1.2, borderaxespad=0.1)
 
 
-def _draw_series(axes: Axes, steps: Floats, values: Floats, colour: str, part: str, smooth: bool) -> None:
-    """Draw few points as they are, and many noisy ones as a running mean over a pale line."""
-    if len(values) < 100 or not smooth:
-        # Markers, too, where the points are few enough to be distinguished.
-        axes.plot(
-            steps, values, color=colour, linewidth=1.1, label=part, marker="o", markersize=2 if len(values) < 30 else 0
-        )
-        return
-    window = len(values) // 40  # the mean keeps about 40 independent points
-    means = np.convolve(values, np.ones(window) / window, mode="valid")
-    centres = np.convolve(steps, np.ones(window) / window, mode="valid")
-    axes.plot(steps, values, color=colour, linewidth=0.4, alpha=0.3)
-    axes.plot(centres, means, color=colour, linewidth=1.2, label=part)
-
-
 def _heatmap(rows: Sequence[Row]) -> Figure:
     names = system_names(rows)
     systems = sorted(names, key=lambda system: (KINDS.index(system[0]), names[system]))
     panels = [[row for row in rows if system_of(row) == system] for system in systems]
-    found = [{row["readout"] for row in panel} for panel in panels]
-    readouts = [[name for name in _READOUTS if name in of] + sorted(of - set(_READOUTS)) for of in found]
+    readouts = []
+    for panel in panels:
+        names_of_panel = {row["readout"] for row in panel}
+        known = [name for name in _READOUTS if name in names_of_panel]
+        readouts.append(known + sorted(names_of_panel - set(_READOUTS)))
     depth = 1 + max(int(row["layer"]) for row in rows)
     flat = [value for panel in panels for value in _mean_by_cell(panel).values()]
     # A scale needs two ends, even where all values are equal.
@@ -240,7 +236,7 @@ def _heatmap(rows: Sequence[Row]) -> Figure:
     size = (max(COLUMN_INCHES, 0.95 + 0.42 * columns), 1.15 + 0.24 * depth)
     figure = Figure(figsize=size, layout="constrained")
     # A panel needs room for its title even where it has only one column.
-    ratios = [max(len(names_of_panel), 1.6) for names_of_panel in readouts]
+    ratios = [max(len(readouts_of_panel), 1.6) for readouts_of_panel in readouts]
     grid = figure.subplots(1, len(panels), sharey=True, squeeze=False, width_ratios=ratios)[0]
     for axes, system, panel, readouts_of_panel in zip(grid, systems, panels, readouts, strict=True):
         image = _draw_cells(axes, panel, readouts_of_panel, depth, scale)

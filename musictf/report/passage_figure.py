@@ -36,13 +36,13 @@ _ARRAYS = ("times", "log_mel", "mel_hz", "flux")
 Span = tuple[float, float]
 
 
-def attention_curves(found: Inspection, arrays: Arrays, out: Path, title: str = "") -> list[Path]:
+def attention_curves(inspection: Inspection, arrays: Arrays, out: Path, title: str = "") -> list[Path]:
     """Draw the best head of each target over some seconds of a track, below its spectrogram and events.
 
     The best curve is the one whose chosen head has the highest AUC on validation. The spectral flux is the last lane.
 
     Args:
-        found: Rows of an inspection.
+        inspection: Rows of an inspection.
         arrays: ``times (N,)`` in seconds, ``log_mel (N, F)`` in dB, ``mel_hz (F,)``, ``flux (N,)``,
             ``curve/<target>/<name> (N,)``, and ``event/<target>`` in seconds where it is annotated.
         out: Where to write, without suffix.
@@ -58,7 +58,7 @@ def attention_curves(found: Inspection, arrays: Arrays, out: Path, title: str = 
     times = arrays["times"]
     first = float(min(_FIRST_SECOND, max(times[0], times[-1] - SECONDS)))
     span = first, float(min(first + SECONDS, times[-1]))
-    best = best_curves(found, arrays)
+    best = best_curves(inspection, arrays)
     annotated = {target: arrays[f"event/{target}"] for target in _INKS if f"event/{target}" in arrays}
     events = {name: seconds[(seconds >= span[0]) & (seconds <= span[1])] for name, seconds in annotated.items()}
     lanes = []
@@ -105,12 +105,12 @@ def curve_label(name: str) -> str:
     return f"{match[1]} · {match[2]}, layer {match[3]} head {match[4]}".replace("_", " ")
 
 
-def best_curves(found: Inspection, arrays: Arrays) -> dict[str, str]:
+def best_curves(inspection: Inspection, arrays: Arrays) -> dict[str, str]:
     """Target -> name of the array of its best chosen head, by its AUC on validation."""
     best: dict[str, str] = {}
-    for task in found.tasks(ATTENTION):
+    for task in inspection.tasks(ATTENTION):
         target = task.removeprefix(ATTENTION)
-        rows = [row for row in found.of(task, system=LEAD, selected=True) if row["readout"] in CURVES]
+        rows = [row for row in inspection.of(task, system=LEAD, selected=True) if row["readout"] in CURVES]
         # Arrays are kept for a few tracks only, and not for every target.
         named = {f"curve/{target}/{row['readout']}.l{row['layer']}.h{row['head']}": row for row in rows}
         values = {name: row["selection"]["value"] for name, row in named.items() if name in arrays}

@@ -15,7 +15,7 @@ from musictf.report.detail_figures import details_figures
 from musictf.report.figures import layer_heatmap, training_curves
 from musictf.report.online_figure import online_curves
 from musictf.report.robustness import robustness_figure, robustness_table
-from musictf.report.tracks import TrackView, track_figure
+from musictf.report.tracks import AnnotatedTrack, track_figure
 from musictf.results.reading import KINDS, MAJORITY, ORACLE
 from musictf.results.rows import RESULTS, cell_name, read_rows
 
@@ -95,7 +95,7 @@ def track_picture(
     chords = {name: read_chords(path) for name, path in estimate_files(folders, "chord", f"{track_id}.lab").items()}
     task, beats = beats_to_draw(folders, track_id, reference[1])
     estimates = [read_beats(path) for path in estimate_files(folders, task, f"{track_id}.beats").values()]
-    view = TrackView(
+    track = AnnotatedTrack(
         log_mel=librosa.power_to_db(power, ref=np.max),
         times=times,
         mel_hz=librosa.mel_frequencies(n_mels=96, fmin=0, fmax=8000),
@@ -104,7 +104,7 @@ def track_picture(
         beats=beats,
         beat_estimate=estimates[0].times if estimates else None,
     )
-    return track_figure(view, out)
+    return track_figure(track, out)
 
 
 def beats_to_draw(folders: Sequence[Path], track_id: str, beats: Beats | None) -> tuple[str, Beats | None]:

@@ -10,10 +10,10 @@ Shapes:  M mel bands   T frames   P estimated beats   A frames of the activation
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import mir_eval
@@ -40,7 +40,7 @@ _QUALITIES = {"maj": "", "min": "m", "maj7": "maj7", "min7": "m7", "7": "7", "hd
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrackView:
+class AnnotatedTrack:
     """Annotations and estimates of a track for its figure; those that are None are not drawn.
 
     Attributes:
@@ -76,8 +76,8 @@ def chords_over_spectrogram(
     end: float | None = None,
 ) -> list[Path]:
     """Draw annotated chords over estimated ones, below a spectrogram (M, T); see `track_figure`."""
-    view = TrackView(log_mel=log_mel, times=times, chords=reference, chord_estimates=estimates)
-    return track_figure(view, out, start, end)
+    track = AnnotatedTrack(log_mel=log_mel, times=times, chords=reference, chord_estimates=estimates)
+    return track_figure(track, out, start, end)
 
 
 def beats_over_spectrogram(
@@ -93,9 +93,9 @@ def beats_over_spectrogram(
 ) -> list[Path]:
     """Draw annotated beats over estimated ones (P,) and their activation (A,), below a spectrogram (M, T).
 
-    See `track_figure` and `TrackView`.
+    See `track_figure` and `AnnotatedTrack`.
     """
-    view = TrackView(
+    track = AnnotatedTrack(
         log_mel=log_mel,
         times=times,
         beats=reference,
@@ -103,14 +103,14 @@ def beats_over_spectrogram(
         activation=activation,
         activation_times=activation_times,
     )
-    return track_figure(view, out, start, end)
+    return track_figure(track, out, start, end)
 
 
-def track_figure(view: TrackView, out: Path, start: float | None = None, end: float | None = None) -> list[Path]:
+def track_figure(track: AnnotatedTrack, out: Path, start: float | None = None, end: float | None = None) -> list[Path]:
     """Draw the spectrogram, annotations and estimates of a track between two times.
 
     Args:
-        view: The track.
+        track: The track.
         out: Where to write, without suffix.
         start: Start of the drawn span in seconds; by default that of the spectrogram.
         end: End of the drawn span in seconds; by default that of the spectrogram.
@@ -121,23 +121,31 @@ def track_figure(view: TrackView, out: Path, start: float | None = None, end: fl
     Raises:
         InputError: the span is empty or lies outside the spectrogram.
     """
-    first = float(view.times[0]) if start is None else start
-    last = float(view.times[-1]) if end is None else end
-    if not (first < last and first < view.times[-1] and last > view.times[0]):
-        span = f"it lasts from {view.times[0]:g} to {view.times[-1]:g} s"
+    first = float(track.times[0]) if start is None else start
+    last = float(track.times[-1]) if end is None else end
+    if not (first < last and first < track.times[-1] and last > track.times[0]):
+        span = f"it lasts from {track.times[0]:g} to {track.times[-1]:g} s"
         raise InputError(f"figure: no spectrogram between {first:g} and {last:g} s; {span}")
-    lanes = _lanes(view)
+    lanes: list[tuple[Callable[[Axes, AnnotatedTrack], None], float]] = []  # and their heights in inches
+    if track.chords is not None or track.chord_estimates:
+        number = len(track.chord_estimates) + (track.chords is not None)
+        lanes.append((_draw_chords, 0.24 * number + 0.08))
+    if track.beats is not None or track.beat_estimate is not None:
+        lanes.append((_draw_beats, 0.45))
+    if track.activation is not None:
+        lanes.append((_draw_activation, 0.55))
     heights = [1.5, *(height for _, height in lanes)]
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH_INCHES, sum(heights) + 0.45), layout="constrained")
+        # Lanes stand closer to each other than the panels of other figures.
         figure.get_layout_engine().set(h_pad=0.02, hspace=0.02)  # type: ignore[union-attr, call-arg]
         grid = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
         grid[0].set_xlim(first, last)
-        draw_spectrogram(grid[0], view.log_mel, view.times, view.mel_hz, (first, last), aspect=15)
+        draw_spectrogram(grid[0], track.log_mel, track.times, track.mel_hz, (first, last), aspect=15)
         grid[0].tick_params(labelbottom=False)
-        grid[0].set_ylabel("mel band (number)" if view.mel_hz is None else "frequency (kHz)")
-        for axes, (kind, _) in zip(grid[1:], lanes, strict=True):
-            _draw_lane(axes, kind, view)
+        grid[0].set_ylabel("mel band (number)" if track.mel_hz is None else "frequency (kHz)")
+        for axes, (draw, _) in zip(grid[1:], lanes, strict=True):
+            draw(axes, track)
         grid[-1].set_xlabel("time (s)")
         figure.align_ylabels(list(grid))
         return save(figure, out)
@@ -161,27 +169,10 @@ def short_chord(label: str) -> str:
     return root.replace("b", "♭").replace("#", "♯") + text + slash + bass
 
 
-def _lanes(view: TrackView) -> list[tuple[str, float]]:
-    """Kind and height in inches of each strip below the spectrogram."""
-    lanes = []
-    if view.chords is not None or view.chord_estimates:
-        number = len(view.chord_estimates) + (view.chords is not None)
-        lanes.append(("chords", 0.24 * number + 0.08))
-    if view.beats is not None or view.beat_estimate is not None:
-        lanes.append(("beats", 0.45))
-    if view.activation is not None:
-        lanes.append(("activation", 0.55))
-    return lanes
-
-
-def _draw_lane(axes: Axes, kind: str, view: TrackView) -> None:
-    if kind == "chords":
-        _draw_chords(axes, view)
-    elif kind == "beats":
-        _draw_beats(axes, view)
-    elif view.activation is not None and view.activation_times is not None:
-        axes.fill_between(view.activation_times, view.activation, color=BLUE, alpha=0.25, linewidth=0)
-        axes.plot(view.activation_times, view.activation, color=BLUE, linewidth=0.9)
+def _draw_activation(axes: Axes, track: AnnotatedTrack) -> None:
+    if track.activation is not None and track.activation_times is not None:
+        axes.fill_between(track.activation_times, track.activation, color=BLUE, alpha=0.25, linewidth=0)
+        axes.plot(track.activation_times, track.activation, color=BLUE, linewidth=0.9)
         axes.set_ylim(0, 1.05)
         axes.set_yticks([0, 0.5, 1])
         axes.set_ylabel("beat\n(probability)")
@@ -226,10 +217,10 @@ def draw_spectrogram(
     colour_bar(axes.figure, image, axes, "level (dB)", pad=0.01, fraction=0.03, aspect=aspect)
 
 
-def _draw_chords(axes: Axes, view: TrackView) -> None:
+def _draw_chords(axes: Axes, track: AnnotatedTrack) -> None:
     """Draw a row of named bars for the reference and for each estimate."""
-    lanes = {} if view.chords is None else {"reference": view.chords}
-    lanes |= view.chord_estimates
+    lanes = {} if track.chords is None else {"reference": track.chords}
+    lanes |= track.chord_estimates
     left, right = axes.get_xlim()
     inches = WIDTH_INCHES - 1.6  # of the axes, without labels and colour bar
     for position, (name, chords) in enumerate(reversed(lanes.items())):
@@ -237,16 +228,16 @@ def _draw_chords(axes: Axes, view: TrackView) -> None:
             first, last = max(start, left), min(end, right)
             if first < last:
                 hatch = "////" if label == "X" else None
-                style = {"color": chord_colour(label), "edgecolor": "white", "linewidth": 0.6, "hatch": hatch}
+                style: Any = {"color": chord_colour(label), "edgecolor": "white", "linewidth": 0.6, "hatch": hatch}
                 axes.barh(position, last - first, left=first, height=0.84, **style)
                 text, size = _fitting_name(label, (last - first) / (right - left) * inches * 72)
                 axes.text(
                     (first + last) / 2, position, text, ha="center", va="center_baseline", size=size, clip_on=True
                 )
-        if view.chords is not None and name != "reference":
-            for start, end in _differences(view.chords, chords):
+        if track.chords is not None and name != "reference":
+            for start, end in _differences(track.chords, chords):
                 axes.hlines(position - 0.43, start, end, color=VERMILLION, linewidth=1.8, gid="differs")
-    if view.chords is not None and view.chord_estimates:
+    if track.chords is not None and track.chord_estimates:
         _explain(axes, "underlined:\nmajmin\ndiffers")
     axes.set_ylim(-0.5, len(lanes) - 0.5)
     axes.set_yticks(range(len(lanes)), list(reversed(lanes)))
@@ -319,39 +310,31 @@ def _label_at(chords: Chords, time: float) -> str:
     return chords.labels[index] if inside else "X"  # mir_eval does not score an unknown chord
 
 
-def _draw_beats(axes: Axes, view: TrackView) -> None:
+def _draw_beats(axes: Axes, track: AnnotatedTrack) -> None:
     lanes = []
-    if view.beats is not None:
+    if track.beats is not None:
         lanes.append("reference")
-        downbeats = view.beats.downbeats
-        axes.vlines(view.beats.times, 1.1, 1.6, color=BLACK, linewidth=0.9)
+        downbeats = track.beats.downbeats
+        axes.vlines(track.beats.times, 1.1, 1.6, color=BLACK, linewidth=0.9)
         if downbeats is not None:
             axes.vlines(downbeats, 1.1, 1.95, color=BLACK, linewidth=1.8)
-    if view.beat_estimate is not None:
+    if track.beat_estimate is not None:
         lanes.append("estimate")
-        is_correct = _correct_beats(view)
-        axes.vlines(view.beat_estimate[is_correct], 0.1, 0.8, color=BLUE, linewidth=1.2)
-        axes.vlines(view.beat_estimate[~is_correct], 0.1, 0.8, color=VERMILLION, linewidth=1.2)
+        # Within the tolerance of an annotated beat, (P,); without an annotation nothing is marked as wrong.
+        reference = track.beat_estimate if track.beats is None else track.beats.times
+        distances = np.abs(track.beat_estimate[:, None] - reference).min(axis=1, initial=np.inf)
+        is_correct = distances <= TOLERANCE_SECONDS
+        axes.vlines(track.beat_estimate[is_correct], 0.1, 0.8, color=BLUE, linewidth=1.2)
+        axes.vlines(track.beat_estimate[~is_correct], 0.1, 0.8, color=VERMILLION, linewidth=1.2)
         if not is_correct.all():
             _explain(axes, f"×: none in\n{TOLERANCE_SECONDS * 1000:.0f} ms")
         axes.plot(
-            view.beat_estimate[~is_correct], np.full((~is_correct).sum(), 0.9), "x", color=VERMILLION, markersize=3
+            track.beat_estimate[~is_correct], np.full((~is_correct).sum(), 0.9), "x", color=VERMILLION, markersize=3
         )
     axes.set_ylim(0, 2)
     axes.set_yticks([1.4 if name == "reference" else 0.45 for name in lanes], lanes)
     axes.set_ylabel("beats")
     _bare(axes)
-
-
-def _correct_beats(view: TrackView) -> npt.NDArray[np.bool_]:
-    """Which estimated beats lie within the tolerance of an annotated one, (P,); all without an annotation."""
-    estimate = np.asarray(view.beat_estimate)
-    if view.beats is None:
-        return np.ones(len(estimate), dtype=bool)
-    if not len(view.beats.times):
-        return np.zeros(len(estimate), dtype=bool)
-    distance = np.abs(estimate[:, None] - view.beats.times[None])
-    return np.asarray(distance.min(axis=1) <= TOLERANCE_SECONDS)
 
 
 def _explain(axes: Axes, text: str) -> None:

@@ -93,7 +93,7 @@ def test_events_are_those_of_the_annotation():
         events_of(one, "cadence")
 
 
-def test_every_annotated_target_is_looked_at_and_only_those():
+def test_every_annotated_target_is_read_and_no_other():
     tracks = [track(onsets=np.array([0.1])), track(beats=Beats(np.array([0.5, 1.0])))]
     found = all_events(tracks)
     assert list(found) == ["onset", "beat"]

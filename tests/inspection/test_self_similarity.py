@@ -57,7 +57,7 @@ def test_bins_are_means_and_the_last_holds_what_is_left():
     np.testing.assert_array_equal(binned(values, 1), values)
 
 
-def test_bins_are_as_long_as_asked_unless_there_were_too_many():
+def test_bins_have_the_requested_length_unless_there_were_too_many():
     assert bin_width(1000, 0.032, 0.25, 768) == 8
     assert bin_width(10_000, 0.032, 0.25, 768) == 14
     assert -(-10_000 // 14) <= 768 < -(-10_000 // 13)

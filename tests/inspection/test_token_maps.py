@@ -151,7 +151,7 @@ def test_three_classes_are_no_circle_and_warn_of_nothing(mapped):
 
 
 @pytest.mark.parametrize("groups", ["a", "aaaa"], ids=["one track", "one group"])
-def test_one_group_says_nothing_about_the_spread(mapped, groups):
+def test_one_group_has_no_interval(mapped, groups):
     places = circle(7)
     test = tokens_of(places, num_tracks=len(groups), each=240 // len(groups), seed=1, noise=0.5)
     rows, _ = mapped(tokens_of(places), test, groups)

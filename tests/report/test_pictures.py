@@ -32,7 +32,7 @@ def run(tmp_path, row):
     return tmp_path
 
 
-def test_a_track_is_shown_with_what_listened_first_the_pretrained_system(run):
+def test_estimates_of_the_pretrained_system_come_first(run):
     found = estimate_files([run], "chord", "t.lab")
     kinds = {decoder: path.parents[2].name for decoder, path in found.items()}
     assert kinds == {"argmax": "pretrained", "viterbi": "mfcc", "templates": "classical"}
