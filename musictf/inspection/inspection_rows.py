@@ -1,4 +1,7 @@
-"""Rows of an inspection, in the format of all results: one a subject, layer and reading, with intervals over tracks."""
+"""Rows of an inspection in the format of all results: one a model, layer and readout, with intervals over tracks.
+
+Shapes:  T scored tracks
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ Floats = npt.NDArray[np.float64]
 
 
 def write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-    """Write named arrays as a compressed ``.npz`` that is there whole or not at all."""
+    """Write named arrays of any shape (...,) as a compressed ``.npz`` file, whole or not at all."""
     file = io.BytesIO()
     np.savez_compressed(file, allow_pickle=False, **arrays)
     write_atomically(path, file.getvalue())
@@ -34,15 +37,17 @@ class InspectionRows:
 
     Attributes:
         folder: The run folder.
-        corpus: What was looked at.
-        settings: What the part was told; enters every row.
+        corpus: The inspected tracks.
+        settings: Settings of the part, a field of every row.
+        rows: Rows that are not written yet.
+        track_lines: Lines of ``per_track.csv`` that are not written yet.
     """
 
     folder: Path
     corpus: Corpus
     settings: dict[str, Any]
     rows: list[Row] = field(default_factory=list)
-    lines: list[tuple[Any, ...]] = field(default_factory=list)
+    track_lines: list[tuple[Any, ...]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         about = provenance()
@@ -58,7 +63,7 @@ class InspectionRows:
     def add(
         self,
         task: str,
-        subject: InspectedModel | Mapping[str, Any],
+        model: InspectedModel,
         readout: str,
         layer: int,
         scores: Mapping[str, Floats],
@@ -69,73 +74,77 @@ class InspectionRows:
         decoder: dict[str, Any] | None = None,
         details: dict[str, Any] | None = None,
         dataset: str | None = None,
-        whole: Mapping[str, tuple[float, float, float]] | None = None,
-        head: int | None = None,
+        split_scores: Mapping[str, tuple[float, float, float]] | None = None,
+        **fields: Any,
     ) -> None:
-        """One row.
+        """Add one row, and the scores of its tracks where it is selected.
 
         Args:
-            task: What is measured.
-            subject: Whose; or the field ``backbone`` of a reference that needs none.
-            readout: How it is read.
-            layer: Of the backbone; 0 for references.
-            scores: Name -> one value a track of ``kept``, NaN where undefined, (T,).
-            kept: Places in the test split of the tracks that were scored.
-            selected: Whether validation chose this layer, or there was nothing to choose.
-            selection: What it was chosen by.
-            decoder: How events were read from it.
-            details: What else is known.
-            dataset: In place of the corpus.
-            whole: Scores over the whole split: name -> (value, low, high).
-            head: Attention head, from 0, where one is measured.
+            task: Name of the measurement.
+            model: The inspected model or baseline.
+            readout: What is read from the layer: a curve, a dimension, a view or an input.
+            layer: Layer of the backbone; 0 for baselines.
+            scores: Name -> one value for each track of ``kept``, (T,), NaN where undefined.
+            kept: Indices in the test split of the scored tracks.
+            selected: Whether validation chose this layer.
+            selection: Split, metric and value of that choice.
+            decoder: How events were decoded, with the parameters chosen on validation.
+            details: Further results.
+            dataset: Name of the input where it is not the corpus: these rows keep no scores of tracks.
+            split_scores: Scores of the whole split, name -> (value, low, high).
+            fields: Further fields of the row.
         """
-        about, seed = (
-            (subject.about, subject.seed) if isinstance(subject, InspectedModel) else (cast(BackboneField, subject), 0)
-        )
-        groups = self.corpus.groups(kept) if dataset is None else [str(place) for place in kept]
+        # Excerpts of a stimulus are independent of each other: each is a group of its own.
+        groups = self.corpus.groups(kept) if dataset is None else [str(index) for index in kept]
         cells = {name: _cell(values, groups) for name, values in scores.items()}
-        for name, (value, low, high) in (whole or {}).items():
+        for name, (value, low, high) in (split_scores or {}).items():
             cells[name] = {"mean": finite(value), "ci95": [finite(low), finite(high)], "n": len(kept)}
+        # Every row of the project has a decoder: rows are comparable only where decoders agree.
         decoder = decoder or {"name": "none"}
-        row: Row = self.origin | {
-            "backbone": about,
-            "task": task,
-            "dataset": dataset or self.corpus.label,
-            "split": {
-                "name": "test",
-                "digest": self.corpus.digest if dataset is None else dataset,
-                "expected": self.corpus.expected["test"] if dataset is None else len(kept),
-                "scored": len(kept),
-                "groups": len(set(groups)),
-            },
-            "readout": readout,
-            "layer": layer,
-            "seed": seed,
-            "selected": selected,
-            "selection": selection and selection | {"value": finite(selection["value"])},
-            "scores": cells,
-            "details": details or {},
-            "decoder": decoder,
-            "seconds": {},
-            "per_track": PER_TRACK,
-        }
-        if head is not None:
-            row["head"] = head
-        self.rows.append(row)
+        self.rows.append(
+            self.origin
+            | {
+                "backbone": model.about,
+                "task": task,
+                "dataset": dataset or self.corpus.label,
+                "split": {
+                    "name": "test",
+                    "digest": self.corpus.digest if dataset is None else dataset,
+                    "expected": self.corpus.expected["test"] if dataset is None else len(kept),
+                    "scored": len(kept),
+                    "groups": len(set(groups)),
+                },
+                "readout": readout,
+                "layer": layer,
+                "seed": model.seed,
+                "selected": selected,
+                # JSON has no NaN: an undefined value becomes null.
+                "selection": selection and {k: finite(v) if k == "value" else v for k, v in selection.items()},
+                "scores": cells,
+                "details": details or {},
+                "decoder": decoder,
+                "seconds": {},
+                "per_track": PER_TRACK,
+                **fields,
+            }
+        )
+        # Rows of heads and layers that were not chosen would make the file many times longer.
         if selected and dataset is None:
-            cell = (task, readout, layer, seed, decoder["name"])
+            cell = (task, readout, layer, model.seed, decoder["name"])
             for name, values in scores.items():
-                for place, value in zip(kept, values, strict=True):
-                    shown = "" if np.isnan(value) else f"{value:.6f}"
-                    self.lines.append((self.corpus.tracks["test"][place].track_id, *cell, name, shown, about["kind"]))
+                for index, value in zip(kept, values, strict=True):
+                    track_id = self.corpus.tracks["test"][index].track_id
+                    text = "" if np.isnan(value) else f"{value:.6f}"
+                    self.track_lines.append((track_id, *cell, name, text, model.about["kind"]))
 
     def write(self) -> None:
-        """Add the rows and the scores of their tracks to the run's results, all at once."""
-        Results(self.folder).add(self.rows, self.lines)
-        self.rows, self.lines = [], []
+        """Append the rows and the scores of their tracks to the run's results in one atomic step."""
+        Results(self.folder).add(self.rows, self.track_lines)
+        self.rows, self.track_lines = [], []
 
 
-def _cell(values: Floats, groups: Sequence[str]) -> ScoreField:
+def _cell(values: Floats, groups: Sequence[str]) -> Row:
+    """Mean over tracks (T,) with its 95 % interval over groups, and the number of tracks with a defined value."""
     mean, low, high = mean_interval(np.asarray(values, dtype=np.float64), groups)
     defined = int((~np.isnan(values)).sum())
     return {"mean": finite(mean), "ci95": [finite(low), finite(high)], "n": defined}

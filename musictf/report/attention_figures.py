@@ -1,7 +1,7 @@
-"""Which heads tell events: AUC of every head as maps, one a target and curve.
+"""Maps of the AUC of every attention head against events, one a target and curve.
 
-Conventions: those of `musictf.report.figures`. AUC of .5 is no relation; it is the middle of the colour scale, which
-all panels share. Layers of heads count from 1, heads from 0. What the best heads make of a passage is drawn by
+Conventions: those of `musictf.report.figures`. An AUC of .5 is no relation; it is the middle of the colour scale, which
+all panels share. Layers of heads count from 1, heads from 0. Curves of the best heads are drawn by
 `musictf.report.passage_figure`.
 
 Shapes:  L layers   H heads
@@ -21,22 +21,24 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from musictf.errors import InputError
-from musictf.report.figures import BLACK, COLUMN_INCHES, STYLE, save
-from musictf.report.inspection_rows import ATTENTION, LEAD, Inspection
+from musictf.report.figures import BLACK, COLUMN_INCHES, STYLE, colour_bar, hide_frame, save
+from musictf.report.inspection_rows import ATTENTION, CURVES, LEAD, Inspection
 from musictf.report.lines import decimal
 from musictf.results.names import ATTENTION_CURVES
 from musictf.results.rows import Row
 from musictf.results.statistics import Floats
 
-_ALPHA = 0.05  # where rows do not tell
-_NARROWEST = 0.02  # reach of the colour scale around .5: less would show noise as red and blue
+_ALPHA = 0.05  # level of significance where the rows do not record it
+_NARROWEST = 0.02  # least half-range of the colour scale around .5: a narrower one would colour noise
 
 
-def attention_map(found: Inspection, out: Path) -> list[Path]:
-    """AUC of every head: a row of panels a target, a column a curve; the chosen head framed, those that follow dotted.
+def attention_map(inspection: Inspection, out: Path) -> list[Path]:
+    """Draw the AUC of every head: a row of panels a target, a column a curve.
+
+    The head chosen on validation has a frame, heads significantly above chance have a dot.
 
     Args:
-        found: Rows of an inspection.
+        inspection: Rows of an inspection.
         out: Where to write, without suffix.
 
     Returns:
@@ -45,94 +47,82 @@ def attention_map(found: Inspection, out: Path) -> list[Path]:
     Raises:
         InputError: no head was scored.
     """
-    tasks = [task for task in found.tasks(ATTENTION) if found.of(task, system=LEAD, selected=False)]
+    tasks = [task for task in inspection.tasks(ATTENTION) if inspection.of(task, system=LEAD, selected=False)]
     if not tasks:
         raise InputError("attention map: no row of a single head; inspect attention again")
-    grids = {(task, curve): head_grid(found, task, curve) for task in tasks for curve in ATTENTION_CURVES}
+    grids = {(task, curve): head_grid(inspection, task, curve) for task in tasks for curve in CURVES}
     reach = max(_NARROWEST, *(float(np.nanmax(np.abs(grid - 0.5), initial=0)) for grid in grids.values()))
     depth = max(len(grid) for grid in grids.values())
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(COLUMN_INCHES, 0.7 + len(tasks) * (0.42 + 0.14 * depth)), layout="constrained")
         panels = figure.subplots(len(tasks), len(ATTENTION_CURVES), squeeze=False, sharex=True, sharey=True)
         for row, task in zip(panels, tasks, strict=True):
-            for axes, curve in zip(row, ATTENTION_CURVES, strict=True):
-                image = _draw_heads(axes, grids[task, curve], TwoSlopeNorm(0.5, 0.5 - reach, 0.5 + reach))
-                _mark_heads(axes, found, task, curve)
-                _name_panel(axes, found, task, curve, is_top=task == tasks[0])
+            for axes, curve in zip(row, CURVES, strict=True):
+                scale = TwoSlopeNorm(0.5, 0.5 - reach, 0.5 + reach)
+                image = _draw_heads(axes, inspection, task, curve, grids[task, curve], scale)
+                # Above a panel the AUC of the chosen head and of the baselines, above a column its curve.
+                scores = {
+                    "chosen": inspection.score("auc", task, system=LEAD, readout=curve, selected=True),
+                    "random": inspection.score("auc", task, system="random", readout=curve, selected=True),
+                    "flux": inspection.score("auc", task, system="flux"),
+                }
+                lines = [f"{name} {decimal(score.mean)}" for name, score in scores.items() if score is not None]
+                axes.text(0, 1.02, "\n".join(lines), transform=axes.transAxes, size=5.5, va="bottom", linespacing=1.1)
+                if task == tasks[0]:
+                    axes.set_title(curve.replace("_", " "), pad=4 + 6.5 * len(lines))
             row[0].set_ylabel(f"{_short(task).replace(' among ', chr(10) + 'among ')}\nlayer (number)", size=6.5)
         for axes in panels[-1]:
             axes.set_xlabel("head (number)", size=6.5)
-        _colour_bar(figure, image, panels)
-        figure.suptitle(f"Heads of {found.lead_name} on {found.dataset}", x=0.01, ha="left", size=8)
-        alpha = decimal(_alpha(found, tasks[0])).rstrip("0")
+        label = "AUC on test (0–1; white: .5, no relation)"
+        bar = colour_bar(figure, image, panels.ravel().tolist(), label, fraction=0.05, pad=0.02, aspect=40)
+        bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: decimal(value).rstrip("0")))
+        figure.suptitle(f"Heads of {inspection.lead_name} on {inspection.dataset}", x=0.01, ha="left", size=8)
+        alpha = decimal(_alpha(inspection, tasks[0])).rstrip("0")
         note = f"frame: chosen on validation · dot: follows the target, corrected p < {alpha}\n"
         figure.supxlabel(note + "random: heads chosen in the same way · flux: the spectral flux itself", size=6)
         return save(figure, out)
 
 
-def head_grid(found: Inspection, task: str, curve: str) -> Floats:
+def head_grid(inspection: Inspection, task: str, curve: str) -> Floats:
     """AUC of every head of the backbone, (L, H), NaN where there is no row."""
-    rows = _heads(found, task, curve)
+    rows = _heads(inspection, task, curve)
     if not rows:
         return np.full((1, 1), np.nan)
     grid = np.full((max(row["layer"] for row in rows), 1 + max(row["head"] for row in rows)), np.nan)
     for row in rows:
-        value = row["scores"]["auc"]["mean"]
+        value = row["scores"]["auc"]["mean"]  # null where no track defines it
         grid[row["layer"] - 1, row["head"]] = np.nan if value is None else value
     return grid
 
 
-def _heads(found: Inspection, task: str, curve: str) -> list[Row]:
-    return [row for row in found.of(task, system=LEAD, selected=False) if row["readout"].startswith(f"{curve}.h")]
+def _heads(inspection: Inspection, task: str, curve: str) -> list[Row]:
+    # Rows of single heads have the head in their readout.
+    return [row for row in inspection.of(task, system=LEAD, selected=False) if row["readout"].startswith(f"{curve}.h")]
 
 
 def _short(task: str) -> str:
     return task.removeprefix(ATTENTION).replace("_", " ")
 
 
-def _alpha(found: Inspection, task: str) -> float:
-    return float((found.of(task)[0].get("task_settings") or {}).get("alpha", _ALPHA))
+def _alpha(inspection: Inspection, task: str) -> float:
+    return float((inspection.of(task)[0].get("task_settings") or {}).get("alpha", _ALPHA))
 
 
-def _draw_heads(axes: Axes, grid: Floats, scale: TwoSlopeNorm) -> Any:
-    extent = (-0.5, grid.shape[1] - 0.5, 0.5, len(grid) + 0.5)
+def _draw_heads(axes: Axes, inspection: Inspection, task: str, curve: str, grid: Floats, scale: TwoSlopeNorm) -> Any:
+    """Draw the AUC of heads (L, H), with a dot on each that is significant and a frame around the chosen one."""
+    extent = (-0.5, grid.shape[1] - 0.5, 0.5, len(grid) + 0.5)  # layer 1 lies around height 1
     image = axes.imshow(grid, cmap="RdBu_r", norm=scale, aspect="auto", origin="lower", extent=extent)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-    axes.tick_params(length=0)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-    return image
-
-
-def _mark_heads(axes: Axes, found: Inspection, task: str, curve: str) -> None:
-    alpha = _alpha(found, task)
-    for row in _heads(found, task, curve):
+    hide_frame(axes)
+    alpha = _alpha(inspection, task)
+    for row in _heads(inspection, task, curve):
         if row["details"]["p_corrected"] < alpha:
             name = f"follows-{_short(task)}-{curve}-{row['layer']}.{row['head']}"
             axes.plot(row["head"], row["layer"], "o", color=BLACK, markersize=1.8, gid=name)
-    for row in found.of(task, system=LEAD, selected=True, readout=curve):
+    for row in inspection.of(task, system=LEAD, selected=True, readout=curve):
         corner = (row["head"] - 0.46, row["layer"] - 0.44)
         frame = Rectangle(corner, 0.92, 0.88, fill=False, edgecolor=BLACK, linewidth=1.3)
         frame.set_gid(f"chosen-{_short(task)}-{curve}")
         axes.add_patch(frame)
-
-
-def _name_panel(axes: Axes, found: Inspection, task: str, curve: str, is_top: bool) -> None:
-    """Above a panel the levels of the chosen head and of the controls, above a column its curve."""
-    scores = {
-        "chosen": found.score("auc", task, system=LEAD, readout=curve, selected=True),
-        "random": found.score("auc", task, system="random", readout=curve, selected=True),
-        "flux": found.score("auc", task, system="flux"),
-    }
-    said = [f"{name} {decimal(score.mean)}" for name, score in scores.items() if score is not None]
-    axes.text(0, 1.02, "\n".join(said), transform=axes.transAxes, size=5.5, va="bottom", linespacing=1.1)
-    if is_top:
-        axes.set_title(curve.replace("_", " "), pad=4 + 6.5 * len(said))
-
-
-def _colour_bar(figure: Figure, image: Any, panels: Any) -> None:
-    bar = figure.colorbar(image, ax=panels.ravel().tolist(), fraction=0.05, pad=0.02, aspect=40)
-    bar.set_label("AUC on test (0–1; white: .5, no relation)")
-    bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: decimal(value).rstrip("0")))
-    bar.outline.set_visible(False)
+    return image

@@ -1,10 +1,10 @@
-"""One track as a page to listen to: sound, spectrogram, annotations and estimates under one cursor, in one HTML file.
+"""One track as a page to listen to: audio, spectrogram, annotations and estimates with one cursor, in one HTML file.
 
-Conventions: times in seconds from the start of the track. The page holds everything it needs, the sound included, and
-asks the network for nothing, so it can be mailed or kept. The sound is FLAC, because MP3 and Ogg delay it by more than
-a frame. The template, its style and its two scripts lie beside this module.
+Conventions: times in seconds from the start of the track. The page contains everything it needs, audio included, and
+loads nothing from the network, so it can be mailed or kept. The audio is FLAC, because MP3 and Ogg delay it by more
+than a frame. The template, its style and its two scripts are files beside this module.
 
-Shapes:  N samples   F mel bands   K frames   n positions of a matrix   m pixels of its image
+Shapes:  N samples   F mel bands   K frames   n positions of a matrix   m pixels of its image   R rows   C columns
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from musictf.files import write_atomically
 from musictf.report.tracks import short_chord
 from musictf.results.statistics import Floats
 
-RANGE_DB = 70.0  # shown below the loudest point
-PEAK_BINS = 16_384  # of the waveform: some for each pixel of a screen, at any length
+RANGE_DB = 70.0  # drawn below the loudest point
+PEAK_BINS = 16_384  # of the waveform: several for each pixel of a screen, whatever the length
 TILE_COLUMNS = 4_096  # browsers refuse images wider than 8 000 to 30 000 pixels
 MATRIX_PIXELS = 512
 _FOLDER = Path(__file__).parent
-_NO_CHORD, _UNKNOWN_CHORD = -1, -2
+_NO_CHORD, _UNKNOWN_CHORD = -1, -2  # in place of a root; the script reads both
 _HERTZ = (125, 250, 500, 1000, 2000, 4000, 8000, 16_000)
 
 Pixels = npt.NDArray[np.uint8]
@@ -46,7 +46,7 @@ Pixels = npt.NDArray[np.uint8]
 
 @dataclass(kw_only=True)
 class ListeningTrack:
-    """What a page shows of a track; an empty mapping leaves its lanes out.
+    """Content of the page of a track; an empty mapping leaves its lanes out.
 
     Attributes:
         title: Id of the track.
@@ -88,19 +88,23 @@ def listening_page(track: ListeningTrack, out: Path) -> Path:
         The file written.
 
     Raises:
-        InputError: nothing to hear, times that do not ascend, shapes that do not fit, or values that are not finite.
+        InputError: the waveform is empty, times do not ascend, shapes do not fit, or values are not finite.
     """
     _check(track)
+    # Audio beyond full scale is turned down, because FLAC would clip it.
+    flac, loudest = io.BytesIO(), max(1.0, float(np.abs(track.waveform).max()))
+    soundfile.write(flac, track.waveform / loudest, track.sample_rate, format="FLAC", subtype="PCM_16")
+    data = json.dumps(_page_data(track), allow_nan=False, separators=(",", ":"))
     parts = {
         "title": html.escape(track.title),
         "subtitle": html.escape(track.subtitle),
         "style": _asset("listening.css"),
         "lanes": _asset("listening_lanes.js"),
         "script": _asset("listening.js"),
-        "flac": base64.b64encode(_flac(track.waveform, track.sample_rate)).decode(),
-        "data": _script_json(_page_data(track)),
+        "flac": base64.b64encode(flac.getvalue()).decode(),
+        "data": data.replace("<", "\\u003c"),  # a title with "</script>" would end the script
     }
-    # one pass: braces in a title stay braces
+    # All slots are filled in one pass, so that braces in a title stay braces.
     page = re.sub(r"\{\{(\w+)\}\}", lambda slot: parts[slot[1]], _asset("listening.html"))
     write_atomically(out, page)
     return out
@@ -110,12 +114,8 @@ def _asset(name: str) -> str:
     return (_FOLDER / name).read_text(encoding="utf-8")
 
 
-def _script_json(content: Any) -> str:
-    """JSON that no title can break out of: between script tags only ``<`` could end it."""
-    return json.dumps(content, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
-
-
 def _page_data(track: ListeningTrack) -> dict[str, Any]:
+    """Everything that the scripts of the page draw; its keys are those that they read."""
     bin_seconds, peaks = _peaks(track.waveform, track.sample_rate)
     return {
         "duration": len(track.waveform) / track.sample_rate,
@@ -126,10 +126,7 @@ def _page_data(track: ListeningTrack) -> dict[str, Any]:
             {"kind": "ruler", "name": "", "note": "", "about": "time in seconds"},
             {"kind": "waveform", "name": "Waveform", "note": "", "about": "waveform"},
             {"kind": "spectrogram", "name": "Spectrogram", "note": "mel, 70 dB", "about": "mel spectrogram, 70 dB"},
-            *(_chord_lane(name, chords) for name, chords in track.chords.items()),
-            *(_beat_lane(name, beats) for name, beats in track.beats.items()),
-            *(_onset_lane(name, times) for name, times in track.onsets.items()),
-            *(_curve_lane(name, *curve) for name, curve in track.curves.items()),
+            *_lanes(track),
         ],
         "matrices": [_matrix(name, *matrix) for name, matrix in track.matrices.items()],
         "bar": "linear-gradient(90deg,"
@@ -138,16 +135,11 @@ def _page_data(track: ListeningTrack) -> dict[str, Any]:
     }
 
 
-def _flac(waveform: npt.NDArray[np.float32], sample_rate: int) -> bytes:
-    """FLAC of 16 bits; sound beyond full scale is turned down rather than clipped."""
-    memory = io.BytesIO()
-    loudest = max(1.0, float(np.abs(waveform).max()))
-    soundfile.write(memory, waveform / loudest, sample_rate, format="FLAC", subtype="PCM_16")
-    return memory.getvalue()
-
-
 def _peaks(waveform: npt.NDArray[np.float32], sample_rate: int) -> tuple[float, npt.NDArray[np.int8]]:
-    """Seconds of a bin, and lowest and highest sample of each bin as a share of the largest, -127 to 127, (bins, 2)."""
+    """Length in seconds of a bin of a waveform (N,), and the lowest and highest sample of each bin, (R, 2).
+
+    Samples are shares of the largest one, -127 to 127.
+    """
     size = -(-len(waveform) // PEAK_BINS)
     starts = np.arange(0, len(waveform), size)
     extremes = np.stack([np.minimum.reduceat(waveform, starts), np.maximum.reduceat(waveform, starts)], axis=1)
@@ -156,51 +148,64 @@ def _peaks(waveform: npt.NDArray[np.float32], sample_rate: int) -> tuple[float, 
 
 
 def _spectrogram(track: ListeningTrack) -> dict[str, Any]:
-    """Tiles of the image, and its place in time: a frame reaches half a step to either side of its centre."""
+    """Tiles of the image with its position in time, and labels of the frequency axis."""
     top = float(track.log_mel.max())
+    # An image begins with its top row, so the bands are reversed: (F, K).
     level = np.clip((track.log_mel - top) / RANGE_DB + 1, 0, 1)
     pixels = np.round(level[::-1] * 255).astype(np.uint8)
     firsts = range(0, pixels.shape[1], TILE_COLUMNS)
     tiles = [pixels[:, first : first + TILE_COLUMNS] for first in firsts]
     step = _step(track.mel_times)
+    labels: list[tuple[float, str]] = []  # height as a share of the image from its foot, and text
+    mel_hz = np.empty(0) if track.mel_hz is None else np.asarray(track.mel_hz, dtype=np.float64)
+    for hertz in (hertz for hertz in reversed(_HERTZ) if len(mel_hz) and mel_hz[0] <= hertz <= mel_hz[-1]):
+        height = float((np.interp(hertz, mel_hz, np.arange(len(mel_hz))) + 0.5) / len(mel_hz))
+        # Labels near an edge or near the label above would be cut off or overlap.
+        if 0.05 < height < 0.95 and (not labels or labels[-1][0] - height > 0.1):
+            labels.append((round(height, 4), f"{hertz / 1000:g} kHz" if hertz >= 1000 else f"{hertz} Hz"))
     return {
-        "start": float(track.mel_times[0]) - step / 2,
+        "start": float(track.mel_times[0]) - step / 2,  # a frame reaches half a step to either side of its centre
         "step": step,
         "tiles": [
             {"src": _png(tile, "magma"), "first": first, "columns": tile.shape[1]}
             for first, tile in zip(firsts, tiles, strict=True)
         ],
-        "rows": [] if track.mel_hz is None else _frequency_labels(np.asarray(track.mel_hz, dtype=np.float64)),
+        "rows": labels,
     }
 
 
 def _step(times: Floats) -> float:
+    """Seconds between the frames of an evenly spaced axis."""
     return float((times[-1] - times[0]) / (len(times) - 1))
 
 
-def _frequency_labels(mel_hz: Floats) -> list[tuple[float, str]]:
-    """Height, as a share of the image from its foot, and text of each label, far enough apart to be read."""
-    labels: list[tuple[float, str]] = []
-    for hertz in (hertz for hertz in reversed(_HERTZ) if mel_hz[0] <= hertz <= mel_hz[-1]):
-        height = float((np.interp(hertz, mel_hz, np.arange(len(mel_hz))) + 0.5) / len(mel_hz))
-        if 0.05 < height < 0.95 and (not labels or labels[-1][0] - height > 0.1):
-            labels.append((round(height, 4), f"{hertz / 1000:g} kHz" if hertz >= 1000 else f"{hertz} Hz"))
-    return labels
-
-
-def _chord_lane(name: str, chords: Chords) -> dict[str, Any]:
-    roots = [label.partition(":")[0].partition("/")[0] for label in chords.labels]
-    return {
-        "kind": "chords",
-        "name": name,
-        "note": "chords",
-        "about": f"{name}: {_count(chords.labels, 'chord')}",
-        "starts": _rounded(chords.intervals[:, 0]),
-        "ends": _rounded(chords.intervals[:, 1]),
-        "labels": [short_chord(label) for label in chords.labels],
-        "names": [short_chord(root) for root in roots],
-        "roots": [_fifths(root) for root in roots],
-    }
+def _lanes(track: ListeningTrack) -> list[dict[str, Any]]:
+    """Lanes of chords, beats, onsets and curves; ``about`` is the text that screen readers read."""
+    lanes: list[dict[str, Any]] = []
+    lane: dict[str, Any]
+    for name, chords in track.chords.items():
+        roots = [label.partition(":")[0].partition("/")[0] for label in chords.labels]
+        lane = {"kind": "chords", "name": name, "note": "chords", "about": f"{name}: {_count(chords.labels, 'chord')}"}
+        lane |= {"starts": _rounded(chords.intervals[:, 0]), "ends": _rounded(chords.intervals[:, 1])}
+        # Where the full name does not fit, the page shows the name of the root.
+        lane |= {"labels": [short_chord(label) for label in chords.labels]}
+        lanes.append(lane | {"names": [short_chord(r) for r in roots], "roots": [_fifths(root) for root in roots]})
+    for name, beats in track.beats.items():
+        downs = None if beats.positions is None else (beats.positions == 1).astype(int).tolist()
+        bars = "" if beats.downbeats is None else f", {_count(beats.downbeats, 'downbeat')}"
+        note = "beats" if downs is None else "beats, downbeats taller"
+        lane = {"kind": "beats", "name": name, "note": note, "about": f"{name}: {_count(beats.times, 'beat')}{bars}"}
+        lanes.append(lane | {"times": _rounded(beats.times), "downs": downs})
+    for name, times in track.onsets.items():
+        lane = {"kind": "onsets", "name": name, "note": str(len(times)), "about": f"{name}: {_count(times, 'time')}"}
+        lanes.append(lane | {"times": _rounded(times)})
+    for name, (times, values) in track.curves.items():
+        low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 0.0)
+        span = f"{low:.3g} to {high:.3g}".replace("-", "−")  # a minus sign, not a hyphen
+        lane = {"kind": "curve", "name": name, "note": span, "about": f"{name}: {span}", "low": low, "high": high}
+        # Five digits are more than a screen shows, and keep the page small.
+        lanes.append(lane | {"times": _rounded(times), "values": [float(f"{v:.5g}") for v in values.tolist()]})
+    return lanes
 
 
 def _fifths(root: str) -> int:
@@ -215,28 +220,8 @@ def _fifths(root: str) -> int:
     return int(mir_eval.chord.pitch_class_to_semitone(root)) * 7 % 12
 
 
-def _beat_lane(name: str, beats: Beats) -> dict[str, Any]:
-    downs = None if beats.positions is None else (beats.positions == 1).astype(int).tolist()
-    bars = "" if beats.downbeats is None else f", {_count(beats.downbeats, 'downbeat')}"
-    about = f"{name}: {_count(beats.times, 'beat')}{bars}"
-    note = "beats" if downs is None else "beats, downbeats taller"
-    return {"kind": "beats", "name": name, "note": note, "about": about, "times": _rounded(beats.times), "downs": downs}
-
-
-def _onset_lane(name: str, times: Floats) -> dict[str, Any]:
-    about = f"{name}: {_count(times, 'time')}"
-    return {"kind": "onsets", "name": name, "note": str(len(times)), "about": about, "times": _rounded(times)}
-
-
-def _curve_lane(name: str, times: Floats, values: Floats) -> dict[str, Any]:
-    low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 0.0)
-    span = f"{low:.3g} to {high:.3g}".replace("-", "−")
-    lane = {"kind": "curve", "name": name, "note": span, "about": f"{name}: {span}", "low": low, "high": high}
-    return lane | {"times": _rounded(times), "values": [float(f"{value:.5g}") for value in values.tolist()]}
-
-
-def _count(things: Iterable[Any], noun: str) -> str:
-    number = len(list(things))
+def _count(entries: Iterable[Any], noun: str) -> str:
+    number = len(list(entries))
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
@@ -246,12 +231,13 @@ def _rounded(times: Floats) -> list[float]:
 
 
 def _matrix(name: str, times: Floats, similarity: Floats) -> dict[str, Any]:
-    """Image of a matrix, first moment at its foot, and the span of its axes in seconds."""
+    """Image of a similarity matrix (n, n) with time upwards, and the span of its axes in seconds."""
+    # Edges lie half way between the times; the outer ones as far from the ends.
     edges = np.concatenate([[1.5 * times[0] - 0.5 * times[1]], (times[1:] + times[:-1]) / 2, [0.0]])
     edges[-1] = 1.5 * times[-1] - 0.5 * times[-2]
     shares = _shares(edges)
-    shrunk = shares @ similarity @ shares.T
-    # without the diagonal, which is always 1, and the outermost percent, which would spend the colours on few pixels
+    shrunk = shares @ similarity @ shares.T  # (m, n) @ (n, n) @ (n, m)
+    # Without the diagonal, which is always 1, and the outermost percent: few pixels would use up the colour scale.
     rest = shrunk[~np.eye(len(shrunk), dtype=bool)]
     low, high = (float(value) for value in np.percentile(rest, [1, 99]))
     pixels = np.round(np.clip((shrunk - low) / max(high - low, 1e-6), 0, 1) * 255).astype(np.uint8)
@@ -260,7 +246,10 @@ def _matrix(name: str, times: Floats, similarity: Floats) -> dict[str, Any]:
 
 
 def _shares(edges: Floats) -> Floats:
-    """How much of each pixel every position fills, rows sum to 1, (m, n); the identity for a small and even axis."""
+    """Share of each pixel that every position fills, (m, n); rows sum to 1.
+
+    The identity for a small and even axis, given its edges (n + 1,).
+    """
     widths = np.diff(edges)
     even = np.allclose(widths, widths.mean(), rtol=0.01)
     number = len(widths) if even and len(widths) <= MATRIX_PIXELS else MATRIX_PIXELS
@@ -277,29 +266,29 @@ def _palette(name: str) -> Pixels:
 
 
 def _png(pixels: Pixels, palette: str) -> str:
-    """Data URL of a PNG with a palette, a byte a pixel before compression.
+    """Data URL of a PNG of pixels (R, C) with a palette: one byte a pixel before compression.
 
     References:
         W3C, "Portable Network Graphics (PNG) Specification", 2003.
     """
     rows, columns = pixels.shape
     header = struct.pack(">IIBBBBB", columns, rows, 8, 3, 0, 0, 0)  # eight bits, colours of a palette
-    lines = np.concatenate([np.zeros((rows, 1), dtype=np.uint8), pixels], axis=1)  # each begins with its filter: none
+    # Each line begins with the number of its filter; 0 is none.
+    lines = np.concatenate([np.zeros((rows, 1), dtype=np.uint8), pixels], axis=1)
     chunks = {
         b"IHDR": header,
         b"PLTE": _palette(palette).tobytes(),
         b"IDAT": zlib.compress(lines.tobytes(), 9),
         b"IEND": b"",
     }
-    png = b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, content) for kind, content in chunks.items())
+    png = b"\x89PNG\r\n\x1a\n"
+    for kind, content in chunks.items():
+        png += struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
     return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
-def _chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-
 def _check(track: ListeningTrack) -> None:
+    """Refuse content that the scripts of the page could not draw, before anything is written."""
     where = f"listening page of {track.title!r}"
     waveform = np.asarray(track.waveform)
     if waveform.ndim != 1 or not waveform.size:
@@ -309,7 +298,13 @@ def _check(track: ListeningTrack) -> None:
     _check_finite(waveform, f"{where}: waveform")
     _check_spectrogram(track, where)
     for name, chords in track.chords.items():
-        _check_chords(chords, f"{where}: chords {name!r}")
+        what = f"{where}: chords {name!r}"
+        _check_shape(chords.intervals, (len(chords.labels), 2), what)
+        starts, ends = chords.intervals[:, 0], chords.intervals[:, 1]
+        _check_times(starts, what)
+        _check_times(ends, what)
+        if (ends <= starts).any():
+            raise InputError(f"{what}: an interval ends before its start at {starts[ends <= starts][0]:g} s")
     for name, beats in track.beats.items():
         _check_times(beats.times, f"{where}: beats {name!r}")
     for name, onsets in track.onsets.items():
@@ -318,7 +313,11 @@ def _check(track: ListeningTrack) -> None:
         _check_times(times, f"{where}: curve {name!r}")
         _check_shape(values, np.shape(times), f"{where}: curve {name!r}")
     for name, (times, similarity) in track.matrices.items():
-        _check_matrix(times, similarity, f"{where}: matrix {name!r}")
+        what = f"{where}: matrix {name!r}"
+        _check_times(times, what, least=2)
+        _check_shape(similarity, (len(times), len(times)), what)
+        if (largest := np.abs(similarity).max()) > 1.001:  # single precision exceeds 1 by rounding
+            raise InputError(f"{what}: {largest:g} is no cosine similarity, which lies between -1 and 1")
 
 
 def _check_spectrogram(track: ListeningTrack, where: str) -> None:
@@ -332,24 +331,8 @@ def _check_spectrogram(track: ListeningTrack, where: str) -> None:
         _check_shape(track.mel_hz, (bands,), f"{where}: mel_hz")
 
 
-def _check_chords(chords: Chords, where: str) -> None:
-    _check_shape(chords.intervals, (len(chords.labels), 2), where)
-    starts, ends = chords.intervals[:, 0], chords.intervals[:, 1]
-    _check_times(starts, where)
-    _check_times(ends, where)
-    if (ends <= starts).any():
-        raise InputError(f"{where}: an interval ends before its start at {starts[ends <= starts][0]:g} s")
-
-
-def _check_matrix(times: Floats, similarity: Floats, where: str) -> None:
-    _check_times(times, where, least=2)
-    _check_shape(similarity, (len(times), len(times)), where)
-    if np.abs(similarity).max() > 1.001:
-        raise InputError(f"{where}: {np.abs(similarity).max():g} is no cosine similarity, which lies between -1 and 1")
-
-
 def _check_times(times: Floats, where: str, least: int = 0) -> None:
-    """One axis of finite numbers that ascend."""
+    """Refuse times that are not one axis of ascending finite numbers, (n,)."""
     if np.ndim(times) != 1 or len(times) < least:
         raise InputError(f"{where}: expected times (n,), at least {least} of them, found shape {np.shape(times)}")
     _check_finite(times, where)

@@ -1,4 +1,4 @@
-"""The pictures of a run, made from its files alone: layer maps, confusions, and one track with its estimates."""
+"""Figures of a run, made from its files alone: layer maps, confusions, and one track with its estimates."""
 
 from __future__ import annotations
 
@@ -15,22 +15,24 @@ from musictf.report.detail_figures import details_figures
 from musictf.report.figures import layer_heatmap, training_curves
 from musictf.report.online_figure import online_curves
 from musictf.report.robustness import robustness_figure, robustness_table
-from musictf.report.tracks import TrackView, track_figure
-from musictf.results.names import KINDS, MAJORITY, ORACLE
-from musictf.results.rows import RESULTS, Row, cell_name, read_rows
+from musictf.report.tracks import AnnotatedTrack, track_figure
+from musictf.results.reading import KINDS, MAJORITY, ORACLE
+from musictf.results.rows import RESULTS, cell_name, read_rows
 
 if TYPE_CHECKING:
     from musictf.datasets.base import Dataset
     from musictf.tasks.base import Task
 
-SECONDS = 16.0  # of the track that is shown
-_FIRST_SECOND = 6.0  # beats before 5 s are not scored: show some that are
+SECONDS = 16.0  # of the track that are drawn
+_FIRST_SECOND = 6.0  # beats before 5 s are not scored, so they are not drawn
+# Readouts of frame-level tasks in order of preference, then those of systems without a backbone.
+_PREFERENCE = ("sequence", "average", "class", "audio", "constant", "targets")
 
 
 def pretraining_pictures(folder: Path) -> list[Path]:
-    """Loss and collapse meters of a pretraining run, and what its online probe saw, in its ``figures/``."""
+    """Loss and collapse meters of a pretraining run, and the scores of its online probe, in its ``figures/``."""
     metrics, figures = folder / "metrics.csv", folder / "figures"
-    if not metrics.is_file():  # too short to have logged anything
+    if not metrics.is_file():  # the run was too short to log anything
         return []
     return training_curves(metrics, figures / "training") + online_curves(metrics, figures / "online")
 
@@ -46,7 +48,7 @@ def probe_pictures(folder: Path, out: Path | None = None) -> list[Path]:
         The files written, PNG and SVG of each figure.
     """
     rows = read_rows(folder / RESULTS)
-    probed = [row for row in rows if row["selection"]]
+    probed = [row for row in rows if row["selection"]]  # the oracle and the majority answer have no layers
     target = out or folder / "figures"
     tasks = dict.fromkeys(row["task"] for row in probed)
     maps = [path for task in tasks for path in layer_heatmap(probed, task, target / f"layers_{task}")]
@@ -54,7 +56,7 @@ def probe_pictures(folder: Path, out: Path | None = None) -> list[Path]:
 
 
 def all_probe_pictures(task: Task, dataset: Dataset, folder: Path) -> list[Path]:
-    """PNG files of a probe run: layer maps, curves of robustness, and a test track where estimates have times."""
+    """PNG files of a probe run: layer maps, robustness curves, and one test track where estimates have times."""
     from musictf.evaluation.robustness import ROBUSTNESS  # imports torch
 
     pictures = probe_pictures(folder)
@@ -64,8 +66,8 @@ def all_probe_pictures(task: Task, dataset: Dataset, folder: Path) -> list[Path]
         pictures += robustness_figure(rows, task.display_name, folder / "figures" / f"robustness_{task.display_name}")
     if task.suffix in {".lab", ".beats"}:
         track = next(t for t in dataset.tracks("test") if t.annotation(task.annotation_name) is not None)
-        own = track.annotation(task.annotation_name)
-        reference = (own, None) if task.annotation_name == "chords" else (None, own)
+        annotation = track.annotation(task.annotation_name)
+        reference = (annotation, None) if task.annotation_name == "chords" else (None, annotation)
         pictures += track_picture([folder], track.track_id, track.audio, reference, folder / "figures" / "track")
     return [path for path in pictures if path.suffix == ".png"]
 
@@ -73,7 +75,7 @@ def all_probe_pictures(task: Task, dataset: Dataset, folder: Path) -> list[Path]
 def track_picture(
     folders: Sequence[Path], track_id: str, audio: Path, reference: tuple[Chords | None, Beats | None], out: Path
 ) -> list[Path]:
-    """One test track: spectrogram, annotated chords and beats, and what probe runs made of them.
+    """Draw one test track: spectrogram, annotated chords and beats, and the estimates of probe runs.
 
     Args:
         folders: Probe runs, each with ``estimates/``.
@@ -81,15 +83,19 @@ def track_picture(
         audio: Its audio file.
         reference: Its annotations.
         out: Where to write, without suffix.
+
+    Returns:
+        The files written, PNG and SVG.
     """
+    # Computed from the audio, because a probe run keeps no spectrogram.
     first = min(_FIRST_SECOND, max(0.0, librosa.get_duration(path=audio) - SECONDS))
     waveform, rate = librosa.load(audio, sr=16_000, offset=first, duration=SECONDS)
     power = librosa.feature.melspectrogram(y=waveform, sr=rate, n_fft=1024, hop_length=512, n_mels=96, fmax=8000)
     times = first + librosa.frames_to_time(np.arange(power.shape[1]), sr=rate, hop_length=512)
     chords = {name: read_chords(path) for name, path in estimate_files(folders, "chord", f"{track_id}.lab").items()}
-    task, beats = _beats_shown(folders, track_id, reference[1])
+    task, beats = beats_to_draw(folders, track_id, reference[1])
     estimates = [read_beats(path) for path in estimate_files(folders, task, f"{track_id}.beats").values()]
-    view = TrackView(
+    track = AnnotatedTrack(
         log_mel=librosa.power_to_db(power, ref=np.max),
         times=times,
         mel_hz=librosa.mel_frequencies(n_mels=96, fmin=0, fmax=8000),
@@ -98,11 +104,17 @@ def track_picture(
         beats=beats,
         beat_estimate=estimates[0].times if estimates else None,
     )
-    return track_figure(view, out)
+    return track_figure(track, out)
 
 
-def _beats_shown(folders: Sequence[Path], track_id: str, beats: Beats | None) -> tuple[str, Beats | None]:
-    """The task whose estimates are drawn, and what they are held against: downbeats where only those are estimated."""
+def beats_to_draw(folders: Sequence[Path], track_id: str, beats: Beats | None) -> tuple[str, Beats | None]:
+    """The task whose estimates are drawn, and its reference: downbeats where only those are estimated.
+
+    Args:
+        folders: Probe runs.
+        track_id: The track.
+        beats: Its annotated beats.
+    """
     downbeats, name = beats.downbeats if beats else None, f"{track_id}.beats"
     if downbeats is None or estimate_files(folders, "beat", name) or not estimate_files(folders, "downbeat", name):
         return "beat", beats
@@ -110,18 +122,22 @@ def _beats_shown(folders: Sequence[Path], track_id: str, beats: Beats | None) ->
 
 
 def estimate_files(folders: Sequence[Path], task: str, name: str) -> dict[str, Path]:
-    """Estimate files of a track by decoder: the probed system's own, from sequence tokens where they were probed."""
-    found: dict[str, Path] = {}
+    """Estimate files of a track by decoder: those of the probed system, from sequence tokens where they were probed.
+
+    Args:
+        folders: Probe runs; the first with an estimate of a decoder counts.
+        task: Name of the task.
+        name: Name of the file, ``<track_id>`` with the suffix of the task.
+    """
+    files: dict[str, Path] = {}
     for folder in folders:
         rows = [row for row in read_rows(folder / RESULTS) if row["selected"] and row["task"] == task]
-        for row in sorted(rows, key=_preference):
+        rows.sort(
+            key=lambda row: (KINDS.index(row["backbone"]["kind"]), _PREFERENCE.index(row["readout"]), row["seed"])
+        )
+        for row in rows:
             kind, decoder = row["backbone"]["kind"], row["decoder"]["name"]
             path = folder / "estimates" / kind / decoder / cell_name(row) / name
             if kind not in {MAJORITY, ORACLE} and path.is_file():
-                found.setdefault(decoder, path)
-    return found
-
-
-def _preference(row: Row) -> tuple[int, int, int]:
-    readouts = ("sequence", "average", "class", "audio", "constant", "targets")
-    return KINDS.index(row["backbone"]["kind"]), readouts.index(row["readout"]), row["seed"]
+                files.setdefault(decoder, path)
+    return files

@@ -1,4 +1,4 @@
-"""Figures of layers: their self-similarity beside that of musical dimensions, its profile, and shares of positions.
+"""Figures of layers: their self-similarity and that of musical dimensions, its profile, and variance by position.
 
 Conventions: those of `musictf.report.figures`. Layer 0 is the projected input. Bands are 95 % intervals over tracks.
 
@@ -19,21 +19,33 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from musictf.errors import InputError
-from musictf.report.figures import BLACK, BLUE, COLUMN_INCHES, GREEN, ORANGE, SKY, STYLE, VERMILLION, save
+from musictf.report.figures import (
+    BLACK,
+    BLUE,
+    COLUMN_INCHES,
+    GREEN,
+    ORANGE,
+    SKY,
+    STYLE,
+    VERMILLION,
+    colour_bar,
+    finish_grid,
+    save,
+)
 from musictf.report.inspection_rows import ITSELF, LEAD, POSITION, PROFILE, Arrays, Inspection, required
-from musictf.report.lines import Score
 from musictf.report.tracks import WIDTH_INCHES
 from musictf.results.statistics import Floats
 
 _COLUMNS = 7  # matrices side by side
-_UNKNOWN = "0.8"
-# Line of each system in a profile: colour, dashes.
+_UNKNOWN = "0.8"  # grey of bins in which a dimension is unknown
+# Line of each system in a profile: colour and dashes, so that it can be read without colour.
 _LINES: dict[str, tuple[str, Any]] = {
     LEAD: (BLUE, "-"),
     "random": (ORANGE, (0, (4, 2))),
     "silence": ("0.45", (0, (1, 1.5))),
     "noise": (VERMILLION, (0, (3, 1, 1, 1))),
 }
+# Mark of each classical feature in a profile: it has one layer only, so no line.
 _MARKS = {"mel": (GREEN, "^"), "mfcc": (BLACK, "v"), "chroma": (VERMILLION, "D")}
 _SHARES = {"position": (BLUE, "position"), "excerpt": (SKY, "excerpt"), "content": ("0.85", "both together")}
 _MEASURES = {
@@ -43,11 +55,11 @@ _MEASURES = {
 
 
 def similarity_panel(arrays: Arrays, out: Path, title: str = "") -> list[Path]:
-    """Self-similarity of layers above that of musical dimensions, on one time axis.
+    """Draw the self-similarity of layers above that of musical dimensions, on one time axis.
 
     Args:
         arrays: ``bin_times (S,)`` in seconds, ``ssm/<layer> (S, S)``, ``dimension/<name> (S, S)`` with NaN where
-            nothing is known.
+            unknown.
         out: Where to write, without suffix.
         title: Name of the track.
 
@@ -61,9 +73,10 @@ def similarity_panel(arrays: Arrays, out: Path, title: str = "") -> list[Path]:
     layers = sorted((name for name in arrays if name.startswith("ssm/")), key=lambda name: int(name.split("/")[1]))
     if not layers:
         raise InputError("self-similarity: holds no ssm/LAYER; inspect again with this version")
-    places = np.unique(np.linspace(0, len(layers) - 1, min(_COLUMNS, len(layers))).round().astype(int))
+    # Of deep models some layers, evenly spaced, the first and the last included.
+    drawn = np.unique(np.linspace(0, len(layers) - 1, min(_COLUMNS, len(layers))).round().astype(int))
     dimensions = [name for name in arrays if name.startswith("dimension/")][:_COLUMNS]
-    rows = [[layers[place] for place in places], *([dimensions] if dimensions else [])]
+    rows = [[layers[index] for index in drawn], *([dimensions] if dimensions else [])]
     columns = max(map(len, rows))
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH_INCHES, len(rows) * WIDTH_INCHES / columns + 0.6), layout="constrained")
@@ -78,21 +91,24 @@ def similarity_panel(arrays: Arrays, out: Path, title: str = "") -> list[Path]:
             lowest = max(row for row in range(len(rows)) if column < len(rows[row]))
             grid[lowest, column].set_xlabel("time (s)")
             grid[lowest, column].xaxis.set_tick_params(labelbottom=True)
-        _percentile_bar(figure, image, grid)
-        shown = "" if len(places) == len(layers) else f" ({len(places)} of {len(layers)} layers)"
+        panels = grid.ravel().tolist()
+        bar = colour_bar(figure, image, panels, "", fraction=0.02, pad=0.01, aspect=40, ticks=[0, 1])
+        bar.ax.set_yticklabels(["1st", "99th"])
+        bar.set_label("similarity (percentile of each matrix; grey: unknown)", labelpad=2)
+        part = "" if len(drawn) == len(layers) else f" ({len(drawn)} of {len(layers)} layers)"
         figure.suptitle(
-            f"{title}: self-similarity of layers{shown} and of musical dimensions", x=0.01, ha="left", size=8
+            f"{title}: self-similarity of layers{part} and of musical dimensions", x=0.01, ha="left", size=8
         )
         return save(figure, out)
 
 
-def profile_figure(found: Inspection, out: Path, score: str = "rank_correlation_above_shifted") -> list[Path]:
-    """Which layer knows what: a panel a dimension, a line a system, marks at the side for classical features.
+def profile_figure(inspection: Inspection, out: Path, score: str = "rank_correlation_above_shifted") -> list[Path]:
+    """Draw the similarity profile: a panel a dimension, a line a system, marks at the side for classical features.
 
     Args:
-        found: Rows of an inspection.
+        inspection: Rows of an inspection.
         out: Where to write, without suffix.
-        score: Which of the scores of ``ssm_profile``.
+        score: One of the scores of ``ssm_profile``.
 
     Returns:
         The files written.
@@ -100,8 +116,8 @@ def profile_figure(found: Inspection, out: Path, score: str = "rank_correlation_
     Raises:
         InputError: no row has the score.
     """
-    dimensions = found.values("readout", PROFILE, system=LEAD)
-    if not any(score in row["scores"] for row in found.of(PROFILE)):
+    dimensions = inspection.values("readout", PROFILE, system=LEAD)
+    if not any(score in row["scores"] for row in inspection.of(PROFILE)):
         raise InputError(f"profile: no row of {PROFILE} has {score}")
     columns = 2
     rows = math.ceil(len(dimensions) / columns)
@@ -109,25 +125,20 @@ def profile_figure(found: Inspection, out: Path, score: str = "rank_correlation_
         figure = Figure(figsize=(COLUMN_INCHES, 0.85 + 1.05 * rows), layout="constrained")
         grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
         for axes, dimension in zip(grid.flat, dimensions, strict=False):
-            _draw_profile(axes, found, dimension, score)
-        for axes in grid.flat[len(dimensions) :]:
-            axes.set_axis_off()
-        for column in range(columns):
-            lowest = max((i for i in range(len(dimensions)) if i % columns == column), default=column)
-            grid.flat[lowest].set_xlabel("layer (number)")
-            grid.flat[lowest].xaxis.set_tick_params(labelbottom=True)
+            _draw_profile(axes, inspection, dimension, score)
+        finish_grid(grid, len(dimensions), "layer (number)")
         for axes in grid[:, 0]:
             axes.set_ylabel(_MEASURES.get(score, score.replace("_", " ")))
-        figure.suptitle(f"Self-similarity of layers, {found.dataset}", x=0.01, ha="left", size=8)
+        figure.suptitle(f"Self-similarity of layers, {inspection.dataset}", x=0.01, ha="left", size=8)
         _legend(figure, grid)
         return save(figure, out)
 
 
-def position_figure(found: Inspection, out: Path) -> list[Path]:
-    """What explains the variance of tokens in each layer, a panel an input; black: positions, random weights.
+def position_figure(inspection: Inspection, out: Path) -> list[Path]:
+    """Draw the shares of the variance of tokens in each layer, a panel an input; black: positions, random weights.
 
     Args:
-        found: Rows of an inspection.
+        inspection: Rows of an inspection.
         out: Where to write, without suffix.
 
     Returns:
@@ -136,7 +147,7 @@ def position_figure(found: Inspection, out: Path) -> list[Path]:
     Raises:
         InputError: there are no such rows.
     """
-    inputs = found.values("readout", POSITION, system=LEAD)
+    inputs = inspection.values("readout", POSITION, system=LEAD)
     if not inputs:
         raise InputError("position: no rows; inspect with parts=[position]")
     columns = min(3, len(inputs))
@@ -145,7 +156,7 @@ def position_figure(found: Inspection, out: Path) -> list[Path]:
         figure = Figure(figsize=(COLUMN_INCHES, 0.75 + 1.0 * rows), layout="constrained")
         grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
         for axes, name in zip(grid.flat, inputs, strict=False):
-            _draw_shares(axes, found, name)
+            _draw_shares(axes, inspection, name)
         for axes in grid.flat[len(inputs) :]:
             axes.set_axis_off()
         for axes in grid[-1]:
@@ -158,11 +169,12 @@ def position_figure(found: Inspection, out: Path) -> list[Path]:
 
 
 def _draw_matrix(axes: Axes, times: Floats, matrix: npt.NDArray[np.floating], name: str) -> Any:
-    """A matrix from its 1st to its 99th percentile, the diagonal left out; what is unknown stays grey."""
+    """Draw a matrix (S, S) between its 1st and 99th percentiles, without the diagonal; unknown bins stay grey."""
     if matrix.shape != (len(times), len(times)):
         raise InputError(f"{name}: a matrix of shape {matrix.shape} for {len(times)} bins")
-    half = (times[1] - times[0]) / 2
+    half = (times[1] - times[0]) / 2  # a bin reaches half a step to either side of its centre
     span = float(times[0] - half), float(times[-1] + half)
+    # The diagonal is 1 and a few pairs are far from the rest: both would use up the colour scale.
     rest = matrix[~np.eye(len(matrix), dtype=bool) & ~np.isnan(matrix)]
     low, high = np.percentile(rest, (1, 99)) if rest.size else (0.0, 1.0)
     shares = (matrix - low) / max(float(high - low), 1e-9)
@@ -177,82 +189,43 @@ def _draw_matrix(axes: Axes, times: Floats, matrix: npt.NDArray[np.floating], na
     return image
 
 
-def _percentile_bar(figure: Figure, image: Any, grid: Any) -> None:
-    bar = figure.colorbar(image, ax=grid.ravel().tolist(), fraction=0.02, pad=0.01, aspect=40, ticks=[0, 1])
-    bar.ax.set_yticklabels(["1st", "99th"])
-    bar.set_label("similarity (percentile of each matrix; grey: unknown)", labelpad=2)
-    bar.outline.set_visible(False)
-
-
-def _draw_profile(axes: Axes, found: Inspection, dimension: str, score: str) -> None:
+def _draw_profile(axes: Axes, inspection: Inspection, dimension: str, score: str) -> None:
+    """Draw the lines, marks and chosen layer of one dimension."""
     for system, (colour, dashes) in _LINES.items():
-        layers = sorted(found.values("layer", PROFILE, system=system, readout=dimension))
+        layers = sorted(inspection.values("layer", PROFILE, system=system, readout=dimension))
         fields = {"system": system, "readout": dimension}
-        values = [found.score(score, PROFILE, layer=layer, **fields) for layer in layers]
+        scores = [inspection.score(score, PROFILE, layer=layer, **fields) for layer in layers]
         if layers:
-            _draw_line(axes, layers, values, colour, dashes, system)
-    last = max(found.values("layer", PROFILE))
-    _draw_marks(axes, found, dimension, score, last)
-    _ring_chosen(axes, found, dimension, score)
+            table = np.array([(math.nan,) * 3 if s is None else (s.mean, s.low, s.high) for s in scores])  # (L, 3)
+            axes.fill_between(layers, table[:, 1], table[:, 2], color=colour, alpha=0.18, linewidth=0)
+            marker = "o" if len(layers) == 1 else ""  # a line of one point is invisible
+            line: Any = {"color": colour, "linestyle": dashes, "linewidth": 1.1, "marker": marker, "markersize": 2}
+            axes.plot(layers, table[:, 0], label=system, **line)
+    last = max(inspection.values("layer", PROFILE))
+    for index, (system, (colour, marker)) in enumerate(_MARKS.items()):
+        value = inspection.score(score, PROFILE, system=system, readout=dimension)
+        # A dimension that is the feature itself correlates with it fully.
+        if value is not None and ITSELF.get(system) != dimension:
+            errors = [[value.mean - value.low], [value.high - value.mean]]
+            mark: Any = {"color": colour, "marker": marker, "markersize": 3, "linestyle": "none", "elinewidth": 0.6}
+            axes.errorbar([last + 0.7 + 0.45 * index], [value.mean], errors, label=system, **mark)
+    for row in inspection.of(PROFILE, system=LEAD, readout=dimension, selected=True):
+        chosen = row["scores"][score]["mean"]
+        if chosen is not None:
+            ring: Any = {"markersize": 4.5, "markerfacecolor": "none", "markeredgecolor": BLACK, "markeredgewidth": 0.8}
+            label = "chosen on validation"
+            axes.plot(row["layer"], chosen, "o", linestyle="none", label=label, gid=f"chosen-{dimension}", **ring)
     axes.axhline(0, color=BLACK, linewidth=0.5)
     axes.set_title(dimension)
-    axes.set_xticks(range(0, last + 1, 1 + last // 8))  # of layers only: what stands beside them is none
+    axes.set_xticks(range(0, last + 1, 1 + last // 8))  # of layers only: marks at the side have no layer
     axes.yaxis.set_major_locator(MaxNLocator(4))
 
 
-def _draw_marks(axes: Axes, found: Inspection, dimension: str, score: str, last: int) -> None:
-    """Classical features, to the right of the last layer."""
-    for place, (system, (colour, marker)) in enumerate(_MARKS.items()):
-        value = found.score(score, PROFILE, system=system, readout=dimension)
-        if value is not None and ITSELF.get(system) != dimension:
-            errors = [[value.mean - value.low], [value.high - value.mean]]
-            axes.errorbar(
-                [last + 0.7 + 0.45 * place],
-                [value.mean],
-                errors,
-                color=colour,
-                marker=marker,
-                markersize=3,
-                linestyle="none",
-                elinewidth=0.6,
-                label=system,
-            )
-
-
-def _ring_chosen(axes: Axes, found: Inspection, dimension: str, score: str) -> None:
-    for row in found.of(PROFILE, system=LEAD, readout=dimension, selected=True):
-        chosen = row["scores"][score]["mean"]
-        if chosen is not None:
-            axes.plot(
-                row["layer"],
-                chosen,
-                "o",
-                markersize=4.5,
-                markerfacecolor="none",
-                markeredgecolor=BLACK,
-                markeredgewidth=0.8,
-                linestyle="none",
-                label="chosen on validation",
-                gid=f"chosen-{dimension}",
-            )
-
-
-def _draw_line(
-    axes: Axes, layers: list[int], scores: list[Score | None], colour: str, dashes: Any, system: str
-) -> None:
-    table = np.array([(math.nan,) * 3 if s is None else (s.mean, s.low, s.high) for s in scores])
-    axes.fill_between(layers, table[:, 1], table[:, 2], color=colour, alpha=0.18, linewidth=0)
-    marker = "o" if len(layers) == 1 else ""
-    axes.plot(
-        layers, table[:, 0], color=colour, linestyle=dashes, linewidth=1.1, label=system, marker=marker, markersize=2
-    )
-
-
-def _draw_shares(axes: Axes, found: Inspection, name: str) -> None:
-    """A bar a layer; hatched where nothing varies, for then nothing has a share."""
-    layers = sorted(found.values("layer", POSITION, system=LEAD, readout=name))
-    table = np.array([_shares(found, LEAD, name, layer) for layer in layers])  # (L, 3)
-    foot = np.zeros(len(layers))
+def _draw_shares(axes: Axes, inspection: Inspection, name: str) -> None:
+    """Draw a bar for each layer, hatched where the tokens do not vary, because shares are undefined there."""
+    layers = sorted(inspection.values("layer", POSITION, system=LEAD, readout=name))
+    table = np.array([_shares(inspection, LEAD, name, layer) for layer in layers])  # (L, 3)
+    foot = np.zeros(len(layers))  # of the next part of each bar
     for values, (colour, label) in zip(table.T, _SHARES.values(), strict=True):
         axes.bar(layers, np.nan_to_num(values), width=0.9, bottom=foot, color=colour, label=label)
         foot += np.nan_to_num(values)
@@ -260,8 +233,8 @@ def _draw_shares(axes: Axes, found: Inspection, name: str) -> None:
         axes.bar(
             layer, 1, width=0.9, facecolor="white", edgecolor="0.6", hatch="////", linewidth=0, label="no variance"
         )
-    if found.of(POSITION, system="random"):
-        random = [_shares(found, "random", name, layer)[0] for layer in layers]
+    if inspection.of(POSITION, system="random"):
+        random = [_shares(inspection, "random", name, layer)[0] for layer in layers]
         left, right = np.asarray(layers) - 0.45, np.asarray(layers) + 0.45
         axes.hlines(random, left, right, color=BLACK, linewidth=1.1, label="position, random weights")
     axes.set_title(name.replace("_", " "))
@@ -271,12 +244,15 @@ def _draw_shares(axes: Axes, found: Inspection, name: str) -> None:
     axes.set_yticks([0, 0.5, 1], ["0", ".5", "1"])
 
 
-def _shares(found: Inspection, system: str, name: str, layer: int) -> list[float]:
-    scores = [found.score(f"{share}_share", POSITION, system=system, readout=name, layer=layer) for share in _SHARES]
+def _shares(inspection: Inspection, system: str, name: str, layer: int) -> list[float]:
+    scores = [
+        inspection.score(f"{share}_share", POSITION, system=system, readout=name, layer=layer) for share in _SHARES
+    ]
     return [math.nan if score is None else score.mean for score in scores]
 
 
 def _legend(figure: Figure, grid: Any) -> None:
+    """Add one legend for all panels; a label that several panels have stands once."""
     handles: dict[str, Any] = {}
     for axes in grid.flat:
         handles |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))

@@ -1,19 +1,19 @@
-"""One track in one picture: its spectrogram, with chords and beats, annotated and estimated, on the same clock.
+"""One track in one figure: its spectrogram, with annotated and estimated chords and beats on the same time axis.
 
 Conventions: times in seconds from the start of the track; reference above estimate. Chords are coloured by root
-along the circle of fifths (related roots, related colours) and always carry their name; a line under an estimate
-marks where its root or major-minor quality differs from the reference. A beat counts as found within 70 ms of a beat
-of the reference.
+along the circle of fifths (related roots have related colours) and always carry their name. A line under an estimate
+marks where its root or major-minor quality differs from the reference. An estimated beat is correct within 70 ms of a
+beat of the reference.
 
 Shapes:  M mel bands   T frames   P estimated beats   A frames of the activation
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import mir_eval
@@ -23,22 +23,25 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from musictf.errors import InputError
-from musictf.report.figures import BLACK, BLUE, STYLE, VERMILLION, save
-from musictf.results.statistics import Floats
+from musictf.report.figures import BLACK, BLUE, STYLE, VERMILLION, colour_bar, save
+from musictf.results.reading import Floats
 
 if TYPE_CHECKING:
     from musictf.annotations import Beats, Chords
 
 WIDTH_INCHES = 6.9
-TOLERANCE_SECONDS = 0.07
+TOLERANCE_SECONDS = 0.07  # as for beat scores
+RANGE_DB = 70.0  # drawn below the loudest point of the span
+_HERTZ = (125, 500, 1000, 2000, 4000, 8000)  # labels of the frequency axis
+# Place on the circle of fifths; roots with another spelling of the same pitch class have the same place.
 _ROOTS = {name: i for i, name in enumerate(["C", "G", "D", "A", "E", "B", "F#", "Db", "Ab", "Eb", "Bb", "F"])}
 _SAME_ROOT = {"Gb": "F#", "C#": "Db", "G#": "Ab", "D#": "Eb", "A#": "Bb", "Cb": "B", "B#": "C", "E#": "F", "Fb": "E"}
 _QUALITIES = {"maj": "", "min": "m", "maj7": "maj7", "min7": "m7", "7": "7", "hdim7": "ø7", "dim": "°", "aug": "+"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrackView:
-    """What is known of a track; what is missing is not drawn.
+class AnnotatedTrack:
+    """Annotations and estimates of a track for its figure; those that are None are not drawn.
 
     Attributes:
         log_mel: Level in decibels, (M, T).
@@ -72,9 +75,9 @@ def chords_over_spectrogram(
     start: float | None = None,
     end: float | None = None,
 ) -> list[Path]:
-    """Annotated chords over estimated ones, below the spectrogram; see `track_figure`."""
-    view = TrackView(log_mel=log_mel, times=times, chords=reference, chord_estimates=estimates)
-    return track_figure(view, out, start, end)
+    """Draw annotated chords over estimated ones, below a spectrogram (M, T); see `track_figure`."""
+    track = AnnotatedTrack(log_mel=log_mel, times=times, chords=reference, chord_estimates=estimates)
+    return track_figure(track, out, start, end)
 
 
 def beats_over_spectrogram(
@@ -88,8 +91,11 @@ def beats_over_spectrogram(
     start: float | None = None,
     end: float | None = None,
 ) -> list[Path]:
-    """Annotated beats over estimated ones and their activation, below the spectrogram; see `track_figure`."""
-    view = TrackView(
+    """Draw annotated beats over estimated ones (P,) and their activation (A,), below a spectrogram (M, T).
+
+    See `track_figure` and `AnnotatedTrack`.
+    """
+    track = AnnotatedTrack(
         log_mel=log_mel,
         times=times,
         beats=reference,
@@ -97,17 +103,17 @@ def beats_over_spectrogram(
         activation=activation,
         activation_times=activation_times,
     )
-    return track_figure(view, out, start, end)
+    return track_figure(track, out, start, end)
 
 
-def track_figure(view: TrackView, out: Path, start: float | None = None, end: float | None = None) -> list[Path]:
-    """Draw everything known of a track between two times.
+def track_figure(track: AnnotatedTrack, out: Path, start: float | None = None, end: float | None = None) -> list[Path]:
+    """Draw the spectrogram, annotations and estimates of a track between two times.
 
     Args:
-        view: The track.
+        track: The track.
         out: Where to write, without suffix.
-        start: First moment shown, in seconds; the start of the spectrogram by default.
-        end: Last moment shown, in seconds; the end of the spectrogram by default.
+        start: Start of the drawn span in seconds; by default that of the spectrogram.
+        end: End of the drawn span in seconds; by default that of the spectrogram.
 
     Returns:
         The files written, PNG and SVG.
@@ -115,21 +121,31 @@ def track_figure(view: TrackView, out: Path, start: float | None = None, end: fl
     Raises:
         InputError: the span is empty or lies outside the spectrogram.
     """
-    first = float(view.times[0]) if start is None else start
-    last = float(view.times[-1]) if end is None else end
-    if not (first < last and first < view.times[-1] and last > view.times[0]):
-        span = f"it lasts from {view.times[0]:g} to {view.times[-1]:g} s"
+    first = float(track.times[0]) if start is None else start
+    last = float(track.times[-1]) if end is None else end
+    if not (first < last and first < track.times[-1] and last > track.times[0]):
+        span = f"it lasts from {track.times[0]:g} to {track.times[-1]:g} s"
         raise InputError(f"figure: no spectrogram between {first:g} and {last:g} s; {span}")
-    lanes = _lanes(view)
+    lanes: list[tuple[Callable[[Axes, AnnotatedTrack], None], float]] = []  # and their heights in inches
+    if track.chords is not None or track.chord_estimates:
+        number = len(track.chord_estimates) + (track.chords is not None)
+        lanes.append((_draw_chords, 0.24 * number + 0.08))
+    if track.beats is not None or track.beat_estimate is not None:
+        lanes.append((_draw_beats, 0.45))
+    if track.activation is not None:
+        lanes.append((_draw_activation, 0.55))
     heights = [1.5, *(height for _, height in lanes)]
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH_INCHES, sum(heights) + 0.45), layout="constrained")
+        # Lanes stand closer to each other than the panels of other figures.
         figure.get_layout_engine().set(h_pad=0.02, hspace=0.02)  # type: ignore[union-attr, call-arg]
         grid = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
         grid[0].set_xlim(first, last)
-        _draw_spectrogram(grid[0], view, first, last)
-        for axes, (kind, _) in zip(grid[1:], lanes, strict=True):
-            _draw_lane(axes, kind, view)
+        draw_spectrogram(grid[0], track.log_mel, track.times, track.mel_hz, (first, last), aspect=15)
+        grid[0].tick_params(labelbottom=False)
+        grid[0].set_ylabel("mel band (number)" if track.mel_hz is None else "frequency (kHz)")
+        for axes, (draw, _) in zip(grid[1:], lanes, strict=True):
+            draw(axes, track)
         grid[-1].set_xlabel("time (s)")
         figure.align_ylabels(list(grid))
         return save(figure, out)
@@ -143,7 +159,7 @@ def short_chord(label: str) -> str:
         ['C', 'Am7/b3', 'B♭', 'F♯ø7', 'Gsus4(b7)', 'N']
     """
     root, _, rest = label.partition(":")
-    if not rest:
+    if not rest:  # a root alone is a major chord
         root, slash, bass = root.partition("/")
         quality, rest = "maj", ""
     else:
@@ -153,101 +169,83 @@ def short_chord(label: str) -> str:
     return root.replace("b", "♭").replace("#", "♯") + text + slash + bass
 
 
-def _lanes(view: TrackView) -> list[tuple[str, float]]:
-    """Kind and height in inches of each strip below the spectrogram."""
-    lanes = []
-    if view.chords is not None or view.chord_estimates:
-        number = len(view.chord_estimates) + (view.chords is not None)
-        lanes.append(("chords", 0.24 * number + 0.08))
-    if view.beats is not None or view.beat_estimate is not None:
-        lanes.append(("beats", 0.45))
-    if view.activation is not None:
-        lanes.append(("activation", 0.55))
-    return lanes
-
-
-def _draw_lane(axes: Axes, kind: str, view: TrackView) -> None:
-    if kind == "chords":
-        _draw_chords(axes, view)
-    elif kind == "beats":
-        _draw_beats(axes, view)
-    elif view.activation is not None and view.activation_times is not None:
-        axes.fill_between(view.activation_times, view.activation, color=BLUE, alpha=0.25, linewidth=0)
-        axes.plot(view.activation_times, view.activation, color=BLUE, linewidth=0.9)
+def _draw_activation(axes: Axes, track: AnnotatedTrack) -> None:
+    if track.activation is not None and track.activation_times is not None:
+        axes.fill_between(track.activation_times, track.activation, color=BLUE, alpha=0.25, linewidth=0)
+        axes.plot(track.activation_times, track.activation, color=BLUE, linewidth=0.9)
         axes.set_ylim(0, 1.05)
         axes.set_yticks([0, 0.5, 1])
         axes.set_ylabel("beat\n(probability)")
 
 
-def _draw_spectrogram(axes: Axes, view: TrackView, first: float, last: float) -> None:
-    half = (view.times[1] - view.times[0]) / 2 if len(view.times) > 1 else 0.5
-    shown = (view.times >= first) & (view.times <= last)
-    top = float(view.log_mel[:, shown].max()) if shown.any() else 0.0
-    bands = len(view.log_mel)
+def draw_spectrogram(
+    axes: Axes,
+    log_mel: npt.NDArray[np.floating],
+    times: Floats,
+    mel_hz: Floats | None,
+    span: tuple[float, float],
+    aspect: float,
+) -> None:
+    """Draw a log-mel with its colour bar.
+
+    Args:
+        axes: Where to draw.
+        log_mel: Level in decibels, (M, T).
+        times: Centre of each frame in seconds, (T,).
+        mel_hz: Centre of each mel band in hertz, (M,); the axis counts bands without it.
+        span: Start and end in seconds, whose loudest point sets the scale.
+        aspect: Length of the colour bar over its width.
+    """
+    half = (times[1] - times[0]) / 2 if len(times) > 1 else 0.5  # a frame reaches half a step to either side
+    inside = (times >= span[0]) & (times <= span[1])
+    top = float(log_mel[:, inside].max()) if inside.any() else 0.0
     image = axes.imshow(
-        view.log_mel,
+        log_mel,
         origin="lower",
         aspect="auto",
         interpolation="nearest",
         cmap="magma",
-        extent=(float(view.times[0] - half), float(view.times[-1] + half), -0.5, bands - 0.5),
-        vmin=top - 70,
+        extent=(float(times[0] - half), float(times[-1] + half), -0.5, len(log_mel) - 0.5),
+        vmin=top - RANGE_DB,
         vmax=top,
     )
-    axes.set_xlim(first, last)
-    axes.tick_params(labelbottom=False)
-    if view.mel_hz is None:
-        axes.set_ylabel("mel band (number)")
-    else:
-        hertz = np.array([125, 500, 1000, 2000, 4000, 8000])
-        hertz = hertz[(hertz >= view.mel_hz[0]) & (hertz <= view.mel_hz[-1])]
-        axes.set_yticks(np.interp(hertz, view.mel_hz, np.arange(bands)), [f"{value / 1000:g}" for value in hertz])
-        axes.set_ylabel("frequency (kHz)")
-    assert axes.figure is not None
-    bar = axes.figure.colorbar(image, ax=axes, pad=0.01, fraction=0.03, aspect=15)
-    bar.set_label("level (dB)")
-    bar.outline.set_visible(False)
+    axes.set_xlim(*span)
+    if mel_hz is not None:
+        # Bands are evenly spaced in mel, so their number is interpolated at round frequencies.
+        hertz = np.array([value for value in _HERTZ if mel_hz[0] <= value <= mel_hz[-1]])
+        axes.set_yticks(np.interp(hertz, mel_hz, np.arange(len(log_mel))), [f"{value / 1000:g}" for value in hertz])
+    colour_bar(axes.figure, image, axes, "level (dB)", pad=0.01, fraction=0.03, aspect=aspect)
 
 
-def _draw_chords(axes: Axes, view: TrackView) -> None:
-    lanes = {} if view.chords is None else {"reference": view.chords}
-    lanes |= view.chord_estimates
+def _draw_chords(axes: Axes, track: AnnotatedTrack) -> None:
+    """Draw a row of named bars for the reference and for each estimate."""
+    lanes = {} if track.chords is None else {"reference": track.chords}
+    lanes |= track.chord_estimates
+    left, right = axes.get_xlim()
+    inches = WIDTH_INCHES - 1.6  # of the axes, without labels and colour bar
     for position, (name, chords) in enumerate(reversed(lanes.items())):
         for (start, end), label in zip(chords.intervals, chords.labels, strict=True):
-            _draw_chord(axes, start, end, label, position)
-        if view.chords is not None and name != "reference":
-            for start, end in _differences(view.chords, chords):
+            first, last = max(start, left), min(end, right)
+            if first < last:
+                hatch = "////" if label == "X" else None
+                style: Any = {"color": chord_colour(label), "edgecolor": "white", "linewidth": 0.6, "hatch": hatch}
+                axes.barh(position, last - first, left=first, height=0.84, **style)
+                text, size = _fitting_name(label, (last - first) / (right - left) * inches * 72)
+                axes.text(
+                    (first + last) / 2, position, text, ha="center", va="center_baseline", size=size, clip_on=True
+                )
+        if track.chords is not None and name != "reference":
+            for start, end in _differences(track.chords, chords):
                 axes.hlines(position - 0.43, start, end, color=VERMILLION, linewidth=1.8, gid="differs")
-    if view.chords is not None and view.chord_estimates:
+    if track.chords is not None and track.chord_estimates:
         _explain(axes, "underlined:\nmajmin\ndiffers")
     axes.set_ylim(-0.5, len(lanes) - 0.5)
     axes.set_yticks(range(len(lanes)), list(reversed(lanes)))
     _bare(axes)
 
 
-def _draw_chord(axes: Axes, start: float, end: float, label: str, position: int) -> None:
-    left, right = axes.get_xlim()
-    start, end = max(start, left), min(end, right)
-    if end <= start:
-        return
-    hatch = "////" if label == "X" else None
-    axes.barh(
-        position,
-        end - start,
-        left=start,
-        height=0.84,
-        color=_colour(label),
-        edgecolor="white",
-        linewidth=0.6,
-        hatch=hatch,
-    )
-    points = (end - start) / (right - left) * (WIDTH_INCHES - 1.6) * 72
-    text, size = _fitting_name(label, points)
-    axes.text((start + end) / 2, position, text, ha="center", va="center_baseline", size=size, clip_on=True)
-
-
 def _fitting_name(label: str, points: float) -> tuple[str, float]:
-    """A chord's name and the size at which it fits a width: in full, smaller, its root alone, or nothing."""
+    """Name of a chord and font size that fit a width in points: in full, smaller, its root alone, or nothing."""
     name = short_chord(label)
     root = short_chord(label.partition(":")[0].partition("/")[0])
     for text, size in ((name, 6.5), (name, 5.2), (root, 6.5), (root, 5.2)):
@@ -258,8 +256,8 @@ def _fitting_name(label: str, points: float) -> tuple[str, float]:
     return "", 5.2
 
 
-def _colour(label: str) -> tuple[float, float, float]:
-    """Light colour of a chord's root, a step round the hues for each fifth; minor darker; grey without a root."""
+def chord_colour(label: str) -> tuple[float, float, float]:
+    """Red, green, blue of a chord: a hue for each root, by fifths; minor chords darker; grey without a root."""
     root = label.partition(":")[0].partition("/")[0]
     root = _SAME_ROOT.get(root, root)
     if root not in _ROOTS:
@@ -286,67 +284,63 @@ def _oklch(lightness: float, chroma: float, hue: float) -> tuple[float, float, f
             [-0.0041960863, -0.7034186147, 1.7076147010],
         ]
     )
+    # Ottosson's matrices: to cone responses, cubed, to linear sRGB; then the transfer curve of sRGB.
     linear = np.clip(to_linear @ (to_cones @ np.array([lightness, a, b])) ** 3, 0, 1)
     encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
     return float(encoded[0]), float(encoded[1]), float(encoded[2])
 
 
 def _differences(reference: Chords, estimate: Chords) -> list[tuple[float, float]]:
-    """Spans in which the scorer hears different chords: major and minor, as `mir_eval.chord.majmin` compares them."""
+    """Spans in seconds in which `mir_eval.chord.majmin` scores two annotations as different."""
     edges = np.unique(np.concatenate([reference.intervals.ravel(), estimate.intervals.ravel()]))
     middles = (edges[:-1] + edges[1:]) / 2
     pairs = [(_label_at(reference, time), _label_at(estimate, time)) for time in middles]
     spans = zip(edges[:-1], edges[1:], pairs, strict=True)
+    # 1 is equal, 0 different, and -1 a pair outside major and minor, which is not scored.
     return [
         (float(start), float(end))
-        for start, end, (one, other) in spans
-        if mir_eval.chord.majmin([one], [other])[0] == 0
+        for start, end, (label, estimated) in spans
+        if mir_eval.chord.majmin([label], [estimated])[0] == 0
     ]
 
 
 def _label_at(chords: Chords, time: float) -> str:
     index = int(np.searchsorted(chords.intervals[:, 0], time, side="right")) - 1
     inside = index >= 0 and time < chords.intervals[index, 1]
-    return chords.labels[index] if inside else "X"
+    return chords.labels[index] if inside else "X"  # mir_eval does not score an unknown chord
 
 
-def _draw_beats(axes: Axes, view: TrackView) -> None:
+def _draw_beats(axes: Axes, track: AnnotatedTrack) -> None:
     lanes = []
-    if view.beats is not None:
+    if track.beats is not None:
         lanes.append("reference")
-        downbeats = view.beats.downbeats
-        axes.vlines(view.beats.times, 1.1, 1.6, color=BLACK, linewidth=0.9)
+        downbeats = track.beats.downbeats
+        axes.vlines(track.beats.times, 1.1, 1.6, color=BLACK, linewidth=0.9)
         if downbeats is not None:
             axes.vlines(downbeats, 1.1, 1.95, color=BLACK, linewidth=1.8)
-    if view.beat_estimate is not None:
+    if track.beat_estimate is not None:
         lanes.append("estimate")
-        found = _found(view)
-        axes.vlines(view.beat_estimate[found], 0.1, 0.8, color=BLUE, linewidth=1.2)
-        axes.vlines(view.beat_estimate[~found], 0.1, 0.8, color=VERMILLION, linewidth=1.2)
-        if not found.all():
+        # Within the tolerance of an annotated beat, (P,); without an annotation nothing is marked as wrong.
+        reference = track.beat_estimate if track.beats is None else track.beats.times
+        distances = np.abs(track.beat_estimate[:, None] - reference).min(axis=1, initial=np.inf)
+        is_correct = distances <= TOLERANCE_SECONDS
+        axes.vlines(track.beat_estimate[is_correct], 0.1, 0.8, color=BLUE, linewidth=1.2)
+        axes.vlines(track.beat_estimate[~is_correct], 0.1, 0.8, color=VERMILLION, linewidth=1.2)
+        if not is_correct.all():
             _explain(axes, f"×: none in\n{TOLERANCE_SECONDS * 1000:.0f} ms")
-        axes.plot(view.beat_estimate[~found], np.full((~found).sum(), 0.9), "x", color=VERMILLION, markersize=3)
+        axes.plot(
+            track.beat_estimate[~is_correct], np.full((~is_correct).sum(), 0.9), "x", color=VERMILLION, markersize=3
+        )
     axes.set_ylim(0, 2)
     axes.set_yticks([1.4 if name == "reference" else 0.45 for name in lanes], lanes)
     axes.set_ylabel("beats")
     _bare(axes)
 
 
-def _found(view: TrackView) -> npt.NDArray[np.bool_]:
-    """Which estimated beats lie within the tolerance of an annotated one; all where nothing is annotated."""
-    estimate = np.asarray(view.beat_estimate)
-    if view.beats is None:
-        return np.ones(len(estimate), dtype=bool)
-    if not len(view.beats.times):
-        return np.zeros(len(estimate), dtype=bool)
-    distance = np.abs(estimate[:, None] - view.beats.times[None])
-    return np.asarray(distance.min(axis=1) <= TOLERANCE_SECONDS)
-
-
 def _explain(axes: Axes, text: str) -> None:
-    """Say at the right of a lane, in the room beside the colour bar, what its marks mean."""
+    """Write the meaning of the marks of a lane to its right, in the space below the colour bar."""
     note = axes.text(1.008, 0.5, text, transform=axes.transAxes, va="center", size=5.5, color=VERMILLION)
-    note.set_in_layout(False)
+    note.set_in_layout(False)  # else the axes would shrink to make room for it
 
 
 def _bare(axes: Axes) -> None:

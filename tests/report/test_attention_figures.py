@@ -94,7 +94,7 @@ def test_dots_keep_to_the_level_of_the_run(kept, tmp_path):
     assert "p < .005" in kept[0].get_supxlabel()
 
 
-def test_levels_of_the_controls_are_said(kept, tmp_path):
+def test_auc_of_the_controls_is_written(kept, tmp_path):
     attention_map(Inspection(attention()), tmp_path)
     for axes in panels_of(kept[0]):
         assert [text.get_text() for text in axes.texts] == ["chosen .700\nrandom .550\nflux .810"]
@@ -149,14 +149,14 @@ def test_a_passage_of_a_short_track_without_events(kept, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "message"),
     [
         ({"log_mel": np.zeros((5, 8))}, r"log_mel: shape \(5, 8\)"),
         ({"curve/beat/change.l2.h1": np.zeros(5)}, r"a curve of shape \(5,\)"),
     ],
 )
-def test_arrays_that_do_not_fit_are_refused(tmp_path, changed, said):
-    with pytest.raises(InputError, match=said):
+def test_arrays_that_do_not_fit_are_refused(tmp_path, changed, message):
+    with pytest.raises(InputError, match=message):
         attention_curves(Inspection(attention()), arrays_of(**changed), tmp_path / "passage")
 
 

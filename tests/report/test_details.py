@@ -55,7 +55,7 @@ def matrix(labels, counts):
         ({"labels": [], "counts": []}, "matrix"),
     ],
 )
-def test_what_details_look_like_decides_how_they_are_shown(value, shape):
+def test_the_shape_of_details_decides_their_table(value, shape):
     assert shape_of(value) == shape
 
 

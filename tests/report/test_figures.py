@@ -7,7 +7,13 @@ from musictf.annotations import Beats, Chords
 from musictf.errors import InputError
 from musictf.report.figures import layer_heatmap, training_curves
 from musictf.report.run import report
-from musictf.report.tracks import TrackView, _colour, beats_over_spectrogram, chords_over_spectrogram, track_figure
+from musictf.report.tracks import (
+    AnnotatedTrack,
+    beats_over_spectrogram,
+    chord_colour,
+    chords_over_spectrogram,
+    track_figure,
+)
 
 COLUMNS = ["train/loss", "train/accuracy", "train/alignment", "train/uniformity", "train/effective_rank", "valid/loss"]
 
@@ -158,7 +164,7 @@ def test_chords_are_named_and_differences_underlined(tmp_path, spectrogram):
     assert [written(paths).read_text().count('id="differs"') for paths in (same, other)] == [0, 1]
 
 
-def test_only_the_span_asked_for_is_drawn(tmp_path, spectrogram):
+def test_only_the_requested_span_is_drawn(tmp_path, spectrogram):
     reference = chords("C", "D", "E", "F")
     texts = words(written(chords_over_spectrogram(*spectrogram, reference, {}, tmp_path / "a.b", start=0.0, end=4.0)))
     assert {"C", "D"} <= set(texts)
@@ -181,7 +187,7 @@ def test_beats_outside_the_tolerance_are_crossed(tmp_path, spectrogram, offset, 
 
 def test_one_figure_holds_chords_beats_and_frequencies(tmp_path, spectrogram):
     log_mel, times = spectrogram
-    view = TrackView(
+    track = AnnotatedTrack(
         log_mel=log_mel,
         times=times,
         mel_hz=np.linspace(0, 8000, 64),
@@ -189,11 +195,11 @@ def test_one_figure_holds_chords_beats_and_frequencies(tmp_path, spectrogram):
         beats=Beats(np.arange(0.5, 9)),
         beat_estimate=np.array([]),
     )
-    texts = words(written(track_figure(view, tmp_path / "track")))
+    texts = words(written(track_figure(track, tmp_path / "track")))
     assert {"C", "N", "beats", "frequency (kHz)", "time (s)"} <= set(texts)
 
 
 def test_a_chord_has_the_colour_of_its_root_whatever_its_spelling():
-    assert _colour("Db:maj") == _colour("C#") == _colour("C#:7")
-    assert _colour("N") == _colour("X")
-    assert len({_colour(root) for root in "C G D A E B F# Db Ab Eb Bb F N".split()}) == 13  # noqa: SIM905
+    assert chord_colour("Db:maj") == chord_colour("C#") == chord_colour("C#:7")
+    assert chord_colour("N") == chord_colour("X")
+    assert len({chord_colour(root) for root in "C G D A E B F# Db Ab Eb Bb F N".split()}) == 13  # noqa: SIM905

@@ -73,7 +73,7 @@ def test_sound_beyond_full_scale_is_turned_down_not_clipped(tmp_path):
     np.testing.assert_allclose(heard, waveform / np.abs(waveform).max(), atol=1e-4, rtol=0)
 
 
-def test_the_file_asks_nothing_of_the_network_and_leaves_no_slot_open(tmp_path):
+def test_the_file_loads_nothing_and_has_no_empty_slot(tmp_path):
     page, _ = page_of(a_track(matrices={"m": (np.arange(4.0), np.eye(4))}), tmp_path)
     assert not re.findall(r"""(?:https?:|//)[\w-]+\.[a-z]{2,}|<link rel="style|<script src|@import|url\(""", page)
     assert not re.findall(r"\{\{\w*\}\}", page)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from musictf.annotations import Beats, Chords, write_beats, write_chords
-from musictf.report.pictures import _beats_shown, estimate_files, probe_pictures
+from musictf.report.pictures import beats_to_draw, estimate_files, probe_pictures
 
 
 def write_estimate(folder, row, name, write):
@@ -32,7 +32,7 @@ def run(tmp_path, row):
     return tmp_path
 
 
-def test_a_track_is_shown_with_what_listened_first_the_pretrained_system(run):
+def test_estimates_of_the_pretrained_system_come_first(run):
     found = estimate_files([run], "chord", "t.lab")
     kinds = {decoder: path.parents[2].name for decoder, path in found.items()}
     assert kinds == {"argmax": "pretrained", "viterbi": "mfcc", "templates": "classical"}
@@ -44,13 +44,13 @@ def test_downbeats_are_held_against_downbeats_where_beats_were_not_estimated(tmp
     rows = [row(task="downbeat")]
     write_estimate(tmp_path, rows[0], "t.beats", lambda path: write_beats(path, beats))
     (tmp_path / "results.jsonl").write_text(json.dumps(rows[0]) + "\n")
-    task, shown = _beats_shown([tmp_path], "t", beats)
+    task, shown = beats_to_draw([tmp_path], "t", beats)
     assert (task, shown.times.tolist()) == ("downbeat", [0.0, 4.0])
-    assert _beats_shown([tmp_path], "t", Beats(beats.times))[0] == "beat"
+    assert beats_to_draw([tmp_path], "t", Beats(beats.times))[0] == "beat"
     rows.append(row())
     write_estimate(tmp_path, rows[1], "t.beats", lambda path: write_beats(path, beats))
     (tmp_path / "results.jsonl").write_text("".join(json.dumps(each) + "\n" for each in rows))
-    assert _beats_shown([tmp_path], "t", beats) == ("beat", beats)
+    assert beats_to_draw([tmp_path], "t", beats) == ("beat", beats)
 
 
 def test_pictures_of_a_run_are_its_layer_map_and_its_details(tmp_path, row, run_folder):

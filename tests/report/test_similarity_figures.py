@@ -52,7 +52,7 @@ def test_matrices_share_an_axis_in_seconds_and_keep_their_order(kept, tmp_path):
     assert all(axes.images[0].origin == "lower" for axes in panels)
 
 
-def test_each_matrix_is_scaled_by_its_own_percentiles_and_the_bar_says_so(kept, tmp_path):
+def test_each_matrix_is_scaled_by_its_percentiles_and_the_bar_is_labelled_so(kept, tmp_path):
     similarity_panel(matrices(), tmp_path)
     shown = [np.asarray(axes.images[0].get_array()) for axes in panels_of(kept[0])]
     assert shown[0] == pytest.approx(shown[2])  # an added constant changes no picture
@@ -85,15 +85,15 @@ def test_many_layers_are_thinned_from_first_to_last(kept, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arrays", "said"),
+    ("arrays", "message"),
     [
         ({"ssm/0": np.eye(3)}, "holds no bin_times"),
         ({"bin_times": np.arange(3.0)}, "holds no ssm/LAYER"),
         ({"bin_times": np.arange(4.0), "ssm/0": np.eye(3)}, r"shape \(3, 3\) for 4 bins"),
     ],
 )
-def test_matrices_that_do_not_fit_are_refused(tmp_path, arrays, said):
-    with pytest.raises(InputError, match=said):
+def test_matrices_that_do_not_fit_are_refused(tmp_path, arrays, message):
+    with pytest.raises(InputError, match=message):
         similarity_panel(arrays, tmp_path / "panel")
 
 
@@ -240,14 +240,14 @@ def test_two_classes_have_one_discriminant(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda arrays: arrays.pop("chord_root/lda/2"), "holds no chord_root/lda/2"),
         (lambda arrays: arrays.update({"chord_root/pca/0": np.zeros((3, 2))}), r"shape \(3, 2\) for 60 names"),
     ],
 )
-def test_tokens_that_do_not_fit_are_refused(tmp_path, change, said):
+def test_tokens_that_do_not_fit_are_refused(tmp_path, change, message):
     arrays = tokens()
     change(arrays)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         token_map_figure(Inspection(maps()), arrays, "chord_root", tmp_path / "map")
