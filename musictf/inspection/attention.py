@@ -22,7 +22,7 @@ import numpy.typing as npt
 from musictf.audio.io import audio_info
 from musictf.errors import InputError
 from musictf.features.extract import extract
-from musictf.inspection.attention_curves import CURVES, read_curves, track_curves
+from musictf.inspection.attention_curves import read_curves, track_curves
 from musictf.inspection.context import InspectionContext
 from musictf.inspection.event_scores import mean_over_tracks
 from musictf.inspection.events import TARGETS, Events, Floats, events_of_splits
@@ -30,6 +30,7 @@ from musictf.inspection.head_scores import NULLS, SplitScores, family_wise, peak
 from musictf.inspection.inspected_models import InspectedModel, baseline, repeated
 from musictf.inspection.inspection_rows import InspectionRows
 from musictf.inspection.spectral_flux import flux_of
+from musictf.results.names import ATTENTION_CURVES
 
 # Makes an iterator over the tracks of a split: curves of all units (N, U) and token times in seconds (N,).
 Curves = Callable[[], Iterator[tuple[npt.NDArray[np.floating], Floats]]]
@@ -82,7 +83,7 @@ class ModelCurves:
         """Block (from 1; 0 for a curve without heads), head (from 0) and curve of a unit."""
         head_index, curve = divmod(index, len(self.curves))
         block, head = divmod(head_index, self.heads)
-        return (block + 1 if self.curves == CURVES else 0), head, curve
+        return (block + 1 if self.curves == ATTENTION_CURVES else 0), head, curve
 
 
 def inspect_attention(context: InspectionContext, models: Sequence[InspectedModel], config: AttentionConfig) -> None:
@@ -108,7 +109,7 @@ def inspect_attention(context: InspectionContext, models: Sequence[InspectedMode
             advance()
     # The flux has no weights: it is scored once, whatever the models.
     curves = flux_curves(context, models[0])
-    flux = baseline(FLUX, models[0].backbone.front_end.config)
+    flux = baseline(FLUX, models[0].backbone.baseline_front_end)
     for target in targets:
         of_target = {split: events[split][target] for split in events}
         _add_rows(context, flux, curves, of_target, config, all_heads=False)
@@ -116,7 +117,7 @@ def inspect_attention(context: InspectionContext, models: Sequence[InspectedMode
 
 def flux_curves(context: InspectionContext, model: InspectedModel) -> ModelCurves:
     """The spectral flux on the front end of a model, as the only curve of a model without heads."""
-    mel = baseline("mel", model.backbone.front_end.config).backbone
+    mel = baseline("mel", model.backbone.baseline_front_end).backbone
 
     def curves(split: str) -> Iterator[tuple[npt.NDArray[np.floating], Floats]]:
         for track in extract(mel, context.corpus.tracks[split], [0], context.features, context.device):
@@ -140,7 +141,7 @@ def model_curves(
         split: track_curves(model.backbone, model.tracks(tracks), context.features, context.device, advance)
         for split, tracks in corpus.tracks.items()
     }
-    front_end = model.backbone.front_end.config
+    front_end = model.backbone.baseline_front_end
 
     def curves(split: str) -> Iterator[tuple[npt.NDArray[np.floating], Floats]]:
         for path, track in zip(paths[split], corpus.tracks[split], strict=True):
@@ -152,7 +153,7 @@ def model_curves(
                 number = front_end.num_frames(audio_info(track.audio).num_samples(front_end.sample_rate))
                 yield repeated(units, number), front_end.frame_times(number)
 
-    return ModelCurves(lambda: curves("valid"), lambda: curves("test"), model.backbone.encoder.config.num_heads, CURVES)
+    return ModelCurves(lambda: curves("valid"), lambda: curves("test"), model.backbone.num_heads, ATTENTION_CURVES)
 
 
 def _add_rows(

@@ -117,7 +117,5 @@ def read_curves(path: Path) -> TrackCurves:
     Raises:
         InputError: the entry was removed from the store since it was computed.
     """
-    tensors = read_entry(path)
-    if tensors is None:
-        raise InputError(f"{path}: gone from the feature store during the run (pruned?); run again")
+    tensors = stored_tensors(path)
     return TrackCurves(tensors["curves"].numpy(), tensors["times"].numpy())

@@ -90,9 +90,9 @@ def binned_tracks(
     Raises:
         InputError: a track is too short.
     """
-    front_end = model.backbone.front_end.config
+    front_end = model.backbone.baseline_front_end
     stored = [
-        extract(CONTROLS[name](front_end), tracks, [0], context.features, context.device)
+        extract(FRAME_CONTROL_CLASSES[name](front_end), tracks, [0], context.features, context.device)
         for name in ("mel", "mfcc", "chroma")
     ]
     for track, *features in zip(tracks, *stored, strict=True):

@@ -28,12 +28,12 @@ from musictf.datasets.base import SPLITS, Dataset, Track, split_digest
 from musictf.errors import InputError
 from musictf.evaluation.probed_models import probed_models
 from musictf.files import cache_folder, write_atomically
-from musictf.models.backbone import Backbone
-from musictf.models.frame_controls import CONTROLS as FRAME_CONTROLS
+from musictf.models.encoder import Encoder
+from musictf.models.frame_controls import FRAME_CONTROL_CLASSES
+from musictf.models.resolve import backbone_source, encoder_with_attention
 from musictf.models.vit1d import ViT1DConfig
 from musictf.results.rows import BackboneField
 
-CONTROLS = ("random", "silence", "noise")
 # For longer tracks the tokens of these seconds of silence and noise are repeated: they differ little by excerpt.
 _LONGEST_SECONDS = 120.0
 _NOISE_LEVEL = 0.1  # standard deviation, of full scale
@@ -44,14 +44,14 @@ class InspectedModel:
     """A backbone with the audio that it reads.
 
     Attributes:
-        backbone: The backbone; a baseline has one of depth 0.
-        kind: ``pretrained``, one of `CONTROLS`, or that of a `baseline`.
+        backbone: The encoder; that of a baseline has depth 0.
+        kind: ``pretrained``, one of `INSPECTION_CONTROLS`, or that of a `baseline`.
         seed: Seed of random weights; 0 for the others.
         about: Field ``backbone`` of the rows.
         replacement_audio: Track that the backbone reads in place of every track; None: it reads the music itself.
     """
 
-    backbone: Backbone | FrameControl
+    backbone: Encoder
     kind: str
     seed: int
     about: BackboneField
@@ -76,8 +76,8 @@ def baseline(name: str, front_end: LogMelConfig) -> InspectedModel:
     """
     # The spectral flux has no frames of its own: it is computed from the mel frames.
     kind, frames = ("classical", "mel") if name == "flux" else (name, name)
-    about = {"path": name, "digest": front_end.digest(), "kind": kind}
-    return InspectedModel(FRAME_CONTROLS[frames](front_end), kind, 0, about)
+    about: BackboneField = {"path": name, "digest": front_end.digest(), "kind": kind}
+    return InspectedModel(FRAME_CONTROL_CLASSES[frames](front_end), kind, 0, about)
 
 
 @dataclass
@@ -129,12 +129,12 @@ def corpus_of(dataset: Dataset, allow_missing: bool) -> Corpus:
 
 
 def inspected_models(
-    asked: str, like: str | None, model: ViT1DConfig, seeds: Sequence[int], controls: Sequence[str], corpus: Corpus
+    backbone: str, like: str | None, model: ViT1DConfig, seeds: Sequence[int], controls: Sequence[str], corpus: Corpus
 ) -> list[InspectedModel]:
     """The requested backbone, followed by its controls.
 
     Args:
-        asked: A backbone file, a run folder, or ``random``.
+        backbone: A backbone file, a run folder, or ``random``.
         like: A backbone whose shape ``random`` has.
         model: Shape of ``random`` without ``like``.
         seeds: Of random weights.
@@ -144,18 +144,16 @@ def inspected_models(
     Raises:
         InputError: there is no such backbone, or it has no attention.
     """
-    found = probed_models(asked, like, model, seeds, ["random"] if "random" in controls else [])
-    if found[0].backbone.depth == 0:
-        raise InputError(f"backbone={asked} has neither layers nor attention; give a backbone file, a run, or random")
-    models = [
-        InspectedModel(system.backbone, system.kind, system.seeds[0] if system.kind == "random" else 0, system.about)
-        for system in found
-    ]
+    probed = probed_models(backbone_source(backbone), like, model, seeds, ["random"] if "random" in controls else [])
+    models = []
+    for entry in probed:
+        seed = entry.seeds[0] if entry.kind == "random" else 0
+        models.append(InspectedModel(encoder_with_attention(entry.encoder, backbone), entry.kind, seed, entry.about))
     first = models[0]
     for name in ("silence", "noise"):
         if name in controls:
             # The same weights as the backbone: only what they read differs.
-            track = control_track(name, corpus, first.backbone.sample_rate)
+            track = control_track(name, corpus, first.backbone.grid.sample_rate)
             models.append(InspectedModel(first.backbone, name, 0, first.about | {"kind": name}, track))
     return models
 

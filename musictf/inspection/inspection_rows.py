@@ -10,14 +10,14 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from musictf.files import write_atomically
 from musictf.inspection.inspected_models import Corpus, InspectedModel
-from musictf.results.rows import PER_TRACK, SCHEMA, BackboneField, Results, Row, ScoreField, SelectionField, finite
+from musictf.results.rows import PER_TRACK, SCHEMA, Results, Row, ScoreField, SelectionField, finite
 from musictf.results.statistics import mean_interval
 from musictf.run_folder import provenance
 
@@ -75,7 +75,7 @@ class InspectionRows:
         details: dict[str, Any] | None = None,
         dataset: str | None = None,
         split_scores: Mapping[str, tuple[float, float, float]] | None = None,
-        **fields: Any,
+        head: int | None = None,
     ) -> None:
         """Add one row, and the scores of its tracks where it is selected.
 
@@ -92,7 +92,7 @@ class InspectionRows:
             details: Further results.
             dataset: Name of the input where it is not the corpus: these rows keep no scores of tracks.
             split_scores: Scores of the whole split, name -> (value, low, high).
-            fields: Further fields of the row.
+            head: Attention head, from 0, where one is measured.
         """
         # Excerpts of a stimulus are independent of each other: each is a group of its own.
         groups = self.corpus.groups(kept) if dataset is None else [str(index) for index in kept]
@@ -101,33 +101,32 @@ class InspectionRows:
             cells[name] = {"mean": finite(value), "ci95": [finite(low), finite(high)], "n": len(kept)}
         # Every row of the project has a decoder: rows are comparable only where decoders agree.
         decoder = decoder or {"name": "none"}
-        self.rows.append(
-            self.origin
-            | {
-                "backbone": model.about,
-                "task": task,
-                "dataset": dataset or self.corpus.label,
-                "split": {
-                    "name": "test",
-                    "digest": self.corpus.digest if dataset is None else dataset,
-                    "expected": self.corpus.expected["test"] if dataset is None else len(kept),
-                    "scored": len(kept),
-                    "groups": len(set(groups)),
-                },
-                "readout": readout,
-                "layer": layer,
-                "seed": model.seed,
-                "selected": selected,
-                # JSON has no NaN: an undefined value becomes null.
-                "selection": selection and {k: finite(v) if k == "value" else v for k, v in selection.items()},
-                "scores": cells,
-                "details": details or {},
-                "decoder": decoder,
-                "seconds": {},
-                "per_track": PER_TRACK,
-                **fields,
-            }
-        )
+        row: Row = self.origin | {
+            "backbone": model.about,
+            "task": task,
+            "dataset": dataset or self.corpus.label,
+            "split": {
+                "name": "test",
+                "digest": self.corpus.digest if dataset is None else dataset,
+                "expected": self.corpus.expected["test"] if dataset is None else len(kept),
+                "scored": len(kept),
+                "groups": len(set(groups)),
+            },
+            "readout": readout,
+            "layer": layer,
+            "seed": model.seed,
+            "selected": selected,
+            # JSON has no NaN: an undefined value becomes null.
+            "selection": selection and selection | {"value": finite(selection["value"])},
+            "scores": cells,
+            "details": details or {},
+            "decoder": decoder,
+            "seconds": {},
+            "per_track": PER_TRACK,
+        }
+        if head is not None:
+            row["head"] = head
+        self.rows.append(row)
         # Rows of heads and layers that were not chosen would make the file many times longer.
         if selected and dataset is None:
             cell = (task, readout, layer, model.seed, decoder["name"])
@@ -143,7 +142,7 @@ class InspectionRows:
         self.rows, self.track_lines = [], []
 
 
-def _cell(values: Floats, groups: Sequence[str]) -> Row:
+def _cell(values: Floats, groups: Sequence[str]) -> ScoreField:
     """Mean over tracks (T,) with its 95 % interval over groups, and the number of tracks with a defined value."""
     mean, low, high = mean_interval(np.asarray(values, dtype=np.float64), groups)
     defined = int((~np.isnan(values)).sum())

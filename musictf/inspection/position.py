@@ -21,7 +21,7 @@ import torch
 
 from musictf.audio.io import audio_info, read_excerpt
 from musictf.datasets.base import Track
-from musictf.inspection.attention_curves import CURVES, onset_curves
+from musictf.inspection.attention_curves import onset_curves
 from musictf.inspection.context import InspectionContext
 from musictf.inspection.events import Floats
 from musictf.inspection.head_scores import score_track
@@ -30,7 +30,8 @@ from musictf.inspection.inspection_rows import InspectionRows
 from musictf.inspection.self_similarity import cosine_matrix, pairs_apart, standard_ranks
 from musictf.inspection.spectral_flux import flux_of
 from musictf.inspection.stimuli import STIMULI, stimulus_tracks
-from musictf.models.backbone import Backbone, Output
+from musictf.models.encoder import Encoder, Output
+from musictf.results.names import ATTENTION_CURVES
 
 EXCERPTS_A_TRACK = 4
 _STIMULUS_TRACKS = 24  # of each kind
@@ -88,43 +89,46 @@ def inspect_position(context: InspectionContext, models: Sequence[InspectedModel
             models do.
     """
     first = models[0].backbone
-    chroma = baseline("chroma", first.front_end.config).backbone
-    sounds = {kind: stimulus_tracks(kind, _STIMULUS_TRACKS, first.num_samples, first.sample_rate) for kind in STIMULI}
+    chroma = baseline("chroma", first.baseline_front_end).backbone
+    sounds = {
+        kind: stimulus_tracks(kind, _STIMULUS_TRACKS, first.num_samples, first.grid.sample_rate) for kind in STIMULI
+    }
     for model in (model for model in models if model.reads_music):
         backbone = model.backbone.to(context.device).eval()
         advance = context.stage(f"{model.kind}: position", 1 + len(STIMULI))
         music = []
         for track in context.corpus.tracks["test"]:
-            last = audio_info(track.audio).num_samples(backbone.sample_rate) - backbone.num_samples
+            last = audio_info(track.audio).num_samples(backbone.grid.sample_rate) - backbone.num_samples
             if last >= 0:  # whole excerpts only: padding has a position too
                 starts = np.linspace(0, last, EXCERPTS_A_TRACK)
                 music += [(track, start) for start in sorted({round(float(start)) for start in starts})]
         if music:
             owners = np.array([track.group or track.track_id for track, _ in music])
-            _add_shares(model, "music", _tokens(backbone, music), owners, context.rows)
+            _add_shares(model, "music", _tokens(backbone, music, context.device), owners, context.rows)
         advance()
         silence: list[Tokens] = []  # `STIMULI` begin with silence
         for kind, tracks in sounds.items():
             excerpts = [(track, 0) for track in tracks]
-            tokens = _tokens(backbone, excerpts)
+            tokens = _tokens(backbone, excerpts, context.device)
             silence = silence or tokens
             _add_shares(model, kind, tokens, np.arange(len(tracks)), context.rows)
             _add_matrices(model, kind, tokens, silence, _tokens(chroma, excerpts)[0], context.rows)
             if kind in _WITH_ONSETS:
-                _add_onsets(model, kind, tracks, context.rows)
+                _add_onsets(model, kind, tracks, context)
             advance()
-    _add_flux(baseline("flux", first.front_end.config), {kind: sounds[kind] for kind in _WITH_ONSETS}, context.rows)
+    _add_flux(baseline("flux", first.baseline_front_end), {kind: sounds[kind] for kind in _WITH_ONSETS}, context.rows)
 
 
-def _outputs(backbone: Backbone, excerpts: Sequence[tuple[Track, int]], attention: bool) -> list[Output]:
+def _outputs(
+    backbone: Encoder, excerpts: Sequence[tuple[Track, int]], device: str, attention: bool = False
+) -> list[Output]:
     """Outputs of all layers for excerpts, given by track and first sample, batch by batch."""
     outputs = []
-    normalise = backbone.front_end.config.normalise
-    device = next(backbone.parameters()).device
+    rate, normalise = backbone.grid.sample_rate, backbone.normalise
     with torch.inference_mode():
         for first in range(0, len(excerpts), _BATCH):
             waveforms = [
-                torch.from_numpy(read_excerpt(t.audio, start, backbone.num_samples, backbone.sample_rate, normalise))
+                torch.from_numpy(read_excerpt(t.audio, start, backbone.num_samples, rate, normalise))
                 for t, start in excerpts[first : first + _BATCH]
             ]
             batch = torch.stack(waveforms).to(device)  # (B, N)
@@ -132,9 +136,9 @@ def _outputs(backbone: Backbone, excerpts: Sequence[tuple[Track, int]], attentio
     return outputs
 
 
-def _tokens(backbone: Backbone, excerpts: Sequence[tuple[Track, int]]) -> list[Tokens]:
+def _tokens(backbone: Encoder, excerpts: Sequence[tuple[Track, int]], device: str = "cpu") -> list[Tokens]:
     """Sequence tokens of excerpts for each layer, (E, T, D)."""
-    outputs = _outputs(backbone, excerpts, attention=False)
+    outputs = _outputs(backbone, excerpts, device)
     layers = range(backbone.depth + 1)
     return [torch.cat([output.sequence[layer] for output in outputs]).float().cpu().numpy() for layer in layers]
 
@@ -175,7 +179,7 @@ def _add_matrices(
     rows: InspectionRows,
 ) -> None:
     """Add rows that compare each layer's self-similarity within an excerpt with that of silence and of chroma."""
-    gap = max(1, round(_GAP_SECONDS * model.backbone.token_rate))
+    gap = max(1, round(_GAP_SECONDS * model.backbone.grid.token_rate))
     pairs = pairs_apart(chroma.shape[1], gap)
     harmony = [standard_ranks(cosine_matrix(excerpt.astype(np.float64))[pairs]) for excerpt in chroma]  # (P,) each
     for layer, values in enumerate(tokens):
@@ -197,24 +201,24 @@ def _add_matrices(
         )
 
 
-def _add_onsets(model: InspectedModel, kind: str, tracks: Sequence[Track], rows: InspectionRows) -> None:
+def _add_onsets(model: InspectedModel, kind: str, tracks: Sequence[Track], context: InspectionContext) -> None:
     """Add rows of the areas of all heads on sounds with known onsets: their median and the highest, by curve."""
-    outputs = _outputs(model.backbone, [(track, 0) for track in tracks], attention=True)
+    outputs = _outputs(model.backbone, [(track, 0) for track in tracks], context.device, attention=True)
     # Maps are reduced to curves batch by batch: those of all excerpts at once would not fit into memory.
     maps = [
         torch.stack([onset_curves(output.attention[layer].float()) for layer in sorted(output.attention)], dim=1)
         for output in outputs
     ]  # (B, L, H, C, T) each
     curves = torch.cat(maps).permute(0, 4, 1, 2, 3).flatten(2).cpu().numpy()  # (E, T, U)
-    times = model.backbone.front_end.config.frame_times(curves.shape[1])
+    times = model.backbone.grid.times(curves.shape[1])
     areas = np.array(
         [score_track(c, times, t.labels["onsets"], t.track_id, 0).area for c, t in zip(curves, tracks, strict=True)]
     )
-    num_heads = model.backbone.encoder.config.num_heads
-    units: Floats = areas.reshape(len(areas), -1, len(CURVES))  # (E, L * H, C)
-    for index, curve in enumerate(CURVES):
+    num_heads = model.backbone.num_heads
+    units: Floats = areas.reshape(len(areas), -1, len(ATTENTION_CURVES))  # (E, L * H, C)
+    for index, curve in enumerate(ATTENTION_CURVES):
         best = int(units[:, :, index].mean(axis=0).argmax())
-        rows.add(
+        context.rows.add(
             "stimulus_onset",
             model,
             curve,
@@ -234,7 +238,7 @@ def _add_flux(flux: InspectedModel, sounds: dict[str, list[Track]], rows: Inspec
     """Add rows of the spectral flux on sounds with known onsets."""
     for kind, tracks in sounds.items():
         frames = _tokens(flux.backbone, [(track, 0) for track in tracks])[0]  # (E, T, F)
-        times = flux.backbone.front_end.config.frame_times(frames.shape[1])
+        times = flux.backbone.grid.times(frames.shape[1])
         areas = [
             score_track(flux_of(values)[:, None], times, track.labels["onsets"], track.track_id, 0).area[0]
             for values, track in zip(frames, tracks, strict=True)

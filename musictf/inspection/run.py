@@ -32,7 +32,7 @@ from musictf.features.extract import FeatureConfig
 from musictf.inspection.attention import AttentionConfig, inspect_attention
 from musictf.inspection.binned_tracks import SimilarityConfig
 from musictf.inspection.context import InspectionContext
-from musictf.inspection.inspected_models import CONTROLS, Corpus, InspectedModel, corpus_of, inspected_models
+from musictf.inspection.inspected_models import Corpus, InspectedModel, corpus_of, inspected_models
 from musictf.inspection.inspection_rows import InspectionRows
 from musictf.inspection.position import inspect_position
 from musictf.inspection.similarity_profile import inspect_similarity

@@ -100,7 +100,7 @@ def inspect_similarity(context: InspectionContext, models: Sequence[InspectedMod
         layers_by_model.append(
             {split: layers_of(context, model, tracks, advance) for split, tracks in corpus.tracks.items()}
         )
-    front_end = models[0].backbone.front_end.config
+    front_end = models[0].backbone.baseline_front_end
     compared = [*models, *(baseline(name, front_end) for name in _BASELINES)]
     for dimension in _BASELINES.values():
         layers_by_model.append(dict.fromkeys(corpus.tracks, functools.partial(_baseline_layers, dimension)))

@@ -140,7 +140,7 @@ def inspect_token_maps(context: InspectionContext, models: Sequence[InspectedMod
         models: The backbone first, its controls after it. Those that read silence or noise are left out.
         config: How many tokens a map is made of.
     """
-    front_end = models[0].backbone.front_end.config
+    front_end = models[0].backbone.baseline_front_end
     baselines = [baseline(name, front_end) for name in ("mel", "chroma")]
     maps: Maps = {}
     for model in [*(model for model in models if model.reads_music), *baselines]:

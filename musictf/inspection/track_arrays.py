@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from musictf.features.extract import extract
-from musictf.inspection.attention_curves import CURVES, read_curves, track_curves
+from musictf.inspection.attention_curves import read_curves, track_curves
 from musictf.inspection.binned_tracks import SimilarityConfig, binned_tracks, layers_of
 from musictf.inspection.context import InspectionContext
 from musictf.inspection.events import events_of
@@ -27,6 +27,7 @@ from musictf.inspection.inspected_models import InspectedModel, baseline
 from musictf.inspection.inspection_rows import write_arrays
 from musictf.inspection.self_similarity import cosine_matrix
 from musictf.inspection.spectral_flux import flux_of
+from musictf.results.names import ATTENTION_CURVES
 from musictf.results.rows import RESULTS, read_rows
 
 NUMBER = 3  # test tracks whose arrays are kept for figures
@@ -50,7 +51,7 @@ def write_track_arrays(
     tracks, features, device = context.corpus.tracks["test"][:number], context.features, context.device
     chosen = _chosen_heads(context.rows.folder)
     targets = dict.fromkeys(name.partition("/")[0] for name in chosen)
-    front_end = model.backbone.front_end.config
+    front_end = model.backbone.baseline_front_end
     mels = extract(baseline("mel", front_end).backbone, tracks, [0], features, device)
     paths = track_curves(model.backbone, tracks, features, device)
     tokens = extract(model.backbone, tracks, list(range(model.backbone.depth + 1)), features, device)

@@ -22,7 +22,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from musictf.errors import InputError
 from musictf.report.figures import BLACK, COLUMN_INCHES, STYLE, colour_bar, hide_frame, save
-from musictf.report.inspection_rows import ATTENTION, CURVES, LEAD, Inspection
+from musictf.report.inspection_rows import ATTENTION, LEAD, Inspection
 from musictf.report.lines import decimal
 from musictf.results.names import ATTENTION_CURVES
 from musictf.results.rows import Row
@@ -50,14 +50,14 @@ def attention_map(inspection: Inspection, out: Path) -> list[Path]:
     tasks = [task for task in inspection.tasks(ATTENTION) if inspection.of(task, system=LEAD, selected=False)]
     if not tasks:
         raise InputError("attention map: no row of a single head; inspect attention again")
-    grids = {(task, curve): head_grid(inspection, task, curve) for task in tasks for curve in CURVES}
+    grids = {(task, curve): head_grid(inspection, task, curve) for task in tasks for curve in ATTENTION_CURVES}
     reach = max(_NARROWEST, *(float(np.nanmax(np.abs(grid - 0.5), initial=0)) for grid in grids.values()))
     depth = max(len(grid) for grid in grids.values())
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(COLUMN_INCHES, 0.7 + len(tasks) * (0.42 + 0.14 * depth)), layout="constrained")
         panels = figure.subplots(len(tasks), len(ATTENTION_CURVES), squeeze=False, sharex=True, sharey=True)
         for row, task in zip(panels, tasks, strict=True):
-            for axes, curve in zip(row, CURVES, strict=True):
+            for axes, curve in zip(row, ATTENTION_CURVES, strict=True):
                 scale = TwoSlopeNorm(0.5, 0.5 - reach, 0.5 + reach)
                 image = _draw_heads(axes, inspection, task, curve, grids[task, curve], scale)
                 # Above a panel the AUC of the chosen head and of the baselines, above a column its curve.

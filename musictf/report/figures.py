@@ -227,8 +227,8 @@ def _heatmap(rows: Sequence[Row]) -> Figure:
     readouts = []
     for panel in panels:
         names_of_panel = {row["readout"] for row in panel}
-        known = [name for name in _READOUTS if name in names_of_panel]
-        readouts.append(known + sorted(names_of_panel - set(_READOUTS)))
+        known = [name for name in READOUTS if name in names_of_panel]
+        readouts.append(known + sorted(names_of_panel - set(READOUTS)))
     depth = 1 + max(int(row["layer"]) for row in rows)
     flat = [value for panel in panels for value in _mean_by_cell(panel).values()]
     # A scale needs two ends, even where all values are equal.
@@ -245,7 +245,7 @@ def _heatmap(rows: Sequence[Row]) -> Figure:
         axes.set_title(names[system].replace(" ", "\n", 1), loc="center")
     grid[0].set_ylabel("layer (0: projected input)")
     first = rows[0]
-    metric = first["selection"]["metric"]
+    metric = selection_of(first)["metric"]
     colour_bar(figure, image, list(grid), f"{metric} on validation (0–1)", fraction=0.06, pad=0.02, aspect=25)
     figure.suptitle(f"{first['task']} on {first['dataset']}: layer × readout", x=0.01, ha="left", size=8)
     note = f"framed: chosen on validation, with its test {metric} (decoder {first['decoder']['name']})"
@@ -282,9 +282,9 @@ def _draw_cells(axes: Axes, rows: Sequence[Row], readouts: Sequence[str], depth:
             frame.set_linestyle("-" if count == max(counts.values()) else (0, (2, 1)))
             frame.set_gid(f"chosen-{rows[0]['backbone']['kind']}-{readout}-{layer}")
             axes.add_patch(frame)
-            of_layer = [(row["scores"] or {}, row["selection"]["metric"]) for row in chosen if row["layer"] == layer]
-            means = [(scores.get(metric) or {}).get("mean") for scores, metric in of_layer]
-            tests = [mean for mean in means if mean is not None]
+            of_layer = [row for row in chosen if row["layer"] == layer]
+            scores = [row["scores"].get(selection_of(row)["metric"]) for row in of_layer]
+            tests = [score["mean"] for score in scores if score is not None and score["mean"] is not None]
             if tests:
                 ink = BLACK if scale(cells[readout, layer]) > 0.5 else "white"  # readable on dark cells
                 text = decimal(float(np.mean(tests)))

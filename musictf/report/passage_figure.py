@@ -18,9 +18,11 @@ from matplotlib.ticker import MaxNLocator
 
 from musictf.errors import InputError
 from musictf.report.figures import BLACK, BLUE, GREEN, ORANGE, STYLE, VERMILLION, save
-from musictf.report.inspection_rows import ATTENTION, CURVES, LEAD, Arrays, Inspection, required
+from musictf.report.inspection_rows import ATTENTION, LEAD, Arrays, Inspection, required
 from musictf.report.tracks import WIDTH_INCHES, draw_spectrogram
-from musictf.results.reading import Floats
+from musictf.results.names import ATTENTION_CURVES
+from musictf.results.rows import validation_value
+from musictf.results.statistics import Floats
 
 SECONDS = 12.0  # length of the passage
 _FIRST_SECOND = 6.0  # after the introduction, where a track has one
@@ -110,7 +112,7 @@ def best_curves(inspection: Inspection, arrays: Arrays) -> dict[str, str]:
     best: dict[str, str] = {}
     for task in inspection.tasks(ATTENTION):
         target = task.removeprefix(ATTENTION)
-        rows = [row for row in inspection.of(task, system=LEAD, selected=True) if row["readout"] in CURVES]
+        rows = [row for row in inspection.of(task, system=LEAD, selected=True) if row["readout"] in ATTENTION_CURVES]
         # Arrays are kept for a few tracks only, and not for every target.
         named = {f"curve/{target}/{row['readout']}.l{row['layer']}.h{row['head']}": row for row in rows}
         values = {name: validation_value(row) for name, row in named.items() if name in arrays}

@@ -16,7 +16,7 @@ from musictf.report.figures import layer_heatmap, training_curves
 from musictf.report.online_figure import online_curves
 from musictf.report.robustness import robustness_figure, robustness_table
 from musictf.report.tracks import AnnotatedTrack, track_figure
-from musictf.results.reading import KINDS, MAJORITY, ORACLE
+from musictf.results.names import KINDS, MAJORITY, ORACLE
 from musictf.results.rows import RESULTS, cell_name, read_rows
 
 if TYPE_CHECKING:

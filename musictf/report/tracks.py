@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 
 from musictf.errors import InputError
 from musictf.report.figures import BLACK, BLUE, STYLE, VERMILLION, colour_bar, save
-from musictf.results.reading import Floats
+from musictf.results.statistics import Floats
 
 if TYPE_CHECKING:
     from musictf.annotations import Beats, Chords

@@ -10,7 +10,7 @@ from musictf.errors import InputError
 from musictf.inspection.attention import AttentionConfig, inspect_attention
 from musictf.inspection.inspected_models import control_track
 from musictf.inspection.spectral_flux import flux_of
-from musictf.models.frame_controls import random_backbone
+from musictf.models.backbone import random_backbone
 from musictf.models.vit1d import ViT1DConfig
 
 

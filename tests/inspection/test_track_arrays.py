@@ -6,7 +6,6 @@ import pytest
 from musictf.audio.spectrogram import LogMel, LogMelConfig
 from musictf.features.extract import FeatureConfig
 from musictf.inspection.attention_curves import read_curves, track_curves
-from musictf.results.names import ATTENTION_CURVES
 from musictf.results.rows import RESULTS, read_rows
 
 
