@@ -1,6 +1,6 @@
 """What a task is: a question about music, from annotation to score.
 
-A new task is one file in this folder with one ``Task`` subclass, and one file in ``conf/task/``. Its five answers, in
+A new task is one file in this folder with one ``Task`` subclass, found by its ``name``. Its five answers, in
 the order a probe asks for them: ``encode`` an annotation as a target, the ``loss`` of logits against it, ``decode``
 logits into an estimate a musician would recognise, ``score`` estimates against annotations, and the ``majority_estimate`` of someone who has not listened.
 
@@ -48,7 +48,7 @@ class Scores:
 
 @dataclass(kw_only=True)
 class Task:
-    """A downstream task; subclasses are dataclasses whose fields are the keys of their file in ``conf/task/``."""
+    """A downstream task; subclasses are dataclasses whose fields are the keys of ``task.*``."""
 
     name: ClassVar[str] = ""
     annotation: ClassVar[str] = ""
