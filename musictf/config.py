@@ -14,12 +14,20 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from musictf.errors import InputError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+    from musictf.datasets.base import Dataset
+
+Base = TypeVar("Base")
+
+# Groups whose choices are classes, one a module, and the packages that hold them. A file of ``conf/`` may add to them.
+CLASS_GROUPS = {"dataset": ("datasets", "corpora", "packing", "synthesis"), "task": ("tasks",)}
+_CLASS_NAME = re.compile(r'^    name: (?:ClassVar\[str\]|str) = "(\w+)"', re.MULTILINE)
 
 
 def conf_folder() -> Path:
@@ -28,13 +36,22 @@ def conf_folder() -> Path:
     return here / "conf" if (here / "conf").is_dir() else here.parent / "conf"
 
 
-def groups() -> dict[str, list[str]]:
-    """The choices of each configuration group, by name."""
-    return {
-        folder.name: sorted(file.stem for file in folder.glob("*.yaml"))
-        for folder in sorted(conf_folder().iterdir())
-        if folder.is_dir() and any(folder.glob("*.yaml"))
-    }
+def groups() -> dict[str, dict[str, str]]:
+    """The choices of each configuration group, by name, each with a line that says what it is.
+
+    Classes are found in the source of their modules: importing these would load torch, and ``--help`` must not.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for file in sorted(conf_folder().glob("*/*.yaml")):
+        comments = [line for line in file.read_text(encoding="utf-8").splitlines() if line.startswith("# ")]
+        lines = [line.removeprefix("# ") for line in comments if "@package" not in line]
+        found.setdefault(file.parent.name, {})[file.stem] = lines[0] if lines else ""
+    for group, packages in CLASS_GROUPS.items():
+        for file in (file for name in packages for file in (Path(__file__).parent / name).glob("*.py")):
+            source = file.read_text(encoding="utf-8")
+            if match := _CLASS_NAME.search(source):
+                found.setdefault(group, {})[match[1]] = source.partition("\n")[0].strip('"')
+    return {group: dict(sorted(choices.items())) for group, choices in sorted(found.items())}
 
 
 def compose(verb: str, overrides: Sequence[str] = ()) -> Any:
@@ -71,7 +88,7 @@ def compose(verb: str, overrides: Sequence[str] = ()) -> Any:
             if "Config group override" not in str(error):
                 raise
             wrong = next((o for o in overrides if o.split("=")[0] in groups() and _is_no_name(o)), "a group")
-            names = ", ".join(groups().get(wrong.split("=")[0], []))
+            names = ", ".join(groups().get(wrong.split("=")[0], {}))
             raise InputError(f"{wrong} is not a choice: one of {names}") from None
 
 
@@ -126,7 +143,7 @@ def run_class(verb: str) -> Any:
 
 
 def register() -> None:
-    """Offer the schema of every run, task and corpus to Hydra under its class name."""
+    """Offer the schema of every run to Hydra, and every task and corpus under its name."""
     from hydra.core.config_store import ConfigStore
 
     import musictf.tasks
@@ -146,24 +163,20 @@ def register() -> None:
     store.store(group="online_probe", name="OnlineProbe", node=OnlineProbe)
     store.store(group="trainer", name="Trainer", node=TrainerConfig)
     for cls in subclasses(musictf.tasks, Task):
-        store.store(group="task", name=cls.__name__, node=cls)
-    for cls in dataset_classes():
-        store.store(group="dataset", name=cls.__name__, node=cls)
+        store.store(group="task", name=cls.name, node=cls)
+    for corpus in dataset_classes():
+        store.store(group="dataset", name=corpus.name, node=corpus)
 
 
-def dataset_classes() -> Iterator[type]:
+def dataset_classes() -> Iterator[type[Dataset]]:
     """Every corpus there is: published ones, the user's own folders, packs, and the synthetic one."""
-    import musictf.corpora
-    import musictf.datasets
-    import musictf.packing
-    import musictf.synthesis
     from musictf.datasets.base import Dataset
 
-    for package in (musictf.datasets, musictf.corpora, musictf.packing, musictf.synthesis):
-        yield from subclasses(package, Dataset)
+    for name in CLASS_GROUPS["dataset"]:
+        yield from subclasses(importlib.import_module(f"musictf.{name}"), Dataset)
 
 
-def subclasses(package: ModuleType, base: type) -> Iterator[type]:
+def subclasses(package: ModuleType, base: type[Base]) -> Iterator[type[Base]]:
     """Every subclass of ``base`` that a module of a package defines: a new file is found, no list is edited."""
     modules = pkgutil.iter_modules(package.__path__, f"{package.__name__}.")
     for module in (module for module in modules if module.name != base.__module__):
@@ -178,7 +191,7 @@ def _explanation(error: Exception, verb: str, overrides: Sequence[str]) -> str:
 
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and "/" in error.missing_cfg_file:
         group, name = error.missing_cfg_file.rsplit("/", 1)
-        return f"{group}={name} is not a choice: one of {', '.join(groups().get(group, []))}"
+        return f"{group}={name} is not a choice: one of {', '.join(groups().get(group, {}))}"
     causes = [error, *_causes(error)]
     texts = [str(cause) for cause in causes]
     key = next((match[1] for text in texts if (match := re.search(r"Could not override '([^'@]+)", text))), None)

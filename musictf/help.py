@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from musictf.config import groups
 
@@ -228,14 +228,18 @@ _TEXTS = {
 
 
 def verb_help(verb: str) -> str:
-    """The help of one verb, with the choices that ``conf/`` offers now."""
+    """The help of one verb, with the choices of its groups."""
     text, shown = _TEXTS[verb]
     known = groups()
-    choices = "\n".join(_wrapped(group, known[group]) for group in shown if group in known)
+    if verb == "data":
+        lines = [f"  {group}={name:<15} {line}" for group in shown for name, line in known[group].items()]
+    else:
+        lines = [_wrapped(group, known[group]) for group in shown if group in known]
+    choices = "\n".join(lines)
     return text.replace("{choices}", choices).replace("{sweeps}\n", _SWEEP.replace("{verb}", verb) + "\n")
 
 
-def _wrapped(group: str, names: Sequence[str]) -> str:
+def _wrapped(group: str, names: Iterable[str]) -> str:
     """``  group=a|b|c`` on as many lines as it takes."""
     text = " ".join(f"{name}|" for name in names).rstrip("|")
     indent = " " * (len(group) + 3)

@@ -210,11 +210,10 @@ def test_a_sweep_runs_each_job_and_refuses_several_processes(tmp_path, pretraine
 
 
 @pytest.mark.slow
-def test_a_new_task_is_one_python_file_and_one_yaml_file(pretrained, tmp_path):
+def test_a_new_task_is_one_python_file(pretrained, tmp_path):
     for part in ("musictf", "conf"):
         shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "musictf" / "tasks" / "mode.py").write_text(TOY_TASK)
-    (tmp_path / "conf" / "task" / "mode.yaml").write_text("defaults: [Mode]\n")
     there = {"cwd": tmp_path, "module_path": tmp_path}
     assert "mode" in musictf("probe", "--help", **there).stdout
     settings = [*SMALL, "probe.steps=10", "layers=[0]", "output_dir=probe"]

@@ -1,4 +1,4 @@
-"""Every file of ``conf/`` composes and builds; every wrong key is one line that names it."""
+"""Every choice composes and builds, a file of ``conf/`` or a class; every wrong key is one line that names it."""
 
 import re
 import subprocess
@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from musictf.config import compose, conf_folder, groups
+import musictf.tasks
+from musictf.config import compose, conf_folder, groups, subclasses
 from musictf.errors import InputError
+from musictf.tasks.base import Task
 
 EXPERIMENTS = sorted(file.stem for file in (conf_folder() / "experiment").glob("*.yaml"))
 
@@ -32,6 +34,13 @@ def test_every_choice_of_every_group_composes(verb, group, name):
     assert compose(verb, [f"{group}={name}", *backbone]).choices[group] == name
 
 
+def test_the_tasks_found_in_the_source_are_the_classes_and_the_files_of_conf():
+    classes = {cls.name for cls in subclasses(musictf.tasks, Task)}
+    assert classes & {file.stem for file in (conf_folder() / "task").glob("*.yaml")} == set()
+    assert set(groups()["task"]) == classes | {"genre", "instrument"}
+    assert all(groups()["task"].values())
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
@@ -44,6 +53,7 @@ def test_every_choice_of_every_group_composes(verb, group, name):
         (["dataset=manifest", "dataset.rot=x"], "did you mean 'dataset.root'?"),
         (["max_steps=abc"], "max_steps.*abc"),
         (["model=vit9d"], "model=vit9d is not a choice: one of vit1d_mini"),
+        (["dataset=gtzam"], "dataset=gtzam is not a choice: one of asap, ballroom"),
         (["experiment=none_such"], "experiment=none_such is not a choice"),
         (["trainer.devices=[1"], "cannot read 'trainer.devices=.1' as key=value"),
         (["foo"], "'foo' is not key=value"),

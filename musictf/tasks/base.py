@@ -1,6 +1,6 @@
 """The base class of all downstream tasks, and what they share.
 
-A new task is one file in this folder with one `Task` subclass, and one file in ``conf/task/``. A probe calls the
+A new task is one file in this folder with one `Task` subclass, found by its ``name``. A probe calls the
 methods of a task in this order: ``prepare`` on the training annotations, ``encode`` an annotation as a training target,
 ``loss`` of logits against targets, ``calibrate`` a decoder on validation, ``decode`` logits into an estimate in musical
 terms, ``score`` estimates against annotations.
@@ -52,7 +52,7 @@ class Scores:
 
 @dataclass(kw_only=True)
 class Task:
-    """A downstream task. Subclasses are dataclasses whose fields are the keys of their file in ``conf/task/``.
+    """A downstream task. Subclasses are dataclasses whose fields are the keys of ``task.*``.
 
     Attributes:
         name: Identifies the class; its choice in ``task=NAME``.

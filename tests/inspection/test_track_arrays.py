@@ -6,6 +6,7 @@ import pytest
 from musictf.audio.spectrogram import LogMel, LogMelConfig
 from musictf.features.extract import FeatureConfig
 from musictf.inspection.attention_curves import read_curves, track_curves
+from musictf.results.names import ATTENTION_CURVES
 from musictf.results.rows import RESULTS, read_rows
 
 
@@ -44,10 +45,10 @@ def test_curves_are_those_of_the_chosen_heads(track_arrays, inspected, songs, sm
     track = songs.tracks("test")[0]
     values = read_curves(track_curves(small, [track], FeatureConfig())[0]).values
     names = {name for name in track_arrays[track.track_id] if name.startswith("curve/")}
-    assert len(names) == len(rows) >= 4 * len(CURVES)
+    assert len(names) == len(rows) >= 4 * len(ATTENTION_CURVES)
     for row in rows:
         name = f"curve/{row['task'].removeprefix('attention_')}/{row['readout']}.l{row['layer']}.h{row['head']}"
-        expected = values[:, row["layer"] - 1, row["head"], CURVES.index(row["readout"])]
+        expected = values[:, row["layer"] - 1, row["head"], ATTENTION_CURVES.index(row["readout"])]
         np.testing.assert_allclose(track_arrays[track.track_id][name], expected, atol=1e-6)
 
 

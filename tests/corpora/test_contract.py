@@ -1,25 +1,23 @@
-"""What every corpus must do, for all that stand in ``musictf/datasets``."""
+"""What every dataset must do: published corpora, the user's own folders, packs and synthetic songs."""
 
 import dataclasses
 import importlib
 import pkgutil
-from pathlib import Path
 
 import pytest
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
 
-import musictf.datasets
-from musictf.config import subclasses
-from musictf.datasets.base import Dataset
+import musictf.corpora
+from musictf.config import dataset_classes, groups, register
 from musictf.errors import InputError
 
-CONF = Path(musictf.datasets.__file__).resolve().parents[2] / "conf" / "dataset"
-
-# The user's own data and what is made here: nobody publishes them, and an empty copy may be right.
+# The user's own data and generated songs: nobody publishes them, and an empty copy may be right.
 OWN = {"manifest", "folder", "packed", "synthetic"}
-# Gives access to the corpora of a library: it needs to be told which, and its index is the library's.
+# Gives access to the corpora of a library: it needs the name of one, and its index is the library's.
 ADAPTERS = {"mirdata"}
 
-CORPORA = sorted(subclasses(musictf.datasets, Dataset), key=lambda corpus: corpus.name)
+CORPORA = sorted(dataset_classes(), key=lambda corpus: corpus.name)
 
 
 def module_of(corpus):
@@ -50,20 +48,21 @@ def test_names_are_unique():
     assert len({corpus.name for corpus in CORPORA}) == len(CORPORA)
 
 
-def test_every_choice_in_conf_is_a_corpus():
-    assert {path.stem for path in CONF.glob("*.yaml")} == {module_of(corpus) for corpus in CORPORA}
+def test_the_choices_found_in_the_source_are_the_classes():
+    assert list(groups()["dataset"]) == [corpus.name for corpus in CORPORA]
 
 
 def test_a_module_holds_one_corpus():
     modules = [module_of(corpus) for corpus in CORPORA]
     assert len(set(modules)) == len(modules)
-    assert set(modules) <= {module.name for module in pkgutil.iter_modules(musictf.datasets.__path__)}
+    published = {module.name for module in pkgutil.iter_modules(musictf.corpora.__path__)}
+    assert set(modules) == published | OWN
 
 
-def test_the_choice_in_conf_has_the_name_of_the_module_and_names_the_class(corpus):
-    lines = (CONF / f"{module_of(corpus)}.yaml").read_text(encoding="utf-8").splitlines()
-    assert lines[0].startswith("# ")
-    assert any(line.replace(" ", "") == f"defaults:[{corpus.__name__}]" for line in lines)
+def test_the_choice_has_the_name_of_the_module_says_what_it_is_and_names_the_class(corpus):
+    assert groups()["dataset"][module_of(corpus)] == importlib.import_module(corpus.__module__).__doc__.split("\n")[0]
+    register()
+    assert OmegaConf.get_type(ConfigStore.instance().load(f"dataset/{corpus.name}.yaml").node) is corpus
 
 
 def test_every_corpus_says_what_it_is(corpus):
