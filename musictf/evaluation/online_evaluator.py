@@ -62,16 +62,16 @@ _BATCH = 16  # excerpts that go through the backbone at once
 
 @dataclass(kw_only=True)
 class OnlineProbe:
-    """How a run is watched.
+    """Probes of a backbone while it is pretrained.
 
     Attributes:
-        root: Folder of a manifest corpus, or a list of them; None means synthetic songs.
-        every: Steps between two looks; there is one before the first step and one after the last too.
-        num_tracks: How many tracks to draw.
-        seconds: How much of the middle of each: as many whole excerpts as fit, one at least.
-        layers: Where chords and beats are read; by default the middle and the last.
-        neighbours: Of an excerpt, for the kNN.
-        tasks: Any of ``tagging chord beat``; those that the corpus has labels for are served.
+        root: Folder of a manifest corpus, or a list of them; null means synthetic songs.
+        every: Steps between two evaluations. There is one before the first step and one after the last as well.
+        num_tracks: Tracks to draw from the corpus.
+        seconds: Length in seconds of what is used of each track, from its middle; at least one excerpt.
+        layers: Layers to probe for chords and beats; null means the middle and the last.
+        neighbours: Neighbours of an excerpt in the kNN for tags.
+        tasks: Any of tagging, chord, beat; those without labels in the corpus are left out.
     """
 
     root: Any = None

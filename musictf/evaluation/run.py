@@ -42,11 +42,28 @@ from musictf.tasks.base import Task
 
 @dataclass(kw_only=True)
 class ProbeRun:
-    """Everything ``musictf probe`` can be told.
+    """Configuration of ``musictf probe``.
 
-    ``backbone`` is a backbone file, a run folder, or a control: ``random`` (in the shape of ``model``, or of the
-    backbone ``like``), ``mel``, ``mfcc`` or ``chroma``. ``baselines`` stand beside it. ``layers`` is ``all`` or a list.
-    ``leakage`` says what to do where pretraining has heard test tracks: ``fail``, ``warn`` or ``off``.
+    Attributes:
+        backbone: Backbone file, run folder, or a control: random, mel, mfcc or chroma.
+        task: What is predicted.
+        dataset: Corpus with annotations for the task.
+        model: Shape of random weights, where ``like`` is not given.
+        trainer: Arguments of Lightning's Trainer.
+        like: Backbone file or run folder that gives backbone=random its shape; null means that of model=.
+        readouts: Vectors to probe, any of class, sequence, average.
+        layers: all, or a list of layers; 0 is the projected input.
+        seeds: Seeds of the heads, and of random weights.
+        baselines: Baselines and upper bound to score beside the backbone.
+        probe: How heads are trained.
+        features: How features are extracted.
+        robustness: Perturbations of the test audio.
+        leakage: What to do where test tracks were seen in pretraining: fail, warn or off.
+        wandb: Mirror in Weights & Biases.
+        allow_missing: Score the tracks that can be used where others cannot; the rows say how many.
+        overwrite: Replace the run that output_dir holds.
+        output_dir: Run folder; null means runs/probe/TIME.
+        choices: Name of the choice in each configuration group; set by the composition.
     """
 
     # Keys that may differ when an unfinished run goes on: how it runs, not what it computes.

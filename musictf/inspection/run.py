@@ -49,12 +49,31 @@ _TASKS = {"attention": "attention_", "similarity": "ssm_profile", "position": "p
 
 @dataclass(kw_only=True)
 class InspectRun:
-    """Everything ``musictf inspect`` can be told.
+    """Configuration of ``musictf inspect``.
 
-    ``backbone`` is a backbone file, a run folder, or ``random`` (in the shape of ``model``, or of ``like``). Heads,
-    layers and thresholds are chosen on the validation split, scores are told on test; the training split is not
-    touched. ``seeds`` are those of random weights. ``listen`` test tracks get a page to listen to, with the estimates
-    of the probe runs that ``estimates`` names.
+    Heads, layers and thresholds are chosen on the validation split and scored on the test split; the training split is
+    not read.
+
+    Attributes:
+        backbone: Backbone file, run folder, or random.
+        dataset: Corpus to inspect the backbone on.
+        model: Shape of random weights, where ``like`` is not given.
+        trainer: Arguments of Lightning's Trainer.
+        like: Backbone file or run folder that gives backbone=random its shape; null means that of model=.
+        parts: Parts to compute, any of attention, similarity, position, maps.
+        controls: Controls to compute beside the backbone, any of random, silence, noise.
+        seeds: Seeds of the random weights.
+        attention: What attention is compared with.
+        similarity: How self-similarity matrices are made.
+        token_maps: How token maps are made.
+        features: How features are extracted.
+        listen: Number of pages with sound, one for each of the first test tracks.
+        estimates: Folders of probe runs whose estimates these pages show.
+        wandb: Mirror in Weights & Biases.
+        allow_missing: Inspect the tracks that can be used where others cannot.
+        overwrite: Replace the run that output_dir holds.
+        output_dir: Run folder; null means runs/inspect/TIME.
+        choices: Name of the choice in each configuration group; set by the composition.
     """
 
     # Keys that may differ when an unfinished run goes on: how it runs, not what it computes.
