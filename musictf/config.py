@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import numbers
 import pkgutil
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +29,14 @@ Base = TypeVar("Base")
 # Groups whose choices are classes, one a module, and the packages that hold them. A file of ``conf/`` may add to them.
 CLASS_GROUPS = {"dataset": ("datasets", "corpora", "packing", "synthesis"), "task": ("tasks",)}
 _CLASS_NAME = re.compile(r'^    name: (?:ClassVar\[str\]|str) = "(\w+)"', re.MULTILINE)
+
+# Keys whose values are names of files and folders, and those of them that take a list.
+_PATH_KEY = re.compile(r"(.*[._])?root|(.*\.)?exclusions|output_dir|backbone|like|resume|estimates")
+_LIST_KEY = re.compile(r"(.*[._])?root|estimates")
+_UNREADABLE = "cannot read {!r} as key=value (quote brackets and blanks: 'key=[a,b]')"
+_SWEEP_FUNCTION = re.compile(r"(choice|glob|shuffle|sort|tag)\(.*\)")
+# One item and the comma after it: a list, a call, a text in quotes, or anything else without a comma.
+_ITEM = re.compile(r"""\s*(\[[^\]]*\]|\w+\([^)]*\)|'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^,]*?)\s*,""")
 
 
 def conf_folder() -> Path:
@@ -62,7 +71,7 @@ def compose(verb: str, overrides: Sequence[str] = ()) -> Any:
         overrides: ``key=value`` each, as on the command line.
 
     Raises:
-        InputError: a key, a value or a choice is not one.
+        InputError: A key, a value or a choice does not exist.
     """
     import hydra
     from hydra.core.global_hydra import GlobalHydra
@@ -74,6 +83,7 @@ def compose(verb: str, overrides: Sequence[str] = ()) -> Any:
     for override in overrides:
         if "=" not in override or override.startswith(("+", "~", "-")):
             raise InputError(f"{override!r} is not key=value (keys: musictf {verb} --help)")
+    overrides = literal_paths(overrides)
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3", job_name="musictf"):
         try:
@@ -84,33 +94,145 @@ def compose(verb: str, overrides: Sequence[str] = ()) -> Any:
             return typed(config, verb, choices)
         except (HydraException, OmegaConfBaseException) as error:
             raise InputError(_explanation(error, verb, overrides)) from None
-        except ValueError as error:  # Hydra's word for a choice that is no name
+        except ValueError as error:  # Hydra's answer to a choice that is a number or a boolean
             if "Config group override" not in str(error):
                 raise
-            wrong = next((o for o in overrides if o.split("=")[0] in groups() and _is_no_name(o)), "a group")
-            names = ", ".join(groups().get(wrong.split("=")[0], {}))
-            raise InputError(f"{wrong} is not a choice: one of {names}") from None
+            no_name = re.compile(r"(?i)true|false|[-\d.e]+")
+            pairs = [override.partition("=") for override in overrides]
+            group, value = next(((g, v) for g, _, v in pairs if g in groups() and no_name.fullmatch(v)), ("", ""))
+            if not group:
+                raise
+            raise InputError(f"{group}={value} is not a choice: one of {', '.join(groups()[group])}") from None
+
+
+def literal_paths(overrides: Sequence[str], sweeping: bool = False) -> list[str]:
+    """Overrides in which Hydra reads the names of files and folders as they stand.
+
+    A name may hold anything that a file system allows (``Greatest Hits (1998)``, ``#1``, ``a, b``): where Hydra's
+    grammar would read something else, the name is put in quotes. ``~/`` at its beginning becomes the home folder, which
+    a shell does not do after ``key=``. A name in quotes is left to Hydra.
+
+    Args:
+        overrides: ``key=value`` each; keys that are no paths are left alone.
+        sweeping: Commas outside of quotes and brackets separate the values of a sweep.
+
+    Returns:
+        As many overrides, in the same order.
+    """
+    return [_literal_path(override, sweeping) for override in overrides]
+
+
+def _literal_path(override: str, sweeping: bool) -> str:
+    key, equals, value = override.partition("=")
+    if not equals or _PATH_KEY.fullmatch(key) is None:
+        return override
+    names = _items(value) if sweeping else [value]
+    return f"{key}={','.join(_literal_name(key, name, sweeping) for name in names)}"
+
+
+def _literal_name(key: str, name: str, sweeping: bool) -> str:
+    from musictf.results.sweep_plan import quoted
+
+    is_quoted = len(name) > 1 and name[0] == name[-1] and name[0] in "'\""
+    if name in {"", "null"} or is_quoted or (sweeping and _SWEEP_FUNCTION.fullmatch(name)):
+        return name
+    # Only these keys take several folders. A folder may be called [1999] as well: then it exists.
+    is_list = _LIST_KEY.fullmatch(key) and name[0] == "[" and name[-1] == "]" and not Path(name).exists()
+    if is_list:
+        return f"[{','.join(_literal_name(key, item, sweeping) for item in _items(name[1:-1]))}]"
+    home = str(Path(name).expanduser()) if name == "~" or name.startswith("~/") else name
+    return home if _reads_as_itself(home) else quoted(home)
+
+
+def _items(text: str) -> list[str]:
+    """Items between commas that are outside of quotes, brackets and parentheses."""
+    return [match[1] for match in _ITEM.finditer(f"{text},")] if text.strip() else []
+
+
+def _reads_as_itself(text: str) -> bool:
+    """Whether Hydra reads an unquoted text as this very text, not as a number, a list or a sweep."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import OverrideParseException
+
+    try:
+        return OverridesParser.create().parse_override(f"key={text}").value() == text
+    except OverrideParseException:
+        return False
+
+
+def python_overrides(keys: Mapping[str, Any], section: str = "") -> list[str]:
+    r"""Overrides that give keys these Python values, whatever characters a text holds.
+
+    Args:
+        keys: Values by key: text, paths, numbers, booleans, None, lists of them. A mapping holds the keys of a section.
+        section: Put before each key, with its dot.
+
+    Raises:
+        InputError: A value is of another type.
+
+    Example:
+        >>> python_overrides({"seeds": [0, 1], "probe": {"steps": 100}, "dataset.root": "it's mine"})
+        ['seeds=[0,1]', 'probe.steps=100', "dataset.root='it\'s mine'"]
+    """
+    overrides = []
+    for key, value in keys.items():
+        name = f"{section}{key}"
+        if isinstance(value, Mapping):
+            overrides += python_overrides(value, f"{name}.")
+        else:
+            overrides.append(f"{name}={_override_value(name, value)}")
+    return overrides
+
+
+def _override_value(key: str, value: Any) -> str:
+    from musictf.results.sweep_plan import quoted
+
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, numbers.Integral):  # those of numpy too
+        return str(int(value))
+    if isinstance(value, numbers.Real):
+        return repr(float(value))
+    if isinstance(value, str | Path):
+        text = str(Path(value).expanduser()) if _PATH_KEY.fullmatch(key) and str(value)[:2] == "~/" else str(value)
+        # OmegaConf would take ${ for an interpolation; backslashes before it count double.
+        return quoted(re.sub(r"(\\*)\$\{", r"\1\1\\${", text))
+    if isinstance(value, Sequence):
+        return f"[{','.join(_override_value(key, item) for item in value)}]"
+    kind = type(value).__name__
+    raise InputError(f"{key}={value!r}: a value of type {kind} cannot be used; give text, a number or a list")
 
 
 def parsed(schema: type, overrides: Sequence[str], verb: str) -> Any:
     """A dataclass without groups, filled from ``key=value`` arguments.
 
+    Args:
+        schema: The dataclass.
+        overrides: ``key=value`` each, as on the command line.
+        verb: Names the help in messages.
+
     Raises:
-        InputError: a key or a value is not one.
+        InputError: A key or a value does not exist.
     """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import OverrideParseException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    default = OmegaConf.structured(schema)
-    known = [str(key) for key in default]
-    for override in overrides:
-        key = override.split("=", 1)[0].split(".")[0]
-        if "=" not in override or key not in known:
-            raise InputError(
-                f"{override!r} is not key=value with a key among {', '.join(known)} (musictf {verb} --help)"
-            )
+    config = OmegaConf.structured(schema)
+    known = [str(key) for key in config]
+    for text in overrides:
+        key = text.split("=", 1)[0].split(".")[0]
+        if "=" not in text or key not in known:
+            raise InputError(f"{text!r} is not key=value with a key among {', '.join(known)} (musictf {verb} --help)")
     try:
-        return OmegaConf.to_object(OmegaConf.merge(default, OmegaConf.from_dotlist(list(overrides))))
+        for override in OverridesParser.create().parse_overrides(literal_paths(overrides)):
+            OmegaConf.update(config, override.key_or_group, override.value())
+        return OmegaConf.to_object(config)
+    except OverrideParseException as error:
+        raise InputError(_UNREADABLE.format(error.override)) from None
     except OmegaConfBaseException as error:
         raise InputError(str(error).splitlines()[0]) from None
 
@@ -200,13 +322,8 @@ def _explanation(error: Exception, verb: str, overrides: Sequence[str]) -> str:
     text = texts[min(1, len(texts) - 1)].splitlines()[0]
     full_key = next((m[1] for t in texts if (m := re.search(r"full_key: (\S+)", t))), None)
     if isinstance(error, OverrideParseException):
-        return f"cannot read {error.override!r} as key=value (quote brackets and blanks: 'key=[a,b]')"
+        return _UNREADABLE.format(error.override)
     return f"{full_key}: {text}" if full_key and full_key not in text else text
-
-
-def _is_no_name(override: str) -> bool:
-    value = override.partition("=")[2]
-    return value.lower() in {"true", "false"} or re.fullmatch(r"[-\d.e]+", value) is not None
 
 
 def _unknown_key(key: str, verb: str, overrides: Sequence[str]) -> str:
@@ -235,15 +352,15 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _keys(verb: str, choices: Sequence[str]) -> list[str]:
-    """Every key that a verb knows with these choices of groups."""
+    """Every key that a verb has with these choices of groups."""
     import hydra
-    from omegaconf import DictConfig
+    from omegaconf import OmegaConf
 
-    def flat(node: DictConfig, prefix: str) -> Iterator[str]:
-        for name in map(str, node):
+    def flat(node: Mapping[Any, Any], prefix: str) -> Iterator[str]:
+        for name, child in node.items():
             yield f"{prefix}{name}"
-            child = node._get_node(name)
-            if isinstance(child, DictConfig) and not child._is_none() and not child._is_missing():
+            if isinstance(child, Mapping):
                 yield from flat(child, f"{prefix}{name}.")
 
-    return list(flat(hydra.compose(verb, list(choices)), ""))
+    composed = OmegaConf.to_container(hydra.compose(verb, list(choices)))
+    return list(flat(composed, "")) if isinstance(composed, Mapping) else []

@@ -9,7 +9,19 @@ from typing import Any
 
 @dataclass(kw_only=True)
 class TrainerConfig:
-    """The arguments of Lightning's Trainer that we use, under Lightning's names."""
+    """Arguments of Lightning's Trainer, under Lightning's names.
+
+    Attributes:
+        accelerator: auto, cpu or gpu.
+        devices: Processes on each machine; -1 means one for every GPU.
+        strategy: auto, ddp or fsdp.
+        precision: 32-true, or bf16-mixed.
+        num_nodes: Machines.
+        accumulate_grad_batches: Only 1: accumulated gradients add no negatives; micro_batch saves memory instead.
+        deterministic: Use deterministic algorithms, which may be slower.
+        enable_progress_bar: Show a progress bar.
+        timeout_s: Seconds that a process waits for the others before the run fails.
+    """
 
     accelerator: str = "auto"
     devices: Any = 1

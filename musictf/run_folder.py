@@ -34,7 +34,13 @@ _PACKAGES = ("torch", "torchaudio", "lightning", "torchmetrics", "librosa", "mir
 
 @dataclass(kw_only=True)
 class WandbConfig:
-    """Weights & Biases. ``auto`` is online where a key is configured and offline elsewhere: it never asks."""
+    """Weights & Biases; nothing ever asks for a login.
+
+    Attributes:
+        mode: auto (online where a key is configured, else offline), online, offline or disabled.
+        project: Project.
+        group: Group of runs; null means none.
+    """
 
     mode: str = "auto"
     project: str = "musictf"
@@ -47,6 +53,10 @@ class WandbConfig:
 
 class FinishedRun(Exception):
     """The folder holds a finished run and ``overwrite`` was not given: there is nothing to do."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(f"{folder} is finished already; nothing was changed (overwrite=true starts afresh)")
+        self.folder = folder
 
 
 def default_folder(verb: str) -> Path:
@@ -98,7 +108,7 @@ def open_run(
     overwrite = overwrite and int(os.environ.get("SLURM_RESTART_COUNT", 0)) == 0
     if read_status(folder).get("status") == "finished" and not overwrite:  # said by every rank, or none waits
         _refuse_other_config(folder, config, "a finished run", may_change - {"max_steps"})
-        raise FinishedRun(f"{folder} is finished already; nothing was changed (overwrite=true starts afresh)")
+        raise FinishedRun(folder)
     lock = None
     if rank() == 0:
         try:

@@ -86,7 +86,7 @@ def test_configuration_names_values_never_classes():
 
 def test_importing_the_package_starts_nothing():
     code = (
-        "import sys, musictf, musictf.config, musictf.help;"
+        "import sys, musictf, musictf.config, musictf.commands.help;"
         "print(sorted({'torch', 'hydra', 'lightning'} & set(sys.modules)))"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])

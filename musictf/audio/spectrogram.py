@@ -27,7 +27,18 @@ _POWER_FLOOR = 1e-10
 
 @dataclass(kw_only=True)
 class LogMelConfig:
-    """Front end of a backbone; rates in hertz, lengths in samples."""
+    """Log-mel front end of a backbone.
+
+    Attributes:
+        sample_rate: Sample rate in hertz; other audio is resampled.
+        n_fft: Window length in samples.
+        hop_length: Samples between two frames.
+        n_mels: Mel bands.
+        f_min: Lowest frequency in hertz.
+        f_max: Highest frequency in hertz.
+        top_db: Dynamic range below the loudest value, in decibels.
+        normalise: none, or peak (the whole track is divided by its largest magnitude).
+    """
 
     sample_rate: int = 16_000
     n_fft: int = 1024

@@ -70,16 +70,16 @@ def online_tasks() -> dict[str, type[Task]]:
 
 @dataclass(kw_only=True)
 class OnlineProbe:
-    """When and on what a backbone is evaluated during pretraining.
+    """Probes of a backbone while it is pretrained.
 
     Attributes:
-        root: Folder of a manifest corpus, or a list of them; None means synthetic songs.
-        every: Steps between two evaluations; one more comes before the first step, and one after the last.
-        num_tracks: Number of tracks to draw.
-        seconds: Duration of the middle of each track to read: as many whole excerpts as fit, at least one.
-        layers: Layers that tasks of level ``frame`` read; by default the middle and the last one.
-        neighbours: Nearest neighbours of an excerpt.
-        tasks: Any of ``tagging chord beat``; those that the corpus has labels for are evaluated.
+        root: Folder of a manifest corpus, or a list of them; null means synthetic songs.
+        every: Steps between two evaluations. There is one before the first step and one after the last as well.
+        num_tracks: Tracks to draw from the corpus.
+        seconds: Length in seconds of what is used of each track, from its middle; at least one excerpt.
+        layers: Layers to probe for chords and beats; null means the middle and the last.
+        neighbours: Neighbours of an excerpt in the kNN for tags.
+        tasks: Any of tagging, chord, beat; those without labels in the corpus are left out.
     """
 
     root: Any = None

@@ -24,11 +24,11 @@ def _default_amounts() -> dict[str, list[float]]:
 
 @dataclass(kw_only=True)
 class RobustnessConfig:
-    """Which perturbations to score under.
+    """Perturbations of the test audio under which the chosen heads are scored again.
 
     Attributes:
-        perturbations: Any of ``gain noise mp3 ogg pitch stretch``; an empty list means off.
-        amounts: Amounts of each perturbation, in its unit; a perturbation that is left out keeps its default.
+        perturbations: Any of gain, noise, mp3, ogg, pitch, stretch; an empty list means none.
+        amounts: Amounts of the perturbation, in its unit.
     """
 
     perturbations: list[str] = field(default_factory=list)

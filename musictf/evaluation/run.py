@@ -49,25 +49,25 @@ class ProbeRun:
     """Configuration of ``musictf probe``.
 
     Attributes:
-        backbone: Backbone file, run folder, or a control: ``random``, ``mel``, ``mfcc``, ``chroma``.
-        task: What is probed.
-        dataset: On which tracks.
-        model: Shape of ``backbone=random``.
-        trainer: Where and how Lightning runs.
-        like: Backbone whose shape ``backbone=random`` has, instead of ``model``.
-        readouts: Any of ``class``, ``sequence``, ``average``.
-        layers: ``all``, or a list of numbers; 0 is the projected input.
+        backbone: Backbone file, run folder, or a control: random, mel, mfcc or chroma.
+        task: What is predicted.
+        dataset: Corpus with annotations for the task.
+        model: Shape of random weights, where ``like`` is not given.
+        trainer: Arguments of Lightning's Trainer.
+        like: Backbone file or run folder that gives backbone=random its shape; null means that of model=.
+        readouts: Vectors to probe, any of class, sequence, average.
+        layers: all, or a list of layers; 0 is the projected input.
         seeds: Seeds of the heads, and of random weights.
-        baselines: Any of ``random``, ``mel``, ``mfcc``, ``chroma``, ``classical``, ``majority``, ``oracle``.
+        baselines: Baselines and upper bound to score beside the backbone.
         probe: How heads are trained.
-        features: How tracks are cut into excerpts, and what is stored.
-        robustness: Which perturbations of the test tracks are scored as well.
-        leakage: Where pretraining has seen test tracks: ``fail``, ``warn`` or ``off`` (not checked).
-        wandb: Weights & Biases.
-        allow_missing: Go on with fewer tracks where audio or annotations are missing; rows say how many.
-        overwrite: Start afresh in a folder that holds a run.
-        output_dir: Run folder; default ``runs/probe/TIME``.
-        choices: Chosen options of the configuration groups; filled in, not given.
+        features: How features are extracted.
+        robustness: Perturbations of the test audio.
+        leakage: What to do where test tracks were seen in pretraining: fail, warn or off.
+        wandb: Mirror in Weights & Biases.
+        allow_missing: Score the tracks that can be used where others cannot; the rows say how many.
+        overwrite: Replace the run that output_dir holds.
+        output_dir: Run folder; null means runs/probe/TIME.
+        choices: Name of the choice in each configuration group; set by the composition.
     """
 
     # Keys that may differ when an unfinished run goes on: how it runs, not what it computes.

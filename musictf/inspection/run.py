@@ -55,29 +55,29 @@ _TASKS = {"attention": "attention_", "similarity": "ssm_profile", "position": "p
 class InspectRun:
     """Configuration of ``musictf inspect``.
 
-    Heads, layers and thresholds are chosen on the validation split, scores are those of the test split; the training
-    split is not used.
+    Heads, layers and thresholds are chosen on the validation split and scored on the test split; the training split is
+    not read.
 
     Attributes:
-        backbone: A backbone file, a run folder, or ``random`` (in the shape of ``model``, or of ``like``).
-        dataset: The corpus, with valid and test splits.
-        model: Shape of random weights without ``like``.
-        trainer: Where backbones run.
-        like: A backbone whose shape random weights have.
-        parts: Any of attention, similarity, position, maps.
-        controls: Any of random, silence, noise.
-        seeds: Seeds of random weights.
-        attention: Events and draws of the part attention.
-        similarity: Bins and draws of the part similarity.
-        token_maps: Tokens of the part maps.
-        features: How tracks are cut into excerpts, and how features are stored.
-        listen: Number of test tracks that get a listening page.
-        estimates: Folders of probe runs whose estimates the listening pages show.
-        wandb: Logging to Weights & Biases.
-        allow_missing: Whether to go on where audio files are missing.
-        overwrite: Whether to replace a run in the folder.
-        output_dir: Run folder; by default under ``runs/inspect``.
-        choices: Choices of Hydra's groups, as recorded in the configuration.
+        backbone: Backbone file, run folder, or random.
+        dataset: Corpus to inspect the backbone on.
+        model: Shape of random weights, where ``like`` is not given.
+        trainer: Arguments of Lightning's Trainer.
+        like: Backbone file or run folder that gives backbone=random its shape; null means that of model=.
+        parts: Parts to compute, any of attention, similarity, position, maps.
+        controls: Controls to compute beside the backbone, any of random, silence, noise.
+        seeds: Seeds of the random weights.
+        attention: What attention is compared with.
+        similarity: How self-similarity matrices are made.
+        token_maps: How token maps are made.
+        features: How features are extracted.
+        listen: Number of pages with sound, one for each of the first test tracks.
+        estimates: Folders of probe runs whose estimates these pages show.
+        wandb: Mirror in Weights & Biases.
+        allow_missing: Inspect the tracks that can be used where others cannot.
+        overwrite: Replace the run that output_dir holds.
+        output_dir: Run folder; null means runs/inspect/TIME.
+        choices: Name of the choice in each configuration group; set by the composition.
     """
 
     # Keys that may differ when an unfinished run continues: they change how it runs, not what it computes.

@@ -46,7 +46,7 @@ _NULL_DRAWS = 500
 
 @dataclass(kw_only=True)
 class TokenMapConfig:
-    """How many tokens a map is made of.
+    """Size of the token maps.
 
     Attributes:
         tokens_a_track: Tokens taken of each track, evenly spaced.

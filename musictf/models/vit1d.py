@@ -26,7 +26,16 @@ from musictf.errors import InputError
 
 @dataclass(kw_only=True)
 class ViT1DConfig:
-    """Shape of a ViT-1D; the defaults are those of the paper."""
+    """Shape of a ViT-1D; the defaults are those of the paper.
+
+    Attributes:
+        preset: Name of the shape, for result rows.
+        depth: Transformer blocks.
+        embed_dim: Width of a token.
+        num_heads: Attention heads of a block; they divide ``embed_dim``.
+        mlp_ratio: Width of the hidden layer of a block over ``embed_dim``.
+        max_frames: Frames of the longest excerpt.
+    """
 
     preset: str = "custom"
     depth: int = 12

@@ -44,20 +44,20 @@ _TINY = float(np.finfo(np.float32).tiny)
 
 @dataclass(kw_only=True)
 class PairConfig:
-    """What is contrasted with what; distances in seconds, level in dB of full scale.
+    """How the pairs of a batch are drawn.
 
     Attributes:
-        min_distance: Least distance of the starts of the two excerpts of a pair.
-        max_distance: Largest one.
-        silence_db: Excerpts below this level are drawn again, a few times.
-        excerpts_per_track: Pairs of one track in a batch, each other's negatives: places of a track differ in harmony, hardly in
-            timbre, so that timbre alone does not tell them apart.
-        min_gap_seconds: Distance between the excerpts of two places, at least. Tracks too short for it have places as anywhere
-            else, which are then no negatives.
-        batch_by: Field whose value the tracks of a batch share as far as possible (``group``, ``artist``, ``tags``, ...):
-            negatives that are hard.
-        weights: Share of each corpus of ``dataset.root`` in the batches, in their order; they mix in every batch.
-            None: each track once before any twice.
+        min_distance: Smallest distance between the starts of the two excerpts of a pair, in seconds.
+        max_distance: Largest distance between them, in seconds.
+        silence_db: Level in dB of full scale below which an excerpt is drawn again, a few times.
+        excerpts_per_track: Pairs of one track in a batch, negatives of each other. Passages of a track differ in
+            harmony, hardly in timbre, so timbre alone does not separate them.
+        min_gap_seconds: Smallest distance between excerpts of two such pairs, in seconds. In tracks too short for it
+            the pairs lie anywhere and are not each other's negatives.
+        batch_by: Field whose value the tracks of a batch share as far as possible (group, artist, tags, ...), for
+            harder negatives.
+        weights: Share of each corpus of ``dataset.root`` in every batch, in their order. An empty list: every track
+            once before any track twice.
     """
 
     min_distance: float = 5.0

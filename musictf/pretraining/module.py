@@ -29,7 +29,15 @@ _DROPPING = 1 << 10  # stream of randomness of token dropping, apart from those 
 
 @dataclass(kw_only=True)
 class NTXent:
-    """The objective. Projection and its widths were not found in the paper; the temperature is its predecessor's."""
+    """NT-Xent and its projection head.
+
+    The projection and its widths were not found in the paper [NF]; the temperature is that of its predecessor.
+
+    Attributes:
+        temperature: Divides the cosine similarities.
+        projection: Head that training discards: none, or mlp.
+        widths: Widths of the layers of the mlp.
+    """
 
     temperature: float = 0.1
     projection: str = "none"

@@ -17,7 +17,18 @@ from musictf.errors import InputError
 
 @dataclass(kw_only=True)
 class OptimConfig:
-    """Optimiser and schedule; warm-up is a share of the run."""
+    """AdamW and its schedule.
+
+    Attributes:
+        learning_rate: Highest learning rate, at the end of the warm-up.
+        min_learning_rate: Learning rate at the end of the run.
+        warmup: Share of the steps over which the learning rate rises.
+        beta1: Decay of AdamW's running mean of gradients.
+        beta2: Decay of AdamW's running mean of squared gradients.
+        weight_decay: Weight decay at the start.
+        final_weight_decay: Weight decay at the end of the run.
+        gradient_clip: Largest norm of the gradient.
+    """
 
     learning_rate: float = 1e-3
     min_learning_rate: float = 1.5e-6

@@ -41,10 +41,13 @@ from musictf.run_folder import WandbConfig, default_folder, open_run, provenance
 
 @dataclass(kw_only=True)
 class CheckpointConfig:
-    """How often, in optimisation steps, the resumable checkpoint is written.
+    """When the checkpoints of a run are written.
 
-    ``every`` renews ``last.ckpt``; ``keep_every`` leaves numbered ones for good (0: none). ``requeue`` asks SLURM to
-    queue the job again after SIGTERM as after SIGUSR1, where pre-emption cancels jobs (``scancel`` sends it too).
+    Attributes:
+        every: Optimisation steps between two versions of ``last.ckpt``, from which a run is resumed.
+        keep_every: Steps between numbered checkpoints that are kept; 0 means none.
+        requeue: Ask SLURM to queue the job again after SIGTERM as well as after SIGUSR1. For clusters where pre-emption
+            sends SIGTERM; ``scancel`` sends it too.
     """
 
     every: int = 100
@@ -60,13 +63,38 @@ class CheckpointConfig:
 
 @dataclass(kw_only=True)
 class PretrainRun:
-    """Everything ``musictf pretrain`` can be told.
+    """Configuration of ``musictf pretrain``.
 
-    ``batch_size`` counts the pairs of one optimisation step over all ranks, ``max_steps`` such steps, ``valid_every``
-    and ``log_every`` steps. ``resume`` is ``auto`` (the run's own last checkpoint, if any), ``never`` or a checkpoint.
-    ``identities`` is what the run keeps of its corpus for later checks of leakage: ``full``, ``files`` (nothing is
-    decoded: for corpora too large to decode once more) or ``none``. ``micro_batch`` to ``activation_checkpointing``
-    are those of `StepConfig`; ``online_probe`` and ``dry_run`` are read by whoever starts the run.
+    Attributes:
+        dataset: Corpus to pretrain on.
+        model: Shape of the encoder.
+        objective: Contrastive loss and projection head.
+        trainer: Arguments of Lightning's Trainer.
+        front_end: Log-mel spectrogram, part of the backbone.
+        optim: Optimiser and schedule.
+        pairs: How the two excerpts of a pair are drawn.
+        augment: Random changes of the excerpts.
+        guard: What is done when a loss or gradient is not usable.
+        checkpoint: When checkpoints are written.
+        wandb: Mirror in Weights & Biases.
+        max_steps: Optimisation steps of the whole run.
+        batch_size: Pairs in one optimisation step, over all processes.
+        micro_batch: Pairs of one process that are embedded at a time; null means all, and the gradient is the same.
+        token_dropping: Share of the frames that is left out in training, drawn anew for every view.
+        compile: Compile the encoder: a minute at the start, faster steps on GPUs.
+        activation_checkpointing: Recompute activations in the backward pass, which saves memory.
+        online_probe: How the run is probed while it trains; null means not at all. Read by the command.
+        seed: Seed of weights, order, excerpts and augmentations.
+        splits: Splits of the corpus to train on, any of train, valid, test.
+        num_workers: Processes that read audio.
+        log_every: Steps between two lines of metrics.csv.
+        valid_every: Steps between two validations.
+        identities: What is recorded of the corpus for the leakage report: full, files (no audio is decoded) or none.
+        resume: Where to continue: auto (last checkpoint of output_dir, if any), never, or the path of a checkpoint.
+        overwrite: Replace the run that output_dir holds.
+        dry_run: Only print what the run would take, measured on twenty of its steps. Read by the command.
+        output_dir: Run folder; null means runs/pretrain/TIME.
+        choices: Name of the choice in each configuration group; set by the composition.
     """
 
     # Keys that may differ when an unfinished run goes on: how it runs, not what it computes.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,37 +16,6 @@ if TYPE_CHECKING:
 
 FORMATS = ("md", "csv", "latex", "html")
 _SUFFIXES = {".md": "md", ".csv": "csv", ".tex": "latex", ".html": "html", ".htm": "html"}
-_EXAMPLES = """\
-examples:
-  musictf report runs                                      every run below runs/, on the terminal
-  musictf report runs/probe/a runs/probe/b --format md     two runs as Markdown
-  musictf report runs --baseline runs/probe/old            differences against an earlier run, track by track
-  musictf report runs --output report.html --details       a page that needs nothing but itself, with confusions
-  musictf report runs/probe/sweep-a --missing              commands for the jobs of a sweep that are not finished
-"""
-
-
-def main(argv: list[str]) -> None:
-    """Parse the arguments after ``musictf report`` and write the report."""
-    parser = argparse.ArgumentParser(
-        prog="musictf report",
-        description="Tables of results rows: means with 95 % intervals, baselines, paired differences. "
-        "Only rows that agree in task, dataset, split and decoder are compared.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("directories", nargs="+", metavar="DIR", help="run folders, or folders that hold some")
-    parser.add_argument("--format", choices=FORMATS, help="default: by the suffix of --output, else for the terminal")
-    parser.add_argument("--baseline", metavar="DIR", help="show differences against this run instead of the baselines")
-    parser.add_argument("--output", metavar="FILE", help="write here instead of printing")
-    parser.add_argument("--all-layers", action="store_true", help="also show layers that validation did not choose")
-    parser.add_argument("--missing", action="store_true", help="only print commands that fill a sweep's missing cells")
-    parser.add_argument("--details", action="store_true", help="also by class, quality and confusion")
-    given = parser.parse_args(argv)
-    if given.missing:
-        print_missing(given.directories)
-        return
-    report(given.directories, given.format, given.baseline, given.output, given.all_layers, given.details)
 
 
 def print_missing(directories: Sequence[str | Path]) -> None:

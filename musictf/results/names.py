@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 # Kinds of systems: the field ``backbone.kind`` of a row.
-PRETRAINED, RANDOM, CLASSICAL, MAJORITY, ORACLE = "pretrained", "random", "classical", "majority", "oracle"
+PRETRAINED = "pretrained"
+RANDOM = "random"  # untrained weights
+CLASSICAL = "classical"  # a system without learning
+MAJORITY = "majority"  # an estimate that ignores the audio
+ORACLE = "oracle"  # the ceiling: true labels at the token rate, decoded
 
 # Controls without an encoder: frames of the front end, probed as if they were tokens.
 FRAME_CONTROLS = ("mel", "mfcc", "chroma")

@@ -82,8 +82,11 @@ def quoted(value: str) -> str:
         >>> quoted("runs/a-1"), quoted("my runs/a=1"), quoted("007")
         ('runs/a-1', "'my runs/a=1'", "'007'")
     """
-    is_plain = re.fullmatch(r"[A-Za-z0-9_.-]*(/[A-Za-z0-9_.-]+)+", value)
-    return value if is_plain else "'" + value.replace("'", "\\'") + "'"
+    if re.fullmatch(r"[A-Za-z0-9_.-]*(/[A-Za-z0-9_.-]+)+", value):
+        return value
+    # Backslashes count double before a quote, the closing one too, and only there.
+    text = re.sub(r"(\\+)(?='|\Z)", r"\1\1", value)
+    return "'" + text.replace("'", "\\'") + "'"
 
 
 def write_plan(folder: Path, verb: str, jobs: Sequence[Job]) -> None:

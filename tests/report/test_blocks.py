@@ -7,9 +7,10 @@ import sys
 import pytest
 from rich.console import Console
 
+from musictf.commands.report import main
 from musictf.report.lines import decimal
 from musictf.report.render import print_terminal
-from musictf.report.run import main, report
+from musictf.report.run import report
 from musictf.report.tables import summary_table
 from musictf.results.systems import system_of
 
@@ -58,7 +59,8 @@ def test_a_narrow_terminal_shows_the_headline_and_says_what_is_left_out(row):
 
 
 def test_help_is_fast_and_usage_errors_exit_with_two():
-    code = "import sys, musictf.report.run as r\ntry: r.main(['--help'])\nfinally: print(*sys.modules, file=sys.stderr)"
+    code = "import sys, musictf.commands.report as r\n"
+    code += "try: r.main(['--help'])\nfinally: print(*sys.modules, file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "examples:" in done.stdout
     loaded = set(done.stderr.split())
