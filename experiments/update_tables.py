@@ -97,7 +97,10 @@ def headlines(text: str) -> str:
 def results_table(experiment: Path) -> str:
     """One score a task of the demo: the pretrained readouts, and the best readout of each baseline."""
     columns = {task: selected_rows(experiment / task / "results.jsonl") for task in TASKS}
-    lines = ["| on 30 unseen songs | " + " | ".join(title for _, _, title in TASKS.values()) + " |", "|---|---|---|---|"]
+    lines = [
+        "| on 30 unseen songs | " + " | ".join(title for _, _, title in TASKS.values()) + " |",
+        "|---|---|---|---|",
+    ]
     for label, (kind, readouts) in SYSTEMS.items():
         cells = [best_score(columns[task], kind, readouts, *TASKS[task][:2]) for task in TASKS]
         lines.append(f"| {label} | " + " | ".join(cells) + " |")
@@ -115,7 +118,9 @@ def best_score(rows: Iterable[dict[str, Any]], kind: str, readouts: tuple[str, .
     scores = [
         row["scores"][score]
         for row in rows
-        if row["backbone"]["kind"] == kind and row["readout"] in readouts and (fixed or row["decoder"]["name"] == decoder)
+        if row["backbone"]["kind"] == kind
+        and row["readout"] in readouts
+        and (fixed or row["decoder"]["name"] == decoder)
     ]
     if not scores:
         return "none"
