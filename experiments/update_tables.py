@@ -113,14 +113,14 @@ def selected_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def best_score(rows: Iterable[dict[str, Any]], kind: str, readouts: tuple[str, ...], score: str, decoder: str) -> str:
-    """The highest mean of a score with its interval. Classical systems and the majority have one decoder of their own."""
-    fixed = kind in {"classical", "majority"}
+    """The highest mean of a score, with its interval."""
+    any_decoder = kind in {"classical", "majority"}  # they have one of their own
     scores = [
         row["scores"][score]
         for row in rows
         if row["backbone"]["kind"] == kind
         and row["readout"] in readouts
-        and (fixed or row["decoder"]["name"] == decoder)
+        and (any_decoder or row["decoder"]["name"] == decoder)
     ]
     if not scores:
         return "none"

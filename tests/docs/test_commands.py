@@ -1,6 +1,7 @@
 """Every command and every piece of Python in README and documentation runs as pasted, with sizes made small."""
 
 import functools
+import json
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ import warnings
 import doc_pages as docs
 import matplotlib.pyplot as plt
 import pytest
+import soundfile
 
 import musictf
 from musictf.config import compose
@@ -21,7 +23,7 @@ README = docs.ROOT / "README.md"
 TARGETS = re.findall(r"^([a-z]+):", (docs.ROOT / "Makefile").read_text(), re.MULTILINE)
 
 NO_SERVICE = {"wandb.mode": "disabled", "trainer.accelerator": "cpu"}
-FEW_SONGS = {"dataset.num_tracks": "20", "dataset.seconds": "12"}  # of dataset=synthetic
+FEW_SONGS = {"dataset.num_tracks": "20", "dataset.seconds": "10"}  # of dataset=synthetic
 SMALL_MODEL = {"model.embed_dim": "16", "model.num_heads": "2"}  # four layers, as pages name layer 4
 FEW_PROBES = {"seeds": "[0]", "probe.steps": "20", "probe.valid_every": "10", "probe.learning_rates": "[1e-2]"}
 SHORT = {
@@ -29,15 +31,15 @@ SHORT = {
     | SMALL_MODEL
     | NO_SERVICE,
     "probe": FEW_PROBES | {"baselines": "[random,majority]"} | SMALL_MODEL | NO_SERVICE,
-    "inspect": {"attention.draws": "5", "similarity.draws": "2", "seeds": "[0]", "controls": "[random]"}
+    "inspect": {"attention.draws": "20", "similarity.draws": "2", "seeds": "[0]", "controls": "[random]"}
     | SMALL_MODEL
     | NO_SERVICE,
 }
-DEMO = ["pretrain_tracks=20", "num_tracks=20", "seconds=12", "max_steps=2", "batch_size=4", "tasks=[chord,beat]"]
+DEMO = ["pretrain_tracks=20", "num_tracks=20", "seconds=10", "max_steps=2", "batch_size=4", "tasks=[chord,beat]"]
 # The demo has no keys for these: it runs beside a configuration of its own.
 DEMO_CONF = {
     "probe": "probe: {steps: 20, valid_every: 10, learning_rates: [1e-2]}\nbaselines: [random, majority]\n",
-    "inspect": "attention: {draws: 5}\nsimilarity: {draws: 2}\ncontrols: [random]\nparts: [attention, similarity]\n",
+    "inspect": "attention: {draws: 20}\nsimilarity: {draws: 2}\ncontrols: [random]\nparts: [attention, similarity]\n",
     "model/vit1d_mini": "embed_dim: 16\nnum_heads: 2\n",
 }
 # Functions of the API that take the keys of a verb.
@@ -63,19 +65,18 @@ class Workspace:
 
     def __init__(self, folder, forked):
         self.folder, self.home, self.forked, self.done = folder, folder / "home", forked, {}
-        songs = Synthetic(num_tracks=20, seconds=12)
+        songs = Synthetic(num_tracks=20, seconds=10)
         songs.all_tracks()
         for name in (self.home / "music", folder / "corpora" / "audio"):
             shutil.copytree(songs.folder / "audio", name)
-        for seed, name in ((1, "mine"), (2, "a")):
-            others = Synthetic(num_tracks=20, seconds=12, seed=seed)
-            others.all_tracks()
-            corpus = shutil.copytree(others.folder, folder / "corpora" / name)
-            lines = (corpus / "manifest.jsonl").read_text().replace("synthetic_", f"{name}_").splitlines()
-            lines = [line.replace(f"/{name}_", "/synthetic_") for line in lines]  # paths stay
-            genres = ('{"genre": "rock", ', '{"genre": "jazz", ')
-            lines = [genres[index % 2] + line[1:] for index, line in enumerate(lines)]
-            (corpus / "manifest.jsonl").write_text("\n".join(lines) + "\n")
+        for name in ("mine", "a"):
+            corpus = shutil.copytree(songs.folder, folder / "corpora" / name)
+            lines = map(json.loads, (songs.folder / "manifest.jsonl").read_text().splitlines())
+            named = [line | {"track_id": f"{name}{k}", "genre": f"genre {k % 2}"} for k, line in enumerate(lines)]
+            (corpus / "manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in named))
+        for path in (folder / "corpora" / "a" / "audio").iterdir():  # backwards, it is another recording
+            waveform, rate = soundfile.read(path, dtype="int16")
+            soundfile.write(path, waveform[::-1], rate, subtype="PCM_16")
 
     def run(self, line):
         """Run a line once, however many pages have it."""
