@@ -20,7 +20,7 @@ def alignment(first: Tensor, second: Tensor) -> Tensor:
 
 
 def uniformity(embeddings: Tensor) -> Tensor:
-    """Log of the mean Gaussian potential of all pairs, (n, D) -> scalar; 0 when all points coincide, lower is better."""
+    """Log of the mean Gaussian potential of all pairs, (n, D) -> scalar; 0 when all points coincide, less is better."""
     return torch.pdist(F.normalize(embeddings, dim=-1)).square().mul(-2).exp().mean().log()
 
 

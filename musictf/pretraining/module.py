@@ -43,7 +43,8 @@ _TOKEN_DROPPING = 1 << 10  # stream of randomness, apart from those of the augme
 class NTXent:
     """The contrastive objective.
 
-    The projection and its widths were not found in the paper [NF]; the temperature is that of its authors' earlier work.
+    The projection and its widths were not found in the paper [NF]; the temperature is that of its authors' earlier
+    work.
 
     Attributes:
         temperature: Divides the cosine similarities before the softmax.
