@@ -1,11 +1,11 @@
-"""Log-mel front end, and the one place that says when a frame is.
+"""Log-mel front end, and the only definition of the times of its frames.
 
 Shapes:  B batch   N audio samples   T frames   F mel bands
 Units:   times in seconds, rates in hertz, levels in decibels.
 
-Recipe: 16 kHz, n_fft 1024, hop 512, Hann, centred, 128 slaney mels, power, decibels with 100 dB of range below the
-loudest cell of the excerpt. The published code puts f_max at 11025 Hz, above Nyquist, which leaves the top bands
-empty; 8000 Hz is our correction.
+Recipe: 16 kHz, n_fft 1024, hop 512, Hann, centred, 128 slaney mels, power, decibels limited to 100 dB below the largest
+value of the excerpt. The published code sets f_max to 11025 Hz, above Nyquist, which leaves the top bands empty;
+8000 Hz is our correction.
 """
 
 from __future__ import annotations
@@ -21,12 +21,23 @@ from torch import Tensor, nn
 
 from musictf.errors import InputError
 
-_POWER_FLOOR = 1e-10
+_POWER_FLOOR = 1e-10  # -100 dB: the logarithm of silence is finite
 
 
 @dataclass(kw_only=True)
 class LogMelConfig:
-    """Front end of a backbone; rates in hertz, lengths in samples."""
+    """Front end of a backbone.
+
+    Attributes:
+        sample_rate: Sample rate in hertz; audio at other rates is resampled.
+        n_fft: Window of a frame, in samples.
+        hop_length: Samples from one frame to the next.
+        n_mels: Mel bands.
+        f_min: Lowest frequency of the mel bands, in hertz.
+        f_max: Highest frequency of the mel bands, in hertz; at most half the sample rate.
+        top_db: Range of levels below the largest one of an excerpt, in dB.
+        normalise: Scaling of the waveform: ``none``, or ``peak`` (largest magnitude of the file is 1).
+    """
 
     sample_rate: int = 16_000
     n_fft: int = 1024
@@ -61,7 +72,7 @@ class LogMelConfig:
         return num_samples // self.hop_length + 1
 
     def frame_times(self, num_frames: int, start: int = 0) -> npt.NDArray[np.float64]:
-        """Centres in seconds of the frames of an excerpt that starts at sample ``start``: (num_frames,).
+        """Centres in seconds of the frames of an excerpt that starts at sample ``start``: (T,) with T = num_frames.
 
         Integer samples are divided once, at the end, so that times do not drift over long tracks.
         """
@@ -69,7 +80,7 @@ class LogMelConfig:
 
 
 class LogMel(nn.Module):
-    """Waveform (B, N) to log-mel (B, F, T), on the device it lives on, in float32 whatever the autocast."""
+    """Waveform (B, N) to log-mel (B, F, T) in dB, on the device of its buffers, in float32 whatever the autocast."""
 
     def __init__(self, config: LogMelConfig) -> None:
         super().__init__()
@@ -90,6 +101,6 @@ class LogMel(nn.Module):
     def forward(self, waveform: Tensor) -> Tensor:
         with torch.autocast(waveform.device.type, enabled=False):
             level = 10 * torch.log10(self.power(waveform.float()).clamp(min=_POWER_FLOOR))
-            # Over each excerpt alone: torchaudio's own top_db looks at the loudest cell of the whole batch.
+            # For each excerpt alone: torchaudio's own top_db uses the largest value of the whole batch.
             loudest = level.amax(dim=(-2, -1), keepdim=True)
             return torch.maximum(level, loudest - self.config.top_db)

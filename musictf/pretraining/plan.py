@@ -121,7 +121,7 @@ def plan(run: PretrainRun, steps: int = STEPS) -> Plan:
     on_cpu = run.trainer.accelerator == "cpu" or not torch.cuda.is_available()
     refuse_split_norm(run.objective.projection, ranks, on_cpu)
     watch = _Stopwatch()
-    device = _measure(run, backbone, tracks, ranks, watch, steps)
+    device, threads = _measure(run, backbone, tracks, ranks, watch, steps), torch.get_num_threads()
     return Plan(
         run=run,
         tracks=len(tracks),
@@ -132,7 +132,9 @@ def plan(run: PretrainRun, steps: int = STEPS) -> Plan:
         ranks=ranks,
         step_seconds=(watch.ends[-1] - watch.ends[WARM_UP - 1]) / steps,
         memory=peak_memory(device),
-        device=_device_name(device),
+        device=torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"{threads} CPU thread{'s' * (threads > 1)}",
         skipped=watch.skipped,
     )
 
@@ -213,12 +215,6 @@ def _duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{torch.get_num_threads()} CPU thread{'s' * (torch.get_num_threads() > 1)}"
 
 
 def _size(num_bytes: int) -> str:

@@ -81,9 +81,19 @@ class Speedometer(L.Callback):
             return
         if self._second is None:
             self._second = now
-        if now.step % self.log_every == 0:
-            self._log(trainer, pl_module, now)
-            self._logged = now
+        if now.step % self.log_every:
+            return
+        seconds = max(now.time - self._logged.time, sys.float_info.epsilon)
+        waiting, left = (now.waited - self._logged.waited) / seconds, self.seconds_left(now)
+        values = {
+            "train/examples_per_second": (now.step - self._logged.step) * self.batch_size / seconds,
+            "train/data_wait": waiting,
+            "train/memory_gb": peak_memory(trainer.strategy.root_device) / 1e9,
+            "train/hours_left": left / 3600,
+        }
+        pl_module.log_dict(values)
+        pl_module.log_dict({"data_wait": waiting, "minutes_left": left / 60}, prog_bar=True, logger=False)
+        self._logged = now
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self._clock is not None:
@@ -99,18 +109,6 @@ class Speedometer(L.Callback):
         assert self._second is not None
         origin = self._second if now.step > self._second.step else self._first  # without the slow first step
         return (self.max_steps - now.step) * (now.time - origin.time) / (now.step - origin.step)
-
-    def _log(self, trainer: L.Trainer, pl_module: L.LightningModule, now: Mark) -> None:
-        seconds = max(now.time - self._logged.time, sys.float_info.epsilon)
-        waiting, left = (now.waited - self._logged.waited) / seconds, self.seconds_left(now)
-        values = {
-            "train/examples_per_second": (now.step - self._logged.step) * self.batch_size / seconds,
-            "train/data_wait": waiting,
-            "train/memory_gb": peak_memory(trainer.strategy.root_device) / 1e9,
-            "train/hours_left": left / 3600,
-        }
-        pl_module.log_dict(values)
-        pl_module.log_dict({"data_wait": waiting, "minutes_left": left / 60}, prog_bar=True, logger=False)
 
     def _mark(self, trainer: L.Trainer) -> Mark:
         return Mark(trainer.global_step, perf_counter(), self._clock.seconds if self._clock else 0.0)
