@@ -154,17 +154,15 @@ class ContrastivePretraining(L.LightningModule):
         """Class tokens of n pairs, (2n, D), the first views before the second ones.
 
         Args:
-            batch: ``first`` and ``second`` (n, N), ``gain`` (n, 2), ``example`` (n,), on any device.
+            batch: ``first`` and ``second`` (n, N), ``gain`` (n, 2) and, for random draws, ``example`` (n,); any device.
         """
         batch = {name: value.to(self.device, non_blocking=True) for name, value in batch.items()}
         waveform = waveforms(batch)  # (2n, N)
-        # One seed for each view: the same wherever and whenever the view is drawn, so both passes of GradCache agree.
-        seeds = torch.cat([batch["example"] * 2, batch["example"] * 2 + 1]) + self._seed_offset
         if self.training and not self.augment.config.off:
-            waveform = self.augment(waveform, seeds)
+            waveform = self.augment(waveform, self._seeds(batch))
         mel = self.backbone.front_end(waveform)  # (2n, F, T)
         drops = self.training and self.step.token_dropping > 0
-        kept = kept_frames(seeds, mel.shape[-1], self.step.token_dropping) if drops else None
+        kept = kept_frames(self._seeds(batch), mel.shape[-1], self.step.token_dropping) if drops else None
         return self._encode(mel, kept, self.step.activation_checkpointing and self.training)
 
     def contrast(self, batch: Batch, class_tokens: Tensor | None = None) -> Contrast:
@@ -245,6 +243,10 @@ class ContrastivePretraining(L.LightningModule):
             buffer.copy_(torch.where(optimizer.found_inf > 0, saved, buffer))
         if (self.global_step + 1) % self.log_every == 0:
             self.log("train/gradient_norm", norm)
+
+    def _seeds(self, batch: Batch) -> Tensor:
+        """One seed for each view, (2n,): the same in both passes of GradCache, in any batch and on any rank."""
+        return torch.cat([batch["example"] * 2, batch["example"] * 2 + 1]) + self._seed_offset
 
     def _log_measures(self, stage: str, result: Contrast) -> None:
         first, second = gather(result.first), gather(result.second)  # the rank of a part is not that of the whole

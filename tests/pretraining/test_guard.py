@@ -26,18 +26,18 @@ def run(run):
 
 @pytest.fixture
 def poison(monkeypatch):
-    """Makes the loss of some steps, numbered from 1, what is told."""
+    """Multiplies the loss of some steps, numbered from 1, by a factor."""
 
-    def set_losses(losses):
+    def scale_losses(factors):
         contrast = ContrastivePretraining.contrast
 
         def poisoned(self, batch, tokens=None):
-            loss, *others = contrast(self, batch, tokens)
-            return loss * losses.get(self.global_step + 1, 1.0), *others
+            result = contrast(self, batch, tokens)
+            return result._replace(loss=result.loss * factors.get(self.global_step + 1, 1.0))
 
         monkeypatch.setattr(ContrastivePretraining, "contrast", poisoned)
 
-    return set_losses
+    return scale_losses
 
 
 def bad_batches(folder):

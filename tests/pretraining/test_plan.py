@@ -62,7 +62,9 @@ def test_hours_are_steps_times_seconds(run):
 
 
 def test_a_plan_of_two_ranks_measures_the_share_of_one(run):
-    result = plan(dataclasses.replace(run, trainer=dataclasses.replace(run.trainer, devices=2, strategy="ddp")), steps=1)
+    result = plan(
+        dataclasses.replace(run, trainer=dataclasses.replace(run.trainer, devices=2, strategy="ddp")), steps=1
+    )
     assert result.ranks == 2
     assert dict(result.lines())["batch"] == "4 pairs a step: 2 x 2"
     assert dict(result.lines())["negatives"].startswith("6 a view")  # of all ranks

@@ -34,7 +34,9 @@ def asked(tmp_path):
 def test_a_signal_ends_the_run_after_its_step_and_the_command_goes_on(kit, forks, tracks, folder, undisturbed, number):
     argv = kit.keys(tracks, folder)
     assert forks(argv, at=AT, signal=int(number)) == 1
-    assert forks.output == ("musictf pretrain: stopped after step 3; the same command with the same output_dir goes on\n")
+    assert forks.output == (
+        "musictf pretrain: stopped after step 3; the same command with the same output_dir goes on\n"
+    )
     assert kit.load(folder)["global_step"] == 3
     assert kit.metrics(folder)[-1]["valid/loss"]
     assert forks(argv) == 0, forks.output
