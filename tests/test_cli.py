@@ -148,7 +148,7 @@ def test_a_run_that_goes_wrong_ends_with_one_line_and_status_1(tmp_path, quick):
     data = ["output_dir=run", "max_steps=5", "batch_size=4", "optim.learning_rate=1e30", "log_every=1"]
     done = quick("pretrain", *SMALL, *TINY, *data, "trainer.enable_progress_bar=false")
     assert done.returncode == 1
-    assert "guard.budget=0 forgives fewer" in done.stderr.strip().splitlines()[-1]
+    assert "guard.budget=0 allows fewer" in done.stderr.strip().splitlines()[-1]
     assert "Traceback" not in done.stderr
     assert json.loads((tmp_path / "run" / "bad_batches.jsonl").read_text().splitlines()[0])["tracks"]
 
