@@ -170,7 +170,7 @@ def _lock(folder: Path) -> IO[str]:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        file.close()
+        file.close()  # without removing it: it is the other process's lock
         raise InputError(f"output_dir: another process is running in {folder}; choose another folder") from None
     return file
 
@@ -184,7 +184,7 @@ def _release(lock: IO[str] | None) -> None:
 def _prepare(folder: Path, config: Mapping[str, Any], overwrite: bool, verb: str, may_change: Set[str]) -> None:
     """Create the folder, or check that its run may be resumed or overwritten."""
     if folder.exists() and not folder.is_dir():
-        raise InputError(f"output_dir: {folder} is a file")
+        raise InputError(f"output_dir: {folder} is a file; choose a folder")
     if folder.is_dir() and not _is_blank(folder):
         status = read_status(folder)
         if not status:
