@@ -124,10 +124,10 @@ def open_run(
         yield folder
         state = "finished"
     finally:  # not except: Ctrl-C must be recorded too
-        error = None if state == "finished" else sys.exc_info()[1]
+        cause = None if state == "finished" else sys.exc_info()[1]
         if rank() == 0:
             try:
-                _write_status(folder, state, verb, f"{type(error).__name__}: {error}" if error else None)
+                _write_status(folder, state, verb, f"{type(cause).__name__}: {cause}" if cause else None)
             except OSError as failure:  # a full disk must not hide the error that ended the run
                 print(f"{folder / 'status.json'} cannot be written ({failure.strerror})", file=sys.stderr)
         _release(lock)
