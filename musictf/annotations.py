@@ -156,7 +156,7 @@ def assemble_beats(rows: Iterable[BeatRow], source: str | Path) -> Beats:
         InputError: times do not ascend, or only some beats have a position.
     """
     times: list[float] = []
-    positions: list[int] = []
+    positions: list[int] = []  # shorter than ``times`` where positions are missing
     for where, time, position in rows:
         _check_time(time, where)
         if times and time <= times[-1]:

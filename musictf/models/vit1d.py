@@ -81,7 +81,7 @@ class Attention(nn.Module):
         # On CPUs torch's fused attention takes four times as long in bfloat16, mostly in the backward pass.
         if exact or (query.device.type == "cpu" and query.dtype == torch.bfloat16):
             weights = (query @ key.mT * query.shape[-1] ** -0.5).softmax(dim=-1)
-            mixed = weights.to(value.dtype) @ value
+            mixed = weights.to(value.dtype) @ value  # (B, H, K, D / H)
         else:
             mixed = F.scaled_dot_product_attention(query, key, value)
         return self.proj(mixed.transpose(1, 2).flatten(2)), weights if exact else None
@@ -104,7 +104,7 @@ class Block(nn.Module):
 
     def __init__(self, dim: int, num_heads: int, mlp_ratio: float) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)  # timm's epsilon
         self.attn = Attention(dim, num_heads)
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
         hidden = int(dim * mlp_ratio)
@@ -145,7 +145,7 @@ class ViT1D(nn.Module):
     def project(self, mel: Tensor) -> Tensor:
         """Log-mel (B, F, T) to layer-0 tokens (B, K, D), the class token first, positions not yet added."""
         frames = F.gelu(self.frame_proj(self.frame_norm(mel.mT)))  # (B, T, D)
-        class_token = self.class_token + frames.mean(dim=1)
+        class_token = self.class_token + frames.mean(dim=1)  # (B, D)
         return torch.cat([class_token[:, None], frames], dim=1)
 
     def forward(self, mel: Tensor, layers: Iterable[int] | None = None, attention: bool = False) -> Tokens:
@@ -196,7 +196,7 @@ class ViT1D(nn.Module):
         *earlier, last = self.blocks
         for block in earlier:
             x, _ = checkpoint(block, x, use_reentrant=False) if checkpointing else block(x)
-        assert isinstance(last, Block)
+        assert isinstance(last, Block)  # for the type checker: iterating a ModuleList gives plain modules
         return self.norm(last.first(x))[:, 0]
 
 
