@@ -116,6 +116,12 @@ def test_every_file_of_the_folder_holds_a_task_and_has_a_choice_in_conf():
     assert len({task.name for task in TASKS}) == len(TASKS)
 
 
+def test_no_two_tasks_log_an_online_score_under_one_name():
+    names = [name for task in TASKS for name in (task.online_metric, task.online_knn_metric) if name]
+    assert {"tag_map", "knn_accuracy", "chord_accuracy", "beat_ap"} <= set(names)
+    assert len(set(names)) == len(names)
+
+
 def test_every_task_defines_its_members(task, annotations):
     assert task.name
     assert task.annotation
