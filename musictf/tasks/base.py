@@ -55,11 +55,11 @@ class Task:
     """A downstream task. Subclasses are dataclasses whose fields are the keys of ``task.*``.
 
     Attributes:
-        name: Identifies the class; its choice in ``task=NAME``.
-        annotation: The annotation that the class needs of a track, one of the fields of a manifest.
+        name: Identifies the class, in ``task=NAME``.
+        annotation: Field of a manifest with the annotation of a track.
         level: ``frame`` for one target a token, ``track`` for one target a track.
         headline: The score that selects on validation.
-        suffix: Of the files with estimates.
+        suffix: Suffix of the files with estimates.
         decoders: Names of all decoders; the first one selects on validation.
         classical: Name of the system without learning that ``classical_estimate`` runs; empty if there is none.
         online_metric: Name of the score that the online probe logs during pretraining; empty if the task takes no part.
@@ -79,12 +79,12 @@ class Task:
 
     @property
     def display_name(self) -> str:
-        """Name of the task in rows, tables and files; differs from ``name`` only where a field decides."""
+        """Name of the task in rows, tables and files: ``name``, unless a field gives another (`ClassificationTask`)."""
         return self.name
 
     @property
     def annotation_name(self) -> str:
-        """The annotation of a track that is probed; differs from ``annotation`` only where a field decides."""
+        """The annotation that is probed: ``annotation``, unless a field gives another (`ClassificationTask`)."""
         return self.annotation
 
     def prepare(self, annotations: Sequence[Any]) -> None:

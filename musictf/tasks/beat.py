@@ -3,7 +3,7 @@
 Conventions:
     Times in seconds, ascending. The reference is the annotation, never targets turned back into times.
     `mir_eval` ignores events in the first 5 s of reference and estimate, and so do we, for downbeats as well.
-    A beat counts within +-70 ms. Training targets are widened, scoring is not.
+    A beat counts within +-70 ms. Training targets are widened around events; references are not.
     A track with fewer than two reference beats after the first 5 s is left out of every mean; with fewer than two
     estimated beats it scores 0. Without bar positions, in reference or estimate, there is no downbeat score.
 

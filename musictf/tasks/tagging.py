@@ -84,10 +84,8 @@ class TaggingTask(Task):
         if not is_scored.any():
             raise InputError("task=tagging: no tag has tracks with and without it in this split; nothing to score")
         num_scored = int(is_scored.sum())
-        estimate, reference = (
-            torch.from_numpy(probabilities[:, is_scored]),
-            torch.from_numpy(truth[:, is_scored]).long(),
-        )
+        estimate = torch.from_numpy(probabilities[:, is_scored])  # (num_tracks, num_scored)
+        reference = torch.from_numpy(truth[:, is_scored]).long()
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="torchmetrics")
             if num_scored == 1:  # torchmetrics refuses a multi-label problem with one label

@@ -150,9 +150,7 @@ class TempoTask(Task):
     def classical_estimate(self, waveform: npt.NDArray[np.float32], sample_rate: int) -> Tempi:
         waveform, sample_rate = at_librosa_rate(waveform, sample_rate)
         tempo = float(librosa.feature.tempo(y=waveform, sr=sample_rate)[0])
-        return Tempi(
-            tempo / 2, tempo, 0.0
-        )  # librosa gives one tempo; half of it fills the second place, as in references
+        return Tempi(tempo / 2, tempo, 0.0)  # librosa gives one tempo; half of it comes second, as in references
 
     def majority_estimate(self, annotations: Sequence[Beats], seconds: float) -> Tempi:
         return Tempi(self.typical / 2, self.typical, 0.0)

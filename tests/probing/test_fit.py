@@ -152,11 +152,11 @@ def test_heads_trained_from_disk_are_those_trained_in_memory(cache):
         return TrackFeatures(*excerpts, sequence, times / 10, 4 * centres, torch.tensor(num_tokens / 10.0))
 
     tracks = [[track(seed, 150 + seed) for seed in seeds] for seeds in (range(4), range(4, 6))]
-    found = []
+    fits = []
     for gib in (8.0, 0.0):
         splits = [trained_split(Tokens(), some, [1.0] * len(some), READOUTS, gib) for some in tracks]
-        found.append(fit(Tokens(), *splits, [0, 1], config(steps=20, valid_every=10), CPU, [0, 1]))
-    memory, disk = found
+        fits.append(fit(Tokens(), *splits, [0, 1], config(steps=20, valid_every=10), CPU, [0, 1]))
+    memory, disk = fits
     assert list(memory) == list(disk) == [(readout, seed) for readout in READOUTS for seed in (0, 1)]
     for key, heads in memory.items():
         for one, two in zip(heads, disk[key], strict=True):

@@ -125,8 +125,8 @@ def test_all_heads_together_are_each_head_alone(overfitted, probes, monkeypatch)
             losses = []
             for k, (rate, decay) in enumerate(SETTINGS):
                 best, loss, taken[s, r, layer, k] = alone(*data, seed, rate, decay, settings)
-                for kept, wanted in zip(probe.best_weights[s, r, k], best, strict=True):
-                    torch.testing.assert_close(kept[layer], wanted, rtol=0, atol=1e-5)
+                for kept, expected in zip(probe.best_weights[s, r, k], best, strict=True):
+                    torch.testing.assert_close(kept[layer], expected, rtol=0, atol=1e-5)
                 assert float(probe.best_loss[s, r, layer, k]) == pytest.approx(loss, abs=1e-5)
                 losses.append(loss)
             head = heads[readout, seed][layer]
@@ -209,15 +209,17 @@ def test_the_minimum_is_scikit_learns_at_the_same_regularisation(make_split, pro
     trained(split, split, config(**settings))
     coefficients = []
     for layer, (k, decay) in itertools.product(COLUMNS, enumerate(decays)):
-        wanted = oracle(features[:, layer], targets, decay)
+        expected = oracle(features[:, layer], targets, decay)
         weight, bias = (part[layer].numpy() for part in probes[0].best_weights[0, 0, k])
         # A constant added to all biases changes nothing: both are centred.
-        np.testing.assert_allclose(weight, wanted.coef_.T, rtol=0, atol=2e-3 * abs(wanted.coef_).max())
-        np.testing.assert_allclose(bias - bias.mean(), wanted.intercept_ - wanted.intercept_.mean(), rtol=0, atol=2e-3)
+        np.testing.assert_allclose(weight, expected.coef_.T, rtol=0, atol=2e-3 * abs(expected.coef_).max())
+        np.testing.assert_allclose(
+            bias - bias.mean(), expected.intercept_ - expected.intercept_.mean(), rtol=0, atol=2e-3
+        )
         standard = (features[:, layer] - features[:, layer].mean(axis=0)) / features[:, layer].std(axis=0)
-        log_loss = -wanted.predict_log_proba(standard)[np.arange(300), targets].mean()
+        log_loss = -expected.predict_log_proba(standard)[np.arange(300), targets].mean()
         assert float(probes[0].best_loss[0, 0, layer, k]) == pytest.approx(log_loss, abs=1e-4)
-        coefficients.append(abs(wanted.coef_).max())
+        coefficients.append(abs(expected.coef_).max())
     # The oracle tells these weight decays apart, by far more than the tolerance.
     assert all(before > 1.1 * after for before, after in itertools.pairwise(coefficients[:4]))
 
@@ -231,9 +233,9 @@ def test_a_mean_over_labels_divides_what_each_label_minimises(make_split, probes
     trained(split, split, config(**settings), task=Labels())
     weight, bias = probes[0].best_weights[0, 0, 0]
     for layer, label in itertools.product(COLUMNS, range(2)):
-        wanted = oracle(features[:, layer], targets[:, label], 0.03, num_outputs=2)
-        np.testing.assert_allclose(weight[layer, :, label], wanted.coef_[0], rtol=0, atol=2e-3)
-        np.testing.assert_allclose(bias[layer, label], wanted.intercept_[0], rtol=0, atol=2e-3)
+        expected = oracle(features[:, layer], targets[:, label], 0.03, num_outputs=2)
+        np.testing.assert_allclose(weight[layer, :, label], expected.coef_[0], rtol=0, atol=2e-3)
+        np.testing.assert_allclose(bias[layer, label], expected.intercept_[0], rtol=0, atol=2e-3)
 
 
 def test_biases_are_not_regularised(make_split, probes):
@@ -255,9 +257,9 @@ def test_a_linear_fit_is_as_good_as_scikit_learns(make_split):
     accuracies = []
     for head in heads:
         mean, std = train_x[:, head.column].mean(axis=0), train_x[:, head.column].std(axis=0)
-        wanted = oracle(train_x[:, head.column], train_y, 1e-4).score((test_x[:, head.column] - mean) / std, test_y)
+        expected = oracle(train_x[:, head.column], train_y, 1e-4).score((test_x[:, head.column] - mean) / std, test_y)
         accuracies.append((head.logits(torch.from_numpy(test_x)).argmax(axis=1) == test_y).mean())
-        assert abs(accuracies[-1] - wanted) < 0.015
+        assert abs(accuracies[-1] - expected) < 0.015
     assert 0.4 < accuracies[0] < accuracies[1] < 1  # neither trivial nor hopeless
 
 
