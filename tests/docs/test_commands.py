@@ -23,7 +23,7 @@ README = docs.ROOT / "README.md"
 TARGETS = re.findall(r"^([a-z]+):", (docs.ROOT / "Makefile").read_text(), re.MULTILINE)
 
 NO_SERVICE = {"wandb.mode": "disabled", "trainer.accelerator": "cpu"}
-FEW_SONGS = {"dataset.num_tracks": "20", "dataset.seconds": "10"}  # of dataset=synthetic
+FEW_SONGS = {"dataset.num_tracks": "20", "dataset.seconds": "12"}  # of dataset=synthetic
 SMALL_MODEL = {"model.embed_dim": "16", "model.num_heads": "2"}  # four layers, as pages name layer 4
 FEW_PROBES = {"seeds": "[0]", "probe.steps": "20", "probe.valid_every": "10", "probe.learning_rates": "[1e-2]"}
 SHORT = {
@@ -65,7 +65,7 @@ class Workspace:
 
     def __init__(self, folder, forked):
         self.folder, self.home, self.forked, self.done = folder, folder / "home", forked, {}
-        songs = Synthetic(num_tracks=20, seconds=10)
+        songs = Synthetic(num_tracks=20, seconds=12)
         songs.all_tracks()
         for name in (self.home / "music", folder / "corpora" / "audio"):
             shutil.copytree(songs.folder / "audio", name)
