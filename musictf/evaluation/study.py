@@ -16,6 +16,7 @@ from musictf.evaluation.corpus import Corpus
 from musictf.features.readouts import Split, TrackRows
 from musictf.files import write_atomically
 from musictf.probing.heads import Head, load_heads, save_heads
+from musictf.results.resamples import add_resamples, resample_key
 from musictf.results.rows import PER_TRACK, BackboneField, Row, ScoreField, SelectionField, cell_name, finite
 from musictf.results.statistics import interval, mean_interval, resample_counts
 from musictf.tasks.base import Decoder, Floats, Scores, Task
@@ -158,10 +159,7 @@ class Study:
 
     def _write_resamples(self, row: Row, resampled: dict[str, Floats]) -> None:
         """Resampled values of scores that are no means over tracks: two systems' can be compared one by one."""
-        folder = self.folder / "resamples" / row["backbone"]["kind"] / row["decoder"]["name"]
-        for name, values in resampled.items():
-            text = "".join(f"{value:.6f}\n" for value in values)
-            write_atomically(folder / cell_name(row) / f"{name}.txt", text)
+        add_resamples(self.folder, {resample_key(row, name): values for name, values in resampled.items()})
 
 
 def logits_of(head: Head, readout: str, track: TrackRows) -> Floats:

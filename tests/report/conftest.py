@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from musictf.report.render import grid
+from musictf.results.resamples import resample_key
 
 HEADLINE = {"tagging": "map", "chord": "majmin", "beat": "f_measure"}
 
@@ -61,11 +62,10 @@ def write_run(folder: Path, rows, per_track=(), groups=None, resamples=()):
     if groups is not None:
         lines = [f"track{i},{group},10.0\n" for i, group in enumerate(groups)]
         (folder / "tracks.csv").write_text("track_id,group,seconds\n" + "".join(lines))
-    for row, values in resamples:
-        path = folder / "resamples" / row["backbone"]["kind"] / row["decoder"]["name"]
-        path = path / f"{row['task']}_{row['readout']}_layer{row['layer']}_seed{row['seed']}"
-        path.mkdir(parents=True, exist_ok=True)
-        (path / f"{HEADLINE[row['task']]}.txt").write_text("".join(f"{float(value)!r}\n" for value in values))
+    if resamples:
+        keys = [resample_key(row, HEADLINE[row["task"]]) for row, _ in resamples]
+        # By numpy, not by the library's writer: values keep all their digits.
+        np.savez(folder / "resamples.npz", **dict(zip(keys, (values for _, values in resamples), strict=True)))
     return folder
 
 
