@@ -20,7 +20,7 @@ from matplotlib.ticker import MaxNLocator
 
 from musictf.errors import InputError
 from musictf.report.figures import BLACK, BLUE, COLUMN_INCHES, GREEN, ORANGE, SKY, STYLE, VERMILLION, save
-from musictf.report.inspection_rows import ITSELF, LEAD, POSITION, PROFILE, Arrays, Inspection, required
+from musictf.report.inspection_rows import DIMENSION_MADE_OF, LEAD, POSITION, PROFILE, Arrays, Inspection, required
 from musictf.report.lines import Score
 from musictf.report.tracks import WIDTH_INCHES
 from musictf.results.statistics import Floats
@@ -204,7 +204,7 @@ def _draw_marks(axes: Axes, found: Inspection, dimension: str, score: str, last:
     """Classical features, to the right of the last layer."""
     for place, (system, (colour, marker)) in enumerate(_MARKS.items()):
         value = found.score(score, PROFILE, system=system, readout=dimension)
-        if value is not None and ITSELF.get(system) != dimension:
+        if value is not None and DIMENSION_MADE_OF.get(system) != dimension:
             errors = [[value.mean - value.low], [value.high - value.mean]]
             axes.errorbar(
                 [last + 0.7 + 0.45 * place],

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from musictf.report.render import grid
+from musictf.report.render import block_table
 from musictf.results.resamples import resample_key
 
 HEADLINE = {"tagging": "map", "chord": "majmin", "beat": "f_measure"}
@@ -84,8 +84,8 @@ def texts():
     """The cells of a column of a block."""
 
     def read(block, name):
-        columns, rows = grid(block)
-        return [cells[columns.index(name)].text for cells in rows]
+        table = block_table(block)
+        return [cells[table.columns.index(name)].text for cells in table.cells()]
 
     return read
 
