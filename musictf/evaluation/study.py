@@ -98,6 +98,8 @@ class Study:
             **cell,
             "selection": selection and selection | {"value": finite(selection["value"])},
             "scores": with_intervals(scores, resampled, self.corpus.groups),
+            "shown_scores": list(self.task.shown_scores),
+            "descriptive_scores": list(self.task.descriptive_scores),
             "details": scores.details,
             "decoder": decoder,
             "seconds": {},

@@ -36,7 +36,7 @@ def block_table(block: Block, gains_title: str = "") -> Table:
         gains_title: Line above the differences.
     """
     valid = ["valid"] if _shows_layers(block) else []
-    columns = ("system", "readout", "layer", "decoder", "seeds", "tracks", *valid, *block.shown)
+    columns = ("system", "readout", "layer", "decoder", "seeds", "tracks", *valid, *block.score_names)
     rows: list[TableRow] = [(*_words(line, block), *_scores(line, block)) for line in block.lines]
     items = tuple(map(sentence, block.gains))
     return Table(block.heading, columns, tuple(rows), 4, tuple(block.notes), gains_title, items)
@@ -110,7 +110,7 @@ def print_terminal(blocks: Sequence[Block], gains_title: str, console: Console) 
     from rich.text import Text
 
     for block in blocks:
-        print_table(_terminal_table(block, gains_title), console, num_optional=len(block.shown) - 1)
+        print_table(_terminal_table(block, gains_title), console, num_optional=len(block.score_names) - 1)
         console.print()
     console.print(Text(LEGEND, style="dim"))
 
@@ -141,7 +141,7 @@ def _words(line: Line, block: Block) -> list[str]:
 def _scores(line: Line, block: Block) -> list[Cell]:
     """Scores of a line, after its validation value where all layers are shown."""
     valid = [Cell(ABSENT if line.valid is None else decimal(line.valid))] if _shows_layers(block) else []
-    return valid + [score_cell(line.scores.get(name), name in line.best) for name in block.shown]
+    return valid + [score_cell(line.scores.get(name), name in line.best) for name in block.score_names]
 
 
 def _terminal_table(block: Block, gains_title: str) -> Table:
@@ -153,7 +153,7 @@ def _terminal_table(block: Block, gains_title: str) -> Table:
         rows.append((system_cell, Cell(decoder), Cell(tracks, seeds), *_scores(line, block)))
     valid = ["valid"] if _shows_layers(block) else []
     # The interval under a mean is eleven characters wide; a longer name breaks where it can.
-    names = [name if len(name) <= 11 else name.replace("_", "_\n", 1) for name in [*valid, *block.shown]]
+    names = [name if len(name) <= 11 else name.replace("_", "_\n", 1) for name in [*valid, *block.score_names]]
     columns = ("system\nreadout, layer", "decoder", "tracks\nseeds", *names)
     items = tuple(map(sentence, block.gains))
     return Table(block.heading, columns, tuple(rows), 2, tuple(block.notes), gains_title, items)

@@ -54,6 +54,8 @@ class Task:
     annotation: ClassVar[str] = ""
     level: ClassVar[str] = "frame"  # or "track"
     headline: ClassVar[str] = ""  # the score that selects on validation
+    shown_scores: ClassVar[tuple[str, ...]] = ()  # what tables show, the headline first; empty: all scores
+    descriptive_scores: ClassVar[tuple[str, ...]] = ()  # without better or worse: never bold, never compared
     suffix: ClassVar[str] = ".csv"  # of estimate files
     decoders: ClassVar[tuple[str, ...]] = ("default",)  # the first one selects
     classical: ClassVar[str] = ""  # a system without learning that ``classical_estimate`` runs, if there is one

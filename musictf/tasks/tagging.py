@@ -41,6 +41,8 @@ class TaggingTask(Task):
     annotation: ClassVar[str] = "tags"
     level: ClassVar[str] = "track"
     headline: ClassVar[str] = "map"
+    shown_scores: ClassVar[tuple[str, ...]] = ("map", "roc_auc")
+    descriptive_scores: ClassVar[tuple[str, ...]] = ("classes_scored",)
     decoders: ClassVar[tuple[str, ...]] = ("mean_probability",)
 
     vocabulary: list[str] = field(default_factory=list)

@@ -37,6 +37,8 @@ FIELDS = {
     "selected",
     "selection",
     "scores",
+    "shown_scores",
+    "descriptive_scores",
     "details",
     "decoder",
     "seconds",

@@ -11,6 +11,11 @@ from musictf.report.render import block_table
 from musictf.results.resamples import resample_key
 
 HEADLINE = {"tagging": "map", "chord": "majmin", "beat": "f_measure"}
+SHOWN_SCORES = {
+    "tagging": ("map", "roc_auc"),
+    "chord": ("majmin", "wcsr_majmin", "root", "mirex", "seg", "coverage"),
+    "beat": ("f_measure", "cemgil", "cmlt", "amlt", "downbeat_f_measure"),
+}
 
 
 def fabricate(kind="pretrained", value=0.7, **changes):
@@ -37,6 +42,8 @@ def fabricate(kind="pretrained", value=0.7, **changes):
         "selected": True,
         "selection": {"split": "valid", "metric": metric, "value": valid, "lr": 1e-3, "weight_decay": 0.0},
         "scores": {name: {"mean": mean, "ci95": [mean - 0.02, mean + 0.02], "n": 30} for name, mean in scores.items()},
+        "shown_scores": list(SHOWN_SCORES.get(task, ())),
+        "descriptive_scores": ["coverage"],
         "decoder": {"name": "peaks"},
         "seconds": {},
         "per_track": "per_track.csv",

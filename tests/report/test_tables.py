@@ -133,9 +133,9 @@ def test_undefined_values_and_bounds_are_shown_as_such(row):
 
 def test_known_tasks_show_their_scores_and_plug_ins_all_of_theirs(row):
     (chord,) = summary_table([row(task="chord", scores={"sevenths": 0.2, "root": 0.8, "majmin": 0.7})])
-    assert chord.shown == ("majmin", "root")
+    assert chord.score_names == ("majmin", "root")
     (plug_in,) = summary_table([row(task="mood", scores={"valence": 0.2, "arousal": 0.8})])
-    assert plug_in.shown == ("valence", "arousal")
+    assert plug_in.score_names == ("valence", "arousal")
     assert plug_in.headline == "valence"
 
 
