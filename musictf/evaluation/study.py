@@ -19,6 +19,7 @@ from musictf.evaluation.corpus import Corpus
 from musictf.features.readouts import Split, TrackRows
 from musictf.files import write_atomically
 from musictf.probing.heads import Head, load_heads, save_heads
+from musictf.results.resamples import add_resamples, resample_key
 from musictf.results.rows import PER_TRACK, BackboneField, Row, ScoreField, SelectionField, cell_name, finite
 from musictf.results.statistics import interval, mean_interval, resample_counts
 from musictf.tasks.base import Decoder, Floats, Scores, Task
@@ -100,6 +101,8 @@ class Study:
             **cell,
             "selection": selection and selection | {"value": finite(selection["value"])},
             "scores": with_intervals(scores, resampled, self.corpus.groups),
+            "shown_scores": list(self.task.shown_scores),
+            "descriptive_scores": list(self.task.descriptive_scores),
             "details": scores.details,
             "decoder": decoder,
             "seconds": {},
@@ -161,10 +164,7 @@ class Study:
 
     def _write_resamples(self, row: Row, resampled: dict[str, Floats]) -> None:
         """Resampled values of scores that are not means over tracks: two models are compared resample by resample."""
-        folder = self.folder / "resamples" / row["backbone"]["kind"] / row["decoder"]["name"]
-        for name, values in resampled.items():
-            text = "".join(f"{value:.6f}\n" for value in values)
-            write_atomically(folder / cell_name(row) / f"{name}.txt", text)
+        add_resamples(self.folder, {resample_key(row, name): values for name, values in resampled.items()})
 
 
 def logits_of(head: Head, readout: str, track: TrackRows) -> Floats:

@@ -23,6 +23,18 @@ from musictf.run_folder import provenance
 
 Floats = npt.NDArray[np.float64]
 
+# Task -> the scores that tables show, the headline first; tasks that are not listed show all they have.
+_SHOWN_SCORES = {
+    "ssm_profile": ("rank_correlation", "rank_correlation_above_shifted", "cka", "cka_above_shifted"),
+    "boundary": ("f_measure", "f_measure_above_shifted", "precision", "recall"),
+}
+_SHOWN_OF_ATTENTION = ("auc", "auc_above_shifted", "f_measure", "f_measure_above_shifted")
+
+
+def shown_scores(task: str) -> tuple[str, ...]:
+    """Scores of an inspection that tables show, the headline first; empty where they show all."""
+    return _SHOWN_OF_ATTENTION if task.startswith("attention_") else _SHOWN_SCORES.get(task, ())
+
 
 def write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
     """Write named arrays of any shape (...,) as a compressed ``.npz`` file, whole or not at all."""
@@ -119,6 +131,8 @@ class InspectionRows:
             # JSON has no NaN: an undefined value becomes null.
             "selection": selection and selection | {"value": finite(selection["value"])},
             "scores": cells,
+            "shown_scores": list(shown_scores(task)),
+            "descriptive_scores": [],
             "details": details or {},
             "decoder": decoder,
             "seconds": {},

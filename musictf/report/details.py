@@ -15,25 +15,18 @@ the pretrained systems only, or of the first system where there is none.
 
 from __future__ import annotations
 
-import csv
-import html
-import io
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from musictf.report.lines import Line, by_system, comparable, decimal, representative
-from musictf.report.render import bar_free, tex
+from musictf.report.table import ABSENT, Table
 from musictf.report.tables import Block, summary_table
 from musictf.results.names import DECODER_FREE, PRETRAINED
 from musictf.results.rows import Row
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 SUPPORT = ("seconds", "positives", "tracks")
 SEMITONES = 12
@@ -41,16 +34,7 @@ _MOST_LABELS = 12  # of a confusion that is shown whole
 _MOST_ERRORS = 20  # of one that is not
 
 
-@dataclass(frozen=True)
-class DetailTable:
-    """A table of texts; the first column names the line."""
-
-    heading: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-
-def details_tables(rows: Sequence[Row]) -> list[DetailTable]:
+def details_tables(rows: Sequence[Row]) -> list[Table]:
     """Tables of everything that the selected rows say beyond their scores, task by task and decoder by decoder.
 
     Args:
@@ -127,7 +111,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
-def _tables(block: Block, decoder: str) -> Iterator[DetailTable]:
+def _tables(block: Block, decoder: str) -> Iterator[Table]:
     """Tables of one task under one decoder."""
     where = f"{block.task} on {block.dataset}, decoder {decoder}"
     found = [(line, details) for line, details in detailed_lines(block, decoder) if details]
@@ -144,9 +128,9 @@ def _tables(block: Block, decoder: str) -> Iterator[DetailTable]:
                 yield _OF_ONE[shape](f"{where}, {line.system} ({line.readout})", value)
     if counts := by_shape["number"]:
         rows = tuple((key, *map(_text, values)) for key, values in counts.items())
-        yield DetailTable(f"{where}: counts", ("", *(line.system for line in lines)), rows)
+        yield Table(f"{where}: counts", ("", *(line.system for line in lines)), rows)
     if names := tuple(_names(by_shape["names"], by_shape["classes"])):
-        yield DetailTable(f"{where}: names", ("", "names"), names)
+        yield Table(f"{where}: names", ("", "names"), names)
 
 
 def _asked(lines: Sequence[Line], values: Sequence[Any]) -> list[tuple[Line, Any]]:
@@ -166,17 +150,15 @@ def _names(
                 yield key, ", ".join(names)
 
 
-def _column_table(
-    where: str, key: str, systems: Sequence[str], values: Sequence[dict[str, Any]]
-) -> Iterator[DetailTable]:
+def _column_table(where: str, key: str, systems: Sequence[str], values: Sequence[dict[str, Any]]) -> Iterator[Table]:
     names = dict.fromkeys(name for value in values for name in value)
     rows = tuple((name, *(_text(value.get(name)) for value in values)) for name in names)
-    yield DetailTable(f"{where}: {key}", ("", *systems), rows)
+    yield Table(f"{where}: {key}", ("", *systems), rows)
 
 
 def _class_tables(
     where: str, key: str, systems: Sequence[str], values: Sequence[dict[str, dict[str, Any]]]
-) -> Iterator[DetailTable]:
+) -> Iterator[Table]:
     """One table a score, a line a class."""
     what = key.removeprefix("by_")
     classes = dict.fromkeys(name for value in values for name in value)
@@ -186,27 +168,27 @@ def _class_tables(
         rows = []
         for name in classes:
             cells = [value.get(name, {}) for value in values]
-            support = [next((f"{cell[column]:.0f}" for cell in cells if column in cell), "–") for column in supports]
+            support = [next((f"{cell[column]:.0f}" for cell in cells if column in cell), ABSENT) for column in supports]
             rows.append((name, *support, *(_text(cell.get(score)) for cell in cells)))
-        yield DetailTable(f"{where}: {score} by {what}", (what, *supports, *systems), tuple(rows))
+        yield Table(f"{where}: {score} by {what}", (what, *supports, *systems), tuple(rows))
 
 
-def _rotation_table(where: str, value: dict[str, dict[str, Any]]) -> DetailTable:
+def _rotation_table(where: str, value: dict[str, dict[str, Any]]) -> Table:
     rows = []
     for (reference, estimate), cells in shares(value).items():
-        distances = [_percent(cell) for cell in cells] if len(cells) == SEMITONES else ["–"] * SEMITONES
+        distances = [_percent(cell) for cell in cells] if len(cells) == SEMITONES else [ABSENT] * SEMITONES
         rows.append((f"{reference} → {estimate}", *distances, _percent(sum(cells))))
     columns = ("reference → estimate", *map(str, range(SEMITONES)), "in all")
     heading = f"{where}: % of each reference, by semitones from the right root up to the estimated one"
-    return DetailTable(heading, columns, tuple(rows))
+    return Table(heading, columns, tuple(rows))
 
 
-def _matrix_table(where: str, value: dict[str, Any]) -> DetailTable:
+def _matrix_table(where: str, value: dict[str, Any]) -> Table:
     labels, counts = value["labels"], np.asarray(value["counts"], dtype=np.float64)
     if len(labels) <= _MOST_LABELS:
         rows = tuple((name, *map(_count, row.tolist())) for name, row in zip(labels, counts, strict=True))
         heading = f"{where}: tracks of each reference (line) that are taken for an estimate (column)"
-        return DetailTable(heading, ("reference", *labels), rows)
+        return Table(heading, ("reference", *labels), rows)
     wrong = counts * (1 - np.eye(len(labels)))
     most = np.argsort(-wrong, axis=None, kind="stable")[: min(_MOST_ERRORS, np.count_nonzero(wrong))]
     pairs = [divmod(int(place), len(labels)) for place in most]
@@ -214,20 +196,20 @@ def _matrix_table(where: str, value: dict[str, Any]) -> DetailTable:
         (f"{labels[i]} → {labels[j]}", _count(counts[i, j]), _percent(counts[i, j] / counts[i].sum())) for i, j in pairs
     )
     heading = f"{where}: the most frequent confusions"
-    return DetailTable(heading, ("reference → estimate", "tracks", "% of the reference"), rows)
+    return Table(heading, ("reference → estimate", "tracks", "% of the reference"), rows)
 
 
-_OF_ALL: dict[str, Callable[[str, str, Sequence[str], Sequence[Any]], Iterator[DetailTable]]] = {
+_OF_ALL: dict[str, Callable[[str, str, Sequence[str], Sequence[Any]], Iterator[Table]]] = {
     "column": _column_table,
     "classes": _class_tables,
 }
-_OF_ONE: dict[str, Callable[[str, Any], DetailTable]] = {"rotation": _rotation_table, "matrix": _matrix_table}
+_OF_ONE: dict[str, Callable[[str, Any], Table]] = {"rotation": _rotation_table, "matrix": _matrix_table}
 
 
 def _text(value: Any) -> str:
     """A score or a share with three decimals, a count without, a mean of counts above 1 with one."""
     if value is None:
-        return "–"
+        return ABSENT
     return decimal(value) if isinstance(value, float) and abs(value) <= 1 else _count(value)
 
 
@@ -239,72 +221,12 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f}"
 
 
-def markdown(tables: Sequence[DetailTable]) -> str:
-    """Markdown sections below a report."""
-    parts = []
-    for table in tables:
-        lines = [table.columns, ("---", *["---:"] * (len(table.columns) - 1)), *table.rows]
-        text = "".join("| " + " | ".join(map(bar_free, line)) + " |\n" for line in lines)
-        parts.append(f"\n### {table.heading}\n\n{text}")
-    return "".join(parts)
-
-
-def csv_text(tables: Sequence[DetailTable]) -> str:
-    """Tidy CSV, one cell a line."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(("table", "line", "column", "value"))
-    for table in tables:
-        for name, *cells in table.rows:
-            writer.writerows((table.heading, name, *pair) for pair in zip(table.columns[1:], cells, strict=True))
-    return buffer.getvalue()
-
-
-def latex(tables: Sequence[DetailTable]) -> str:
-    """One ``table`` environment each, for the ``booktabs`` package."""
-    parts = []
-    for table in tables:
-        lines = "".join(f"    {' & '.join(map(tex, row))} \\\\\n" for row in table.rows)
-        parts.append(
-            "\n\\begin{table}\n  \\centering\n"
-            f"  \\caption{{{tex(table.heading)}.}}\n"
-            f"  \\begin{{tabular}}{{l{'r' * (len(table.columns) - 1)}}}\n    \\toprule\n"
-            f"    {' & '.join(map(tex, table.columns))} \\\\\n    \\midrule\n{lines}"
-            "    \\bottomrule\n  \\end{tabular}\n\\end{table}\n"
-        )
-    return "".join(parts)
-
-
-def html_sections(tables: Sequence[DetailTable]) -> str:
-    """Sections of the HTML page."""
-    parts = []
-    for table in tables:
-        head = "".join(f"<th>{html.escape(name)}</th>" for name in table.columns)
-        body = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>\n" for row in table.rows
-        )
-        grid = f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>\n"
-        parts.append(f"<section>\n<h2>{html.escape(table.heading)}</h2>\n{grid}</section>\n")
-    return "".join(parts)
-
-
-def print_details(tables: Sequence[DetailTable], console: Console) -> None:
-    """Print the tables on a terminal."""
-    from rich.table import Table
-    from rich.text import Text
-
-    for table in tables:
-        shown = Table(title=Text(table.heading), title_justify="left", title_style="bold")
-        for number, name in enumerate(table.columns):
-            shown.add_column(name, justify="right" if number else "left", overflow="fold")
-        for row in table.rows:
-            shown.add_row(*map(Text, row))
-        console.print(shown)
-
-
-RENDERERS: dict[str, Callable[[Sequence[DetailTable]], str]] = {
-    "md": markdown,
-    "csv": csv_text,
-    "latex": latex,
-    "html": html_sections,
-}
+def tidy_details(tables: Sequence[Table]) -> Table:
+    """All tables as one tidy table for CSV, a cell a row."""
+    rows = [
+        (table.title, row[0].text, column, cell.text)
+        for table in tables
+        for row in table.cells()
+        for column, cell in zip(table.columns[1:], row[1:], strict=True)
+    ]
+    return Table("", ("table", "line", "column", "value"), tuple(rows), 4)

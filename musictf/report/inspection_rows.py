@@ -24,7 +24,7 @@ LEAD = "backbone"
 ATTENTION = "attention_"
 PROFILE, BOUNDARY, POSITION, STIMULUS, MAPS = "ssm_profile", "boundary", "position", "stimulus_onset", "token_map"
 # What each dimension is made of is no rival to the backbone in it, and no match either.
-ITSELF = {"mfcc": "timbre", "chroma": "harmony"}
+DIMENSION_MADE_OF = {"mfcc": "timbre", "chroma": "harmony"}
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 

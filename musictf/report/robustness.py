@@ -24,7 +24,8 @@ from matplotlib.ticker import MaxNLocator
 from musictf.audio.perturb import perturbation
 from musictf.errors import InputError
 from musictf.report.figures import BLACK, BLUE, COLUMN_INCHES, GREEN, ORANGE, SKY, STYLE, VERMILLION, save
-from musictf.report.lines import Line, Score, by_system, comparable, decimal, interval, representative
+from musictf.report.lines import Line, Score, by_system, comparable, representative
+from musictf.report.table import ABSENT, Table, TableRow, markdown, score_cell
 from musictf.report.tables import Block, summary_table
 from musictf.results.names import PRETRAINED
 from musictf.results.rows import Row
@@ -104,17 +105,18 @@ def robustness_table(rows: Sequence[Row], task: str, decoder: str | None = None)
         InputError: as in `robustness_figure`.
     """
     curves = read_curves(rows, task, decoder)
-    conditions = {(CLEAN, "–"): (CLEAN, 0.0)} | {
+    conditions = {(CLEAN, ABSENT): (CLEAN, 0.0)} | {
         (name, f"{amount:g} {curves.units[name]}"): (name, amount)
         for name, amounts in curves.amounts.items()
         for amount in amounts
     }
-    lines = [[*said, *_cells(curves, condition)] for said, condition in conditions.items()]
-    header = ["perturbation", "amount", *curves.names.values()]
-    table = [header, ["---"] * len(header), *lines]
+    lines: list[TableRow] = [
+        (*words, *(score_cell(scores.get(condition)) for scores in curves.scores.values()))
+        for words, condition in conditions.items()
+    ]
+    columns = ("perturbation", "amount", *curves.names.values())
     note = f"{curves.headline} with 95 % intervals over tracks, decoder {curves.decoder}."
-    text = "\n".join("| " + " | ".join(line) + " |" for line in table)
-    return f"### {curves.heading}\n\n{text}\n\n{note}\n"
+    return markdown(Table(curves.heading, columns, tuple(lines), 2, closing=note), level=3) + "\n"
 
 
 def read_curves(rows: Sequence[Row], task: str, decoder: str | None = None) -> Curves:
@@ -179,12 +181,6 @@ def _scores(system: System, readout: str, decoder: str, blocks: Mapping[Conditio
             if is_it and block.headline in line.scores:
                 scores[condition] = line.scores[block.headline]
     return scores
-
-
-def _cells(curves: Curves, condition: Condition) -> list[str]:
-    """Score and interval of each system under a condition, a dash where it was not scored."""
-    found = [scores.get(condition) for scores in curves.scores.values()]
-    return ["–" if score is None else f"{decimal(score.mean)} {interval(score)}".strip() for score in found]
 
 
 def _looks(curves: Curves) -> dict[System, tuple[str, str]]:

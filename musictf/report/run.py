@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from musictf.errors import InputError
 
 if TYPE_CHECKING:
+    from musictf.report.table import Table
     from musictf.report.tables import Block
     from musictf.results.rows import Row
-    from musictf.results.sweep_plan import Cell
+    from musictf.results.sweep_plan import SweepCell
 
 FORMATS = ("md", "csv", "latex", "html")
 _SUFFIXES = {".md": "md", ".csv": "csv", ".tex": "latex", ".html": "html", ".htm": "html"}
@@ -53,9 +54,9 @@ def report(
         details: Also show tables by class and quality, and confusions, of the rows that validation chose.
     """
     # Imported here so that --help answers at once.
-    from musictf.report.details import RENDERERS as detail_renderers
     from musictf.report.details import details_tables
     from musictf.report.gains import with_gains_over_baselines, with_gains_over_run
+    from musictf.report.render import document
     from musictf.report.tables import summary_table
     from musictf.results.rows import RESULTS
     from musictf.results.runs import read_runs
@@ -63,77 +64,92 @@ def report(
 
     chosen = _format(format, output)
     cells = read_cells(directories)
-    # A sweep none of whose jobs is done has cells and no rows yet.
+    # A sweep none of whose jobs is finished has cells and no rows yet.
     with_rows = [folder for folder in directories if any(Path(folder).rglob(RESULTS)) or not read_cells([folder])]
-    if not with_rows:
-        _write_cells(cells, chosen, output)
-        return
-    rows = read_runs(with_rows)
+    rows = read_runs(with_rows) if with_rows else []
     blocks = summary_table(rows, all_layers)
-    if not blocks:
+    if rows and not blocks:
         raise InputError("no row was selected by validation; --all-layers shows the others")
     if baseline is None:
         title, blocks = "Gain over the baselines", [with_gains_over_baselines(block) for block in blocks]
     else:
-        title, blocks = (
-            f"Difference from {baseline}",
-            with_gains_over_run(blocks, read_runs([baseline])),
-        )
+        title, blocks = f"Difference from {baseline}", with_gains_over_run(blocks, read_runs([baseline]))
+    tables = details_tables(rows) if details else []
     if chosen is None:
-        _print(blocks, title, rows if details else [])
-        _write_cells(cells, None, None)
-        return
-    from musictf.report.render import RENDERERS
-
-    text = _page(blocks, title, rows, details) if chosen == "html" else RENDERERS[chosen](blocks, title)
-    if details and chosen != "html":
-        text += detail_renderers[chosen](details_tables(rows))
-    _print_or_write(_with_cells(text, cells, chosen, output), output)
+        _print(blocks, title, tables, cells)
+    elif chosen == "csv":
+        _write_csv(blocks, tables if details else None, cells, output)
+    else:
+        figures = _figures(blocks, rows, details) if chosen == "html" else ""
+        _print_or_write(document(chosen, blocks, title, tables, cells, figures), output)
 
 
-def _with_cells(text: str, cells: Sequence[Cell], chosen: str, output: str | Path | None) -> str:
-    """A report with its cells; tidy CSV holds scores only, so there they go to a file beside it."""
-    from musictf.results.sweep_plan import RENDERERS, counted
-
-    if not cells:
-        return text
-    cells_text = RENDERERS[chosen](cells)
-    if chosen == "html":
-        before, end, after = text.rpartition("</body>")
-        return before + cells_text + end + after
-    if chosen != "csv":
-        return text + cells_text
-    print(f"cells: {counted(cells)}", file=sys.stderr)
-    if output is not None:
-        _write(Path(output).with_suffix(".cells.csv"), cells_text)
-    return text
-
-
-def _write_cells(cells: Sequence[Cell], chosen: str | None, output: str | Path | None) -> None:
-    """The cells alone."""
+def _print(blocks: Sequence[Block], title: str, details: Sequence[Table], cells: Sequence[SweepCell]) -> None:
+    """Print the tables on the terminal."""
     from rich.console import Console
 
-    from musictf.report.render import html_page
-    from musictf.results.sweep_plan import RENDERERS, print_cells
+    from musictf.report.render import print_terminal
+    from musictf.report.sweep_table import print_cells
+    from musictf.report.table import print_table
 
-    if chosen is None:
-        console = Console(highlight=False)
-        if cells:
-            print_cells(cells, console if console.is_terminal else Console(highlight=False, width=200))
-    elif chosen == "html":
-        _print_or_write(_with_cells(html_page([], ""), cells, chosen, output), output)
-    else:
-        _print_or_write(RENDERERS[chosen](cells).lstrip("\n"), output)
+    console = Console(highlight=False)
+    # Piped into a file or a pager there is no screen to fit, and wrapped cells would be hard to search.
+    console = console if console.is_terminal else Console(highlight=False, width=200)
+    if blocks:
+        print_terminal(blocks, title, console)
+    for table in details:
+        print_table(table, console)
+    if cells:
+        print_cells(cells, console)
 
 
-def _print_or_write(text: str, output: str | Path | None) -> None:
-    if output is None:
-        print(text, end="")
-    else:
-        _write(Path(output), text)
+def _write_csv(
+    blocks: Sequence[Block],
+    details: Sequence[Table] | None,
+    cells: Sequence[SweepCell],
+    output: str | Path | None,
+) -> None:
+    """Write scores, and details where there are any; jobs of sweeps go to a file beside them, or alone."""
+    from musictf.report.details import tidy_details
+    from musictf.report.render import scores_table
+    from musictf.report.sweep_table import TITLE, all_cells_table
+    from musictf.report.table import csv_text
+    from musictf.results.sweep_plan import counted
+
+    if not blocks:
+        _print_or_write(csv_text(all_cells_table(cells)), output)
+        return
+    if cells:
+        print(f"{TITLE}: {counted(cells)}", file=sys.stderr)
+    if cells and output is not None:
+        _print_or_write(csv_text(all_cells_table(cells)), Path(output).with_suffix(".cells.csv"))
+    text = csv_text(scores_table(blocks))
+    _print_or_write(text if details is None else text + csv_text(tidy_details(details)), output)
+
+
+def _figures(blocks: Sequence[Block], rows: Sequence[Row], details: bool) -> str:
+    """HTML of a layer map of each block whose rows hold more than one layer, and of figures of details."""
+    import tempfile
+
+    from musictf.report.detail_figures import details_figures
+    from musictf.report.figures import layer_heatmap
+    from musictf.report.render import html_figure
+
+    figures = []
+    with tempfile.TemporaryDirectory() as folder:
+        for number, block in enumerate(blocks):
+            probed = [row for row in rows if block.holds(row) and row.get("selection")]
+            if len({row["layer"] for row in probed}) > 1:
+                _, svg = layer_heatmap(probed, block.task, Path(folder) / str(number))
+                figures.append(html_figure(f"{block.heading}: validation value of each layer and readout", svg))
+        if details:
+            drawn = details_figures(rows, Path(folder))
+            figures += [html_figure(caption, paths[1]) for caption, paths in drawn]
+    return "".join(figures)
 
 
 def _format(format: str | None, output: str | Path | None) -> str | None:
+    """The format to write, None for the terminal."""
     if format is not None and format not in FORMATS:
         raise InputError(f"--format {format}: one of {', '.join(FORMATS)}")
     if format is not None or output is None:
@@ -144,49 +160,14 @@ def _format(format: str | None, output: str | Path | None) -> str | None:
     return _SUFFIXES[suffix]
 
 
-def _print(blocks: Sequence[Block], title: str, detailed: Sequence[Row]) -> None:
-    """The tables, and details of the rows that are given for them."""
-    from rich.console import Console
-
-    from musictf.report.details import details_tables, print_details
-    from musictf.report.render import print_terminal
-
-    console = Console(highlight=False)
-    # Piped into a file or a pager there is no screen to fit, and wrapped cells would be hard to search.
-    console = console if console.is_terminal else Console(highlight=False, width=200)
-    print_terminal(blocks, title, console)
-    print_details(details_tables(detailed), console)
-
-
-def _page(blocks: Sequence[Block], title: str, rows: Sequence[Row], details: bool) -> str:
-    """The HTML page, with a layer map for each block whose rows hold more than one layer."""
-    import tempfile
-
-    from musictf.report.detail_figures import details_figures
-    from musictf.report.details import RENDERERS as detail_renderers
-    from musictf.report.details import details_tables
-    from musictf.report.figures import layer_heatmap
-    from musictf.report.render import html_page
-
-    figures = []
-    with tempfile.TemporaryDirectory() as folder:
-        for number, block in enumerate(blocks):
-            mine = [row for row in rows if block.holds(row) and row.get("selection")]
-            if len({row["layer"] for row in mine}) > 1:
-                _, svg = layer_heatmap(mine, block.task, Path(folder) / str(number))
-                figures.append((f"{block.heading}: validation value of each layer and readout", svg))
-        if not details:
-            return html_page(blocks, title, figures)
-        figures += [(caption, paths[1]) for caption, paths in details_figures(rows, Path(folder))]
-        before, end, after = html_page(blocks, title, figures).rpartition("</body>")
-        return before + detail_renderers["html"](details_tables(rows)) + end + after
-
-
-def _write(path: Path, text: str) -> None:
+def _print_or_write(text: str, output: str | Path | None) -> None:
     from musictf.files import write_atomically
 
+    if output is None:
+        print(text, end="")
+        return
     try:
-        write_atomically(path, text)
+        write_atomically(Path(output), text)
     except OSError as error:
-        raise InputError(f"--output {path}: cannot be written ({error.strerror})") from error
-    print(f"wrote {path}")
+        raise InputError(f"--output {output}: cannot be written ({error.strerror})") from error
+    print(f"wrote {output}")

@@ -32,7 +32,7 @@ from musictf.report.figures import (
     finish_grid,
     save,
 )
-from musictf.report.inspection_rows import ITSELF, LEAD, POSITION, PROFILE, Arrays, Inspection, required
+from musictf.report.inspection_rows import DIMENSION_MADE_OF, LEAD, POSITION, PROFILE, Arrays, Inspection, required
 from musictf.report.tracks import WIDTH_INCHES
 from musictf.results.statistics import Floats
 
@@ -205,7 +205,7 @@ def _draw_profile(axes: Axes, inspection: Inspection, dimension: str, score: str
     for index, (system, (colour, marker)) in enumerate(_MARKS.items()):
         value = inspection.score(score, PROFILE, system=system, readout=dimension)
         # A dimension that is the feature itself correlates with it fully.
-        if value is not None and ITSELF.get(system) != dimension:
+        if value is not None and DIMENSION_MADE_OF.get(system) != dimension:
             errors = [[value.mean - value.low], [value.high - value.mean]]
             mark: Any = {"color": colour, "marker": marker, "markersize": 3, "linestyle": "none", "elinewidth": 0.6}
             axes.errorbar([last + 0.7 + 0.45 * index], [value.mean], errors, label=system, **mark)

@@ -148,6 +148,8 @@ class Row(TypedDict, total=False):
         selected: Whether validation chose this layer for this readout.
         selection: What validation chose; None where nothing was chosen.
         scores: Name -> score; larger is better.
+        shown_scores: Scores that tables show, the headline first; where empty or absent, they show all.
+        descriptive_scores: Scores that have no better or worse.
         details: What the task reports beyond scores: tables by class, confusions, counts.
         decoder: Its name and calibrated settings.
         seconds: Wall time of ``features``, ``fit`` and ``decode``.
@@ -178,6 +180,8 @@ class Row(TypedDict, total=False):
     selected: bool
     selection: SelectionField | None
     scores: dict[str, ScoreField]
+    shown_scores: list[str]
+    descriptive_scores: list[str]
     details: dict[str, Any]
     decoder: dict[str, Any]
     seconds: dict[str, float]

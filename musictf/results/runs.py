@@ -1,7 +1,7 @@
 """Rows of many run folders, and the values behind their scores.
 
 Behind a score there are either values of every track (``per_track.csv``) or, where it is no mean over tracks, its
-values in resamples of the tracks (``resamples/``). ``tracks.csv`` names the group of each track. Older runs have
+values in resamples of the tracks (``resamples.npz``). ``tracks.csv`` names the group of each track. Older runs have
 neither ``tracks.csv`` nor resamples; both are optional here.
 
 Shapes:  R resamples
@@ -15,13 +15,10 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
-import numpy as np
-
 from musictf.errors import InputError
-from musictf.results.rows import RESULTS, TRACK_COLUMNS, TRACKS, BackboneField, Row, cell_name, read_rows
+from musictf.results.resamples import read_resamples, resample_key
+from musictf.results.rows import RESULTS, TRACK_COLUMNS, TRACKS, BackboneField, Row, read_rows
 from musictf.results.statistics import Floats
-
-RESAMPLES = "resamples"
 
 
 def read_runs(directories: Iterable[str | Path]) -> list[Row]:
@@ -61,15 +58,10 @@ def resampled_values(row: Row, score: str) -> Floats | None:
     """Score in each resample of the tracks, (R,), NaN where undefined; None where it was not kept.
 
     Raises:
-        InputError: a line of the file is not a number.
+        InputError: the file with the values is broken.
     """
     folder = _folder(row)
-    where = Path(RESAMPLES, row["backbone"]["kind"], row["decoder"]["name"], cell_name(row), f"{score}.txt")
-    path = folder / where if folder else None
-    if path is None or not path.is_file():
-        return None
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return np.array([_number(line, path, number) for number, line in enumerate(lines, start=1)])
+    return read_resamples(folder).get(resample_key(row, score)) if folder else None
 
 
 def groups_of(rows: Iterable[Row]) -> dict[str, str]:

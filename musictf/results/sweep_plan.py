@@ -7,24 +7,18 @@ What stands in ``output_dir`` and in paths of overrides is relative to the folde
 
 from __future__ import annotations
 
-import csv
-import html
-import io
 import json
 import re
 import shlex
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from musictf.errors import InputError
 from musictf.files import write_atomically
 from musictf.run_folder import read_status
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 PLAN = "sweep.json"
 SCHEMA = 1
@@ -55,7 +49,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Cell:
+class SweepCell:
     """A planned job and what has become of it; ``remark`` is the error of a failed one."""
 
     job: Job
@@ -117,7 +111,7 @@ def read_plan(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: not the plan of a sweep ({error!r}); start the sweep again") from None
 
 
-def read_cells(directories: Iterable[str | Path]) -> list[Cell]:
+def read_cells(directories: Iterable[str | Path]) -> list[SweepCell]:
     """The cells of every ``sweep.json`` below the directories, each file once.
 
     Raises:
@@ -131,13 +125,13 @@ def read_cells(directories: Iterable[str | Path]) -> list[Cell]:
     return [cell for path in plans.values() for cell in _cells(path)]
 
 
-def _cells(path: Path) -> list[Cell]:
+def _cells(path: Path) -> list[SweepCell]:
     plan = read_plan(path)
     cells = []
     for job in plan["jobs"]:
         # By name below the plan: a sweep that was moved or copied is still whole.
         folder = path.parent / Path(job.output_dir).name
-        cells.append(Cell(job, plan["verb"], folder, plan["started_in"], *state_of(folder)))
+        cells.append(SweepCell(job, plan["verb"], folder, plan["started_in"], *state_of(folder)))
     return cells
 
 
@@ -155,14 +149,14 @@ def state_of(folder: Path) -> tuple[str, str]:
     return state, " ".join((status.get("error") or "").split())
 
 
-def counted(cells: Sequence[Cell]) -> str:
+def counted(cells: Sequence[SweepCell]) -> str:
     """How many cells are in which state, in words."""
     states = [cell.state for cell in cells]
     others = [f"{states.count(state)} {state}" for state in (FAILED, RUNNING, MISSING) if state in states]
     return ", ".join([f"{states.count(FINISHED)} of {len(cells)} jobs finished", *others])
 
 
-def missing_commands(cells: Sequence[Cell]) -> str:
+def missing_commands(cells: Sequence[SweepCell]) -> str:
     """Commands that fill what is missing or failed, one a line; what still runs, or was killed, as a comment."""
     lines: list[str] = []
     place = str(Path.cwd())
@@ -174,70 +168,3 @@ def missing_commands(cells: Sequence[Cell]) -> str:
             lines.append(f"cd {shlex.quote(place)}")
         lines.append(f"# running {cell.remark}: {cell.command}" if cell.state == RUNNING else cell.command)
     return "".join(f"{line}\n" for line in lines)
-
-
-def print_cells(cells: Sequence[Cell], console: Console) -> None:
-    """Print the cells that are not finished, and how many are."""
-    from rich.table import Table
-    from rich.text import Text
-
-    columns, lines = _grid(cells)
-    if lines:
-        table = Table(title=Text("cells"), title_justify="left", title_style="bold")
-        for name in columns:
-            table.add_column(name, overflow="fold")
-        for line in lines:
-            table.add_row(*map(Text, line))
-        console.print(table)
-    console.print(Text(f"cells: {counted(cells)}{_way_on(lines)}", style="yellow" if lines else ""))
-
-
-def markdown(cells: Sequence[Cell]) -> str:
-    """A Markdown section."""
-    columns, lines = _grid(cells)
-    rows = [columns, ["---"] * len(columns), *([text.replace("|", "\\|") for text in line] for line in lines)]
-    table = "".join(f"| {' | '.join(row)} |\n" for row in rows) + "\n" if lines else ""
-    return f"\n## cells\n\n{table}{counted(cells)}{_way_on(lines)}\n"
-
-
-def csv_text(cells: Sequence[Cell]) -> str:
-    """Every cell, the finished ones too, one a line."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows(cell.texts() for cell in cells)
-    return buffer.getvalue()
-
-
-def latex(cells: Sequence[Cell]) -> str:
-    """Comments: what a paper's source should remind of, and its pages should not show."""
-    _, lines = _grid(cells)
-    return "".join(f"% {line}\n" for line in [f"cells: {counted(cells)}", *map("  ".join, lines)])
-
-
-def html_section(cells: Sequence[Cell]) -> str:
-    """A section of the HTML page."""
-    columns, lines = _grid(cells)
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in columns)
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(text)}</td>" for text in line) + "</tr>\n" for line in lines)
-    table = f"<table>\n<tr>{head}</tr>\n{body}</table>\n" if lines else ""
-    return f"<section>\n<h2>cells</h2>\n{table}<p>{html.escape(counted(cells) + _way_on(lines))}</p>\n</section>\n"
-
-
-RENDERERS: dict[str, Callable[[Sequence[Cell]], str]] = {
-    "md": markdown,
-    "csv": csv_text,
-    "latex": latex,
-    "html": html_section,
-}
-
-
-def _grid(cells: Sequence[Cell]) -> tuple[list[str], list[list[str]]]:
-    """Columns that say something, and the lines of the cells that are not finished."""
-    lines = [cell.texts() for cell in cells if cell.state != FINISHED]
-    kept = [i for i, name in enumerate(COLUMNS) if name not in {"other", "remark"} or any(line[i] for line in lines)]
-    return [COLUMNS[i] for i in kept], [[line[i] for i in kept] for line in lines]
-
-
-def _way_on(unfinished: Sequence[Any]) -> str:
-    return "; --missing prints the commands that fill the others" if unfinished else ""

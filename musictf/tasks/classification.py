@@ -43,6 +43,8 @@ class ClassificationTask(Task):
     annotation: ClassVar[str] = "genre"
     level: ClassVar[str] = "track"
     headline: ClassVar[str] = "accuracy"
+    shown_scores: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1")
+    descriptive_scores: ClassVar[tuple[str, ...]] = ("classes_scored",)
     decoders: ClassVar[tuple[str, ...]] = ("mean_probability",)
 
     label: str = "genre"

@@ -53,6 +53,8 @@ class TaggingTask(Task):
     annotation: ClassVar[str] = "tags"
     level: ClassVar[str] = "track"
     headline: ClassVar[str] = "map"
+    shown_scores: ClassVar[tuple[str, ...]] = ("map", "roc_auc")
+    descriptive_scores: ClassVar[tuple[str, ...]] = ("classes_scored",)
     decoders: ClassVar[tuple[str, ...]] = ("mean_probability",)
     online_metric: ClassVar[str] = "tag_map"
     online_knn_metric: ClassVar[str] = "knn_accuracy"

@@ -7,9 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from musictf.report.render import grid
+from musictf.report.render import block_table
+from musictf.results.resamples import resample_key
 
 HEADLINE = {"tagging": "map", "chord": "majmin", "beat": "f_measure"}
+SHOWN_SCORES = {
+    "tagging": ("map", "roc_auc"),
+    "chord": ("majmin", "wcsr_majmin", "root", "mirex", "seg", "coverage"),
+    "beat": ("f_measure", "cemgil", "cmlt", "amlt", "downbeat_f_measure"),
+}
 
 
 def fabricate(kind="pretrained", value=0.7, **changes):
@@ -36,6 +42,8 @@ def fabricate(kind="pretrained", value=0.7, **changes):
         "selected": True,
         "selection": {"split": "valid", "metric": metric, "value": valid, "lr": 1e-3, "weight_decay": 0.0},
         "scores": {name: {"mean": mean, "ci95": [mean - 0.02, mean + 0.02], "n": 30} for name, mean in scores.items()},
+        "shown_scores": list(SHOWN_SCORES.get(task, ())),
+        "descriptive_scores": ["coverage"],
         "decoder": {"name": "peaks"},
         "seconds": {},
         "per_track": "per_track.csv",
@@ -61,11 +69,10 @@ def write_run(folder: Path, rows, per_track=(), groups=None, resamples=()):
     if groups is not None:
         lines = [f"track{i},{group},10.0\n" for i, group in enumerate(groups)]
         (folder / "tracks.csv").write_text("track_id,group,seconds\n" + "".join(lines))
-    for row, values in resamples:
-        path = folder / "resamples" / row["backbone"]["kind"] / row["decoder"]["name"]
-        path = path / f"{row['task']}_{row['readout']}_layer{row['layer']}_seed{row['seed']}"
-        path.mkdir(parents=True, exist_ok=True)
-        (path / f"{HEADLINE[row['task']]}.txt").write_text("".join(f"{float(value)!r}\n" for value in values))
+    if resamples:
+        keys = [resample_key(row, HEADLINE[row["task"]]) for row, _ in resamples]
+        # By numpy, not by the library's writer: values keep all their digits.
+        np.savez(folder / "resamples.npz", **dict(zip(keys, (values for _, values in resamples), strict=True)))
     return folder
 
 
@@ -84,8 +91,8 @@ def texts():
     """The cells of a column of a block."""
 
     def read(block, name):
-        columns, rows = grid(block)
-        return [cells[columns.index(name)].text for cells in rows]
+        table = block_table(block)
+        return [cells[table.columns.index(name)].text for cells in table.cells()]
 
     return read
 

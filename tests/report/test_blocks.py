@@ -164,36 +164,20 @@ def test_rows_that_do_not_record_their_settings_are_kept_apart(row, texts):
     assert any("not recorded by every run" in note for note in block.notes)
 
 
-def test_the_scores_that_are_shown_are_those_of_the_tasks():
-    from musictf.inspection.events import TARGETS
-    from musictf.report.tables import SHOWN
-    from musictf.tasks.base import Task
-    from musictf.tasks.beat import BeatTask
-    from musictf.tasks.chord import ChordTask
-    from musictf.tasks.classification import ClassificationTask
-    from musictf.tasks.downbeat import DownbeatTask
-    from musictf.tasks.key import KeyTask
-    from musictf.tasks.onset import OnsetTask
-    from musictf.tasks.tagging import TaggingTask
-    from musictf.tasks.tempo import TempoTask
+def test_rows_say_which_scores_are_shown_and_which_have_no_better_or_worse(row):
+    scores = {"coverage": 0.9, "root": 0.6, "majmin": 0.5}
+    listed = {"shown_scores": ["majmin", "root", "coverage"], "descriptive_scores": ["coverage"]}
+    (block,) = summary_table([row(task="chord", scores=scores, **listed), row("mel", task="chord", scores=scores)])
+    assert block.score_names == ("majmin", "root", "coverage")
+    assert all(line.best == {"majmin", "root"} for line in block.lines)
+    (block,) = summary_table([row(task="chord", scores={"root": 0.6}, **listed)])
+    assert block.score_names == ("majmin", "root")  # the headline stays, though no row has it
 
-    tasks: list[Task] = [
-        BeatTask(),
-        ChordTask(),
-        DownbeatTask(),
-        KeyTask(),
-        OnsetTask(),
-        TaggingTask(),
-        TempoTask(),
-        ClassificationTask(),
-    ]
-    tasks += [ClassificationTask(label="genre"), ClassificationTask(label="instrument")]
-    measured = {name for name in SHOWN if name.startswith("attention_")} | {"ssm_profile", "boundary"}  # by inspect
-    assert {name.removeprefix("attention_") for name in measured} >= set(TARGETS)
-    assert {task.display_name for task in tasks} == SHOWN.keys() - {"classification"} - measured
-    for task in tasks:
-        assert SHOWN[task.display_name][0] == task.headline
-        assert len(SHOWN[task.display_name]) <= 6
+
+def test_rows_without_the_field_show_all_their_scores(row):
+    unlisted = {"shown_scores": [], "descriptive_scores": []}
+    for rows in ([row(task="chord", scores={"b": 0.1, "a": 0.2}, **unlisted)], [row(task="mood", scores={"b": 1.0})]):
+        assert summary_table(rows)[0].score_names == tuple(rows[0]["scores"])
 
 
 def unseen(value, scored=10, heard=True):
@@ -207,7 +191,7 @@ def test_scores_without_the_tracks_that_pretraining_has_heard_stand_below_the_ta
     (block,) = summary_table([*rows, row("oracle", 1.0, selection=None, **unseen(0.99))])
     (note,) = block.notes
     assert note == (
-        "pretrained vit1d_mini, sequence, decoder peaks: without the 20 test tracks that pretraining has heard: "
+        "pretrained vit1d_mini, sequence, decoder peaks: without the 20 test tracks that pretraining has seen: "
         "f_measure .550 [.450 .650]; on the same tracks mel .600"
     )
 
@@ -229,7 +213,7 @@ def test_without_seen_tracks_several_seeds_bring_their_own_bounds(row):
     [
         ({"leakage": {"known": False}}, "is unknown: the backbone carries no list"),
         ({"leakage": None}, "was not checked"),
-        (unseen(0.0, scored=0), "pretraining has heard all 30 test tracks"),
+        (unseen(0.0, scored=0), "pretraining has seen all 30 test tracks"),
         (unseen(0.0, heard=False), None),
         ({}, None),
     ],

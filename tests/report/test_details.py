@@ -11,7 +11,8 @@ from rich.console import Console
 from musictf.annotations import Chords
 from musictf.errors import InputError
 from musictf.report.detail_figures import class_bars, confusion_figure, details_figures
-from musictf.report.details import RENDERERS, details_tables, mean_details, print_details, shape_of, shares
+from musictf.report.details import details_tables, mean_details, shape_of, shares, tidy_details
+from musictf.report.table import csv_text, html_section, latex, markdown, print_table
 from musictf.tasks.chord import ChordTask
 
 ROTATION = {
@@ -22,7 +23,7 @@ ROTATION = {
 
 
 def named(tables, ending):
-    (table,) = [table for table in tables if table.heading.endswith(ending)]
+    (table,) = [table for table in tables if table.title.endswith(ending)]
     return table
 
 
@@ -71,7 +72,7 @@ def test_a_table_by_class_has_a_line_a_class_and_a_column_a_system(row):
     rows = [row(task="genre", seed=seed, details=classes(0.5 + seed / 10, None)) for seed in range(2)]
     rows += [row("mel", task="genre", details=classes(0.25, 1.0))]
     (table,) = details_tables(rows)
-    assert table.heading == "genre on pop909, decoder peaks: f1 by class"
+    assert table.title == "genre on pop909, decoder peaks: f1 by class"
     assert table.columns == ("class", "tracks", "pretrained vit1d_mini", "mel")
     assert table.rows == (("a", "5", ".550", ".250"), ("b", "5", "–", "1.000"))
 
@@ -97,7 +98,7 @@ def test_decoders_have_tables_of_their_own_with_what_stands_beside_them(row):
     rows = [row(details={"merged": 1}), row(details={"merged": 2}, decoder={"name": "dbn"})]
     rows += [row("classical", selection=None, decoder={"name": "librosa"}, details={"merged": 3})]
     tables = details_tables(rows)
-    assert [table.heading for table in tables] == [
+    assert [table.title for table in tables] == [
         "beat on pop909, decoder dbn: counts",
         "beat on pop909, decoder peaks: counts",
     ]
@@ -129,7 +130,7 @@ def test_small_confusions_are_shown_whole_and_large_ones_by_their_errors(row):
 def test_confusions_are_of_pretrained_systems_or_of_the_first_one(row):
     def systems(*kinds):
         tables = details_tables([row(kind, task="chord", details={"confusion": ROTATION}) for kind in kinds])
-        return [re.search(r"peaks, (\w+)", table.heading).group(1) for table in tables]
+        return [re.search(r"peaks, (\w+)", table.title).group(1) for table in tables]
 
     assert systems("mel", "pretrained", "random") == ["pretrained"]
     assert systems("mel", "chroma") == ["mel"]
@@ -154,22 +155,23 @@ def test_the_confusion_of_chords_agrees_with_their_score_by_quality(row):
 def test_details_are_written_as_markdown_csv_html_latex_and_on_the_terminal(row):
     details = {"confusion": ROTATION, "by|kind": {"a_b": 0.5}, "<b>": 3}
     tables = details_tables([row(task="chord", details=details)])
-    text = RENDERERS["md"](tables)
-    for section in text.split("\n### ")[1:]:
+    text = "\n\n".join(markdown(table, 3) for table in tables)
+    for section in text.split("### ")[1:]:
         grid = [re.sub(r"\\\|", "", line) for line in section.splitlines() if line.startswith("|")]
         assert len({line.count("|") for line in grid}) == 1
-    lines = list(csv.DictReader(io.StringIO(RENDERERS["csv"](tables))))
+    lines = list(csv.DictReader(io.StringIO(csv_text(tidy_details(tables)))))
     assert {"line": "maj → maj", "column": "0", "value": "75.0"}.items() <= lines[0].items()
     assert len(lines) == 4 * 13 + 2
-    page = RENDERERS["html"](tables)
+    page = "".join(map(html_section, tables))
     assert page.count("<table>") == 3
     assert "&lt;b&gt;" in page
     assert "<b>" not in page
-    latex = RENDERERS["latex"](tables)
-    assert all(text in latex for text in (r"maj $\to$ maj", r"a\_b", r"\% of each reference", r"\toprule"))
-    assert "→" not in latex
+    source = "".join(map(latex, tables))
+    assert all(text in source for text in (r"maj $\to$ maj", r"a\_b", r"\% of each reference", r"\toprule"))
+    assert "→" not in source
     out = io.StringIO()
-    print_details(tables, Console(file=out, width=160))
+    for table in tables:
+        print_table(table, Console(file=out, width=160))
     assert all(text in out.getvalue() for text in ("maj → maj", "75.0", "in all"))
 
 

@@ -170,14 +170,14 @@ def test_a_line_that_is_being_written_is_left_and_a_broken_one_refused(tmp_path,
         track_values(read, SCORE)
 
 
-def test_a_broken_resample_is_refused_with_its_line(tmp_path, row, run_folder):
+def test_broken_resamples_are_refused_by_the_name_of_their_file(tmp_path, row, run_folder):
     rows = [row(task="tagging")]
     run_folder(tmp_path / "r", rows, resamples=[(rows[0], [0.5, 0.6])])
     (read,) = read_runs([tmp_path])
     assert resampled_values(read, "map").tolist() == [0.5, 0.6]
-    (path,) = tmp_path.rglob("map.txt")
-    path.write_text("0.5\nmany\n")
-    with pytest.raises(InputError, match=r"map.txt:2: value 'many'"):
+    (path,) = tmp_path.rglob("resamples.npz")
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(InputError, match=r"resamples.npz: cannot be read"):
         resampled_values(read, "map")
 
 

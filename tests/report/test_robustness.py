@@ -170,7 +170,7 @@ def test_a_table_says_what_the_figure_shows(rows):
     assert table[2] == "| perturbation | amount | pretrained vit1d_mini | random vit1d_mini | mel | majority |"
     assert table[4].startswith("| clean | – | .800 [.780 .820] | .600")
     assert "| noise | 10 dB signal-to-noise | .740 [.720 .760] |" in "\n".join(table)
-    assert len([line for line in table if line.startswith("| ")]) == 2 + 8
+    assert len([line for line in table if line.startswith("|")]) == 2 + 8
     assert "decoder peaks" in table[-1]
 
 

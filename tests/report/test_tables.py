@@ -5,7 +5,7 @@ import pytest
 
 from musictf.errors import InputError
 from musictf.report.gains import with_gains_over_baselines, with_gains_over_run
-from musictf.report.render import grid, sentence
+from musictf.report.render import block_table, sentence
 from musictf.report.run import report
 from musictf.report.tables import summary_table
 from musictf.results.runs import read_runs
@@ -76,7 +76,7 @@ def test_seeds_are_averaged_and_counted(row, texts):
     rows = [row(value=0.6, seed=0, layer=3), row(value=0.8, seed=1, layer=4)]
     (block,) = summary_table(rows)
     assert [texts(block, name) for name in ("seeds", "layer", "f_measure")] == [["2"], ["3, 4"], [".700"]]
-    assert grid(block)[1][0][-1].detail == "[.680 .720]"
+    assert block_table(block).rows[0][-1].detail == "[.680 .720]"
 
 
 def test_a_row_scored_again_replaces_the_older_one_and_the_table_says_so(row, texts):
@@ -128,14 +128,14 @@ def test_undefined_values_and_bounds_are_shown_as_such(row):
     undefined = row(valid=None, layer=2)
     undefined["scores"]["f_measure"] = {"mean": 0.4, "ci95": [None, None], "n": 30}
     (block,) = summary_table([undefined, row("mel", scores={})])
-    assert [(cells[-1].text, cells[-1].detail) for cells in grid(block)[1]] == [(".400", ""), ("–", "")]
+    assert [(cells[-1].text, cells[-1].detail) for cells in block_table(block).cells()] == [(".400", ""), ("–", "")]
 
 
 def test_known_tasks_show_their_scores_and_plug_ins_all_of_theirs(row):
     (chord,) = summary_table([row(task="chord", scores={"sevenths": 0.2, "root": 0.8, "majmin": 0.7})])
-    assert chord.shown == ("majmin", "root")
+    assert chord.score_names == ("majmin", "root")
     (plug_in,) = summary_table([row(task="mood", scores={"valence": 0.2, "arousal": 0.8})])
-    assert plug_in.shown == ("valence", "arousal")
+    assert plug_in.score_names == ("valence", "arousal")
     assert plug_in.headline == "valence"
 
 
