@@ -132,7 +132,7 @@ def probe(run: ProbeRun, finish: Callable[[Path], None] = do_nothing) -> Path:
     if not models[0].readouts(run.readouts):
         raise InputError(f"backbone={run.backbone} has no class token: readouts=[sequence,average]")
     for model in models:
-        model.layers(run.layers)
+        model.layers(run.layers)  # refuses a layer that does not exist before anything is computed
     corpus = annotated(run.dataset, run.task, run.allow_missing)
     settings = dataclasses.asdict(run.task)  # before the task learns from the training split
     run.task.prepare(corpus.references["train"])
@@ -204,6 +204,7 @@ class _Probing:
         study = self._study(model.about)
         readouts = model.readouts(self.run.readouts)
         cells = [(readout, seed) for seed in model.seeds for readout in readouts]
+        # What an interrupted run has finished is not computed again.
         missing = [cell for cell in cells if not self.results.has(model.kind, *cell)]
         if not missing:
             progress.skip(3)

@@ -70,8 +70,10 @@ class Study:
         jobs = [(head, *self._select(head, readout, splits["valid"], primary)) for head in heads]
         for head, _, selection in jobs:
             head.selection = dict(selection)
+        # Layers compete on validation alone; the test split is not read before.
         chosen = max(heads, key=lambda head: head.selection["value"])
         self._write_heads(heads, readout, seed, selected=chosen.layer)
+        # Further decoders are calibrated for the chosen layer only.
         jobs += [(chosen, *self._select(chosen, readout, splits["valid"], name)) for name in others]
         first = len(self.rows)
         for head, decoder, selection in jobs:
@@ -112,7 +114,8 @@ class Study:
             row["details"] = scores.details | self.task.details(references, estimates)
             row |= self._without_seen(references, estimates)
             self._write_estimates(row, estimates)
-            self._write_resamples(row, resampled)
+            # Scores that are not means over tracks: two models are compared resample by resample.
+            add_resamples(self.folder, {resample_key(row, name): values for name, values in resampled.items()})
         self.rows.append(row)
         self.track_lines += _track_lines(row, tracks, scores)
 
@@ -162,14 +165,10 @@ class Study:
             path.parent.mkdir(parents=True, exist_ok=True)
             self.task.write(estimate, path)
 
-    def _write_resamples(self, row: Row, resampled: dict[str, Floats]) -> None:
-        """Resampled values of scores that are not means over tracks: two models are compared resample by resample."""
-        add_resamples(self.folder, {resample_key(row, name): values for name, values in resampled.items()})
-
 
 def logits_of(head: Head, readout: str, track: TrackRows) -> Floats:
     """Logits of the examples of one track, (N, C)."""
-    # As numpy: a tensor of one index would count as a number there, and take an axis away.
+    # As numpy: a tensor of one index would count as a number there, and drop an axis.
     found: Floats = head.logits(track.rows[readout])[track.index[readout].numpy()]
     return found
 
