@@ -54,8 +54,8 @@ def oracle(study: Study, advance: Callable[[], None], grid: TokenGrid) -> None:
             times = grid.times(grid.num_tokens(info.num_samples(grid.sample_rate)))
             tracks.append((task.oracle_logits(reference, times), times, info.seconds))
     for name in task.decoders:
-        logits, times, _ = map(list, zip(*truth["valid"], strict=True))
-        decoder = task.calibrate(name, logits, times, corpus.references["valid"])
+        valid_logits, valid_times, _ = map(list, zip(*truth["valid"], strict=True))
+        decoder = task.calibrate(name, valid_logits, valid_times, corpus.references["valid"])
         estimates = [task.decode(*track, decoder) for track in truth["test"]]
         study.add(_cell("targets"), decoder, estimates)
         advance()
