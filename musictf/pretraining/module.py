@@ -105,7 +105,7 @@ class Contrast(NamedTuple):
 
 
 class ContrastivePretraining(L.LightningModule):
-    """Two excerpts of a track are positives; all other excerpts of the batch, on all ranks, are negatives.
+    """Two excerpts of a track are positives; the excerpts of other tracks in the batch, on all ranks, are negatives.
 
     Args:
         backbone: Front end and encoder to train.
