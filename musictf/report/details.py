@@ -1,16 +1,17 @@
-"""What rows say beyond their scores: tables by class or quality, confusions, counts.
+"""Tables of what rows hold beyond scores: by class or quality, confusions, counts.
 
-A task puts into ``details`` of a selected row what it likes, as plain numbers, lists and dicts; what it looks like
-decides how it is shown, so a new task needs nothing here:
+A task writes plain numbers, lists and dicts into ``details`` of a selected row. The shape of a value decides how it is
+shown, so a new task needs nothing here:
 
-* a number: a line of one table of counts; a list of texts: a line of one of names;
-* ``{name: number}``: a table with a line a name and a column a system (errors of keys, octaves of tempi);
-* ``{class: {support, score, ...}}``: one such table a score; ``SUPPORT`` says how much of a class there is;
-* ``{reference: {estimate: [12 numbers] or number}}``: a confusion by semitones from the right root to the estimate's;
+* a number: a row of one table of counts; a list of texts: a row of one table of names;
+* ``{name: number}``: a table with a row a name and a column a system (errors of keys, octaves of tempi);
+* ``{class: {support, score, ...}}``: one such table a score; `SUPPORT` names the counts that a class may have;
+* ``{reference: {estimate: [12 numbers] or number}}``: a confusion by semitones from the right to the estimated root;
 * ``{labels: [...], counts: [[...]]}``: a confusion of classes.
 
-Conventions: a system is shown by the readout that validation prefers; several seeds by their mean. Confusions are of
-the pretrained systems only, or of the first system where there is none.
+Shapes:  C classes
+Conventions: a system is represented by the readout that validation prefers; several seeds by their mean. Confusions are
+those of the pretrained systems, or of the first system where there is no pretrained one.
 """
 
 from __future__ import annotations
@@ -30,35 +31,35 @@ from musictf.results.rows import Row
 
 SUPPORT = ("seconds", "positives", "tracks")
 SEMITONES = 12
-_MOST_LABELS = 12  # of a confusion that is shown whole
-_MOST_ERRORS = 20  # of one that is not
+_MOST_LABELS = 12  # a larger confusion is shown by its most frequent errors
+_MOST_ERRORS = 20
 
 
 def details_tables(rows: Sequence[Row]) -> list[Table]:
-    """Tables of everything that the selected rows say beyond their scores, task by task and decoder by decoder.
+    """Tables of the details of the selected rows, task by task and decoder by decoder.
 
     Args:
-        rows: Rows as `musictf.results.runs.read_runs` gives them.
+        rows: Rows as `musictf.results.runs.read_runs` returns them.
     """
     blocks = summary_table(rows)
     return [table for block in blocks for decoder in decoders_of(block) for table in _tables(block, decoder)]
 
 
 def decoders_of(block: Block) -> list[str]:
-    """The decoders of what was probed, or of what there is."""
+    """The decoders of the probed systems; of all systems where none was probed."""
     probed = [line.decoder for line in block.lines if line.kind not in DECODER_FREE]
     return list(dict.fromkeys(probed or [line.decoder for line in block.lines]))
 
 
 def detailed_lines(block: Block, decoder: str) -> list[tuple[Line, dict[str, Any]]]:
-    """The line that stands for each system under a decoder, with its details: the mean over its seeds."""
+    """The line that represents each system under a decoder, with its details: the mean over its seeds."""
     groups = by_system(line for line in block.lines if comparable(line, decoder))
     lines = [representative(group) for group in groups.values()]
     return [(line, mean_details([row.get("details") or {} for row in line.rows])) for line in lines]
 
 
 def mean_details(values: Sequence[Any]) -> Any:
-    """Mean of nested dicts, lists and numbers of one form; what is None or missing somewhere is left out there."""
+    """Mean of nested dicts, lists and numbers of one shape; a value that is None or missing is left out of its mean."""
     given = [value for value in values if value is not None]
     if not given:
         return None
@@ -90,33 +91,35 @@ def shape_of(value: Any) -> str:
 
 
 def shares(confusion: Mapping[str, Mapping[str, Any]]) -> dict[tuple[str, str], list[float]]:
-    """Share of each reference that is taken for an estimate at each distance.
+    """Share of each reference that is estimated as each class, by distance of the roots.
 
     Args:
-        confusion: As in a rotation.
+        confusion: reference -> estimate -> 12 numbers, one a semitone, or one number where either has no root.
 
     Returns:
-        (reference, estimate) -> 12 shares, or one where either has no root; without references that never occur.
+        (reference, estimate) -> 12 shares, or one share; references that never occur are left out.
     """
-    found: dict[tuple[str, str], list[float]] = {}
+    result: dict[tuple[str, str], list[float]] = {}
     for reference, row in confusion.items():
         cells = {estimate: cell if isinstance(cell, list) else [cell] for estimate, cell in row.items()}
         total = sum(map(sum, cells.values()))
         if total > 0:
-            found |= {(reference, estimate): [value / total for value in cell] for estimate, cell in cells.items()}
-    return found
+            result |= {(reference, estimate): [value / total for value in cell] for estimate, cell in cells.items()}
+    return result
 
 
 def _is_number(value: Any) -> bool:
+    # A bool is a number to Python, but no count.
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _tables(block: Block, decoder: str) -> Iterator[Table]:
     """Tables of one task under one decoder."""
     where = f"{block.task} on {block.dataset}, decoder {decoder}"
-    found = [(line, details) for line, details in detailed_lines(block, decoder) if details]
-    lines = [line for line, _ in found]
-    columns = {key: [details.get(key) for _, details in found] for key in dict.fromkeys(k for _, d in found for k in d)}
+    detailed = [(line, details) for line, details in detailed_lines(block, decoder) if details]
+    lines = [line for line, _ in detailed]
+    keys = dict.fromkeys(key for _, details in detailed for key in details)
+    columns = {key: [details.get(key) for _, details in detailed] for key in keys}
     by_shape: dict[str, dict[str, list[Any]]] = defaultdict(dict)
     for key, values in columns.items():
         shape = next((shape_of(value) for value in values if value is not None), "number")
@@ -124,7 +127,9 @@ def _tables(block: Block, decoder: str) -> Iterator[Table]:
         if shape in _OF_ALL:
             yield from _OF_ALL[shape](where, key, [line.system for line in lines], [value or {} for value in values])
         elif shape in _OF_ONE:
-            for line, value in _asked(lines, values):
+            confusions = [(line, value) for line, value in zip(lines, values, strict=True) if value]
+            pretrained = [pair for pair in confusions if pair[0].kind == PRETRAINED]
+            for line, value in pretrained or confusions[:1]:
                 yield _OF_ONE[shape](f"{where}, {line.system} ({line.readout})", value)
     if counts := by_shape["number"]:
         rows = tuple((key, *map(_text, values)) for key, values in counts.items())
@@ -133,16 +138,10 @@ def _tables(block: Block, decoder: str) -> Iterator[Table]:
         yield Table(f"{where}: names", ("", "names"), names)
 
 
-def _asked(lines: Sequence[Line], values: Sequence[Any]) -> list[tuple[Line, Any]]:
-    """What pretrained systems have, where there is none what the first one has."""
-    given = [(line, value) for line, value in zip(lines, values, strict=True) if value]
-    return [pair for pair in given if pair[0].kind == PRETRAINED] or given[:1]
-
-
 def _names(
     lists: Mapping[str, Sequence[Sequence[str] | None]], tables: Mapping[str, Sequence[Mapping[str, Any] | None]]
 ) -> Iterator[tuple[str, str]]:
-    """Lists of texts, each once, without those whose every name has a line in a table by class already."""
+    """Lists of texts, without repetitions and without lists whose names are all rows of a table by class."""
     classes = {name for values in tables.values() for value in values for name in value or ()}
     for key, values in lists.items():
         for names in dict.fromkeys(tuple(value or ()) for value in values):
@@ -150,16 +149,17 @@ def _names(
                 yield key, ", ".join(names)
 
 
-def _column_table(where: str, key: str, systems: Sequence[str], values: Sequence[dict[str, Any]]) -> Iterator[Table]:
+def column_table(where: str, key: str, systems: Sequence[str], values: Sequence[dict[str, Any]]) -> Iterator[Table]:
+    """One table with a row a name and a column a system."""
     names = dict.fromkeys(name for value in values for name in value)
     rows = tuple((name, *(_text(value.get(name)) for value in values)) for name in names)
     yield Table(f"{where}: {key}", ("", *systems), rows)
 
 
-def _class_tables(
+def class_tables(
     where: str, key: str, systems: Sequence[str], values: Sequence[dict[str, dict[str, Any]]]
 ) -> Iterator[Table]:
-    """One table a score, a line a class."""
+    """One table a score, a row a class."""
     what = key.removeprefix("by_")
     classes = dict.fromkeys(name for value in values for name in value)
     columns = dict.fromkeys(column for value in values for inner in value.values() for column in inner)
@@ -173,7 +173,8 @@ def _class_tables(
         yield Table(f"{where}: {score} by {what}", (what, *supports, *systems), tuple(rows))
 
 
-def _rotation_table(where: str, value: dict[str, dict[str, Any]]) -> Table:
+def rotation_table(where: str, value: dict[str, dict[str, Any]]) -> Table:
+    """A confusion by semitones from the right root to the estimated one, in percent of each reference."""
     rows = []
     for (reference, estimate), cells in shares(value).items():
         distances = [_percent(cell) for cell in cells] if len(cells) == SEMITONES else [ABSENT] * SEMITONES
@@ -183,13 +184,15 @@ def _rotation_table(where: str, value: dict[str, dict[str, Any]]) -> Table:
     return Table(heading, columns, tuple(rows))
 
 
-def _matrix_table(where: str, value: dict[str, Any]) -> Table:
-    labels, counts = value["labels"], np.asarray(value["counts"], dtype=np.float64)
+def matrix_table(where: str, value: dict[str, Any]) -> Table:
+    """A confusion of classes: whole where there are few, by its most frequent errors where there are many."""
+    labels, counts = value["labels"], np.asarray(value["counts"], dtype=np.float64)  # (C, C)
     if len(labels) <= _MOST_LABELS:
         rows = tuple((name, *map(_count, row.tolist())) for name, row in zip(labels, counts, strict=True))
-        heading = f"{where}: tracks of each reference (line) that are taken for an estimate (column)"
+        heading = f"{where}: tracks of each reference (row) that are estimated as each class (column)"
         return Table(heading, ("reference", *labels), rows)
-    wrong = counts * (1 - np.eye(len(labels)))
+    wrong = counts * (1 - np.eye(len(labels)))  # (C, C), zero on the diagonal
+    # Stable, so that errors of the same frequency keep the order of their labels.
     most = np.argsort(-wrong, axis=None, kind="stable")[: min(_MOST_ERRORS, np.count_nonzero(wrong))]
     pairs = [divmod(int(place), len(labels)) for place in most]
     rows = tuple(
@@ -200,10 +203,10 @@ def _matrix_table(where: str, value: dict[str, Any]) -> Table:
 
 
 _OF_ALL: dict[str, Callable[[str, str, Sequence[str], Sequence[Any]], Iterator[Table]]] = {
-    "column": _column_table,
-    "classes": _class_tables,
+    "column": column_table,
+    "classes": class_tables,
 }
-_OF_ONE: dict[str, Callable[[str, Any], Table]] = {"rotation": _rotation_table, "matrix": _matrix_table}
+_OF_ONE: dict[str, Callable[[str, Any], Table]] = {"rotation": rotation_table, "matrix": matrix_table}
 
 
 def _text(value: Any) -> str:

@@ -1,9 +1,9 @@
 """Paired differences between lines of a table: the same tracks and seeds, and an interval over both.
 
-Conventions: where both lines have a seed, its rows are compared with each other; what was not probed (a classical
-system, the majority answer, the ceiling) has no seeds and is compared with each. Lines without a seed in common are
-compared by their means over seeds, and then the interval is over tracks alone. Scores that are no means over tracks
-are compared resample by resample, which takes two runs on the same tracks in the same groups.
+Conventions: where both lines have a seed, its rows are compared with each other. Systems that are not probed (the
+classical system, the majority answer, the ceiling) have no seeds and are compared with every seed. Lines without a
+common seed are compared by their means over seeds, and the interval is over tracks alone. Scores that are no means over
+tracks are compared resample by resample, which needs two runs on the same tracks in the same groups.
 
 Shapes:  P pairs of seeds   T tracks   R resamples
 """
@@ -27,14 +27,14 @@ from musictf.results.systems import system_of
 
 @dataclass(frozen=True)
 class _Pair:
-    """Rows whose difference is one value of a track or a resample; several rows of a side count by their mean."""
+    """Rows whose difference is one value of a track or resample; several rows on one side are averaged."""
 
     first: tuple[Row, ...]
     second: tuple[Row, ...]
 
 
 def with_gains_over_baselines(block: Block) -> Block:
-    """The block with what each pretrained system gains over the baselines that were probed alike, in the headline."""
+    """The block with the gain of each pretrained system in the headline over baselines with the same settings."""
     groups = by_system(block.lines)
     gains = []
     for (decoder, _), lines in groups.items():
@@ -60,8 +60,8 @@ def with_gains_over_run(blocks: Sequence[Block], baseline: Sequence[Row]) -> lis
     result = []
     for block in blocks:
         reference = references.get((block.task, block.dataset, block.digest))
-        lines = [] if reference is None else _asked(reference.lines)
-        pairs = [pair for line in _asked(block.lines) for pair in _counterparts(line, lines)]
+        lines = [] if reference is None else _main_lines(reference.lines)
+        pairs = [pair for line in _main_lines(block.lines) for pair in _counterparts(line, lines)]
         result.append(replace(block, gains=[gain(line, against, block.headline) for line, against in pairs]))
     if not any(block.gains for block in result):
         raise InputError(
@@ -72,7 +72,7 @@ def with_gains_over_run(blocks: Sequence[Block], baseline: Sequence[Row]) -> lis
 
 
 def gain(line: Line, against: Line, score: str) -> Gain:
-    """Mean difference of a score between two lines, with its 95 % interval where it can be had."""
+    """Mean difference of a score between two lines, with its 95 % interval where values are available."""
     pairs, remark = _pairs(line, against)
     if not same_settings(line, against):
         remark = "; ".join(filter(None, [remark, "settings of the probes differ or are not recorded"]))
@@ -81,46 +81,47 @@ def gain(line: Line, against: Line, score: str) -> Gain:
         for side in ([pair.first for pair in pairs], [pair.second for pair in pairs])
     )
     if all(first) and all(second):
-        found = _over_tracks(line, against, score, first, second)
-    else:
-        found = _over_resamples(line, against, score, pairs)
-    return replace(found, seeds=len(pairs), remark=found.remark or remark)
+        result = _over_tracks(line, against, score, first, second)
+    else:  # no mean over tracks, or values of single tracks were not kept
+        result = _over_resamples(line, against, score, pairs)
+    return replace(result, seeds=len(pairs), remark=result.remark or remark)
 
 
 def _over_tracks(
     line: Line, against: Line, score: str, first: Sequence[dict[str, float]], second: Sequence[dict[str, float]]
 ) -> Gain:
-    """From scores of each track, one table a pair of seeds."""
+    """Difference from scores of single tracks: a mapping track -> score for each pair of seeds and side."""
     shared = [track for track in first[0] if all(track in column for column in (*first, *second))]
     if len(shared) < 2:
         return Gain(line, against, score, None, len(shared), remark="fewer than two tracks in common")
-    known = groups_of([*line.rows, *against.rows])
-    groups = [known.get(track, track) for track in shared]
-    tables = [np.array([[column[track] for track in shared] for column in side]) for side in (first, second)]
+    recorded = groups_of([*line.rows, *against.rows])
+    groups = [recorded.get(track, track) for track in shared]
+    tables = [np.array([[column[track] for track in shared] for column in side]) for side in (first, second)]  # (P, T)
     difference = Score(*paired_difference(tables[0], tables[1], groups))
     return Gain(line, against, score, difference, len(shared), len(set(groups)))
 
 
 def _over_resamples(line: Line, against: Line, score: str, pairs: Sequence[_Pair]) -> Gain:
-    """From values in the same resamples of the tracks, moved as the interval of one value is."""
-    nothing = Gain(line, against, score, None, 0)
+    """Difference from values in the same resamples, its interval shifted like that of a single score."""
+    none = Gain(line, against, score, None, 0)
     tables = [(_mean_by_resample(pair.first, score), _mean_by_resample(pair.second, score)) for pair in pairs]
-    kept = [(one, other) for one, other in tables if one is not None and other is not None]
+    kept = [(mine, theirs) for mine, theirs in tables if mine is not None and theirs is not None]
     if len(kept) < len(pairs):
-        return replace(nothing, remark=f"no {score} per track and no resamples of it")
+        return replace(none, remark=f"no {score} per track and no resamples of it")
     rows = [*line.rows, *against.rows]
     if not have_same_groups(rows) or len({len(column) for table in kept for column in table}) > 1:
-        return replace(nothing, remark="resampled over other tracks or groups")
+        return replace(none, remark="resampled over other tracks or groups")
     mean = float(np.mean([_mean(pair.first, score) - _mean(pair.second, score) for pair in pairs]))
-    low, high = interval(mean_over_drawn_seeds(np.stack([one - other for one, other in kept])), mean)
+    # Differences resample by resample, (P, R), then their mean over drawn seeds, (R,).
+    low, high = interval(mean_over_drawn_seeds(np.stack([mine - theirs for mine, theirs in kept])), mean)
     return Gain(line, against, score, Score(mean, low, high), line.tracks, len(set(groups_of(rows).values())))
 
 
 def _pairs(line: Line, against: Line) -> tuple[list[_Pair], str]:
-    """Which rows are compared with which, and what a reader must know of it."""
+    """Which rows are compared with which, and a remark for the reader."""
     first, second = ({row["seed"]: row for row in side.rows} for side in (line, against))
     if not line.is_probed or not against.is_probed:
-        return [_Pair((one,), (other,)) for one in first.values() for other in second.values()], ""
+        return [_Pair((row,), (other,)) for row in first.values() for other in second.values()], ""
     common = sorted(first.keys() & second.keys())
     if not common:
         return [_Pair(line.rows, against.rows)], "no seed in common: means over seeds, interval over tracks alone"
@@ -130,8 +131,9 @@ def _pairs(line: Line, against: Line) -> tuple[list[_Pair], str]:
 
 
 def _mean_by_track(rows: Sequence[Row], score: str) -> dict[str, float]:
-    """Score of each track, the mean over rows; a track that some row lacks would compare means over different seeds."""
+    """Track -> score, the mean over rows."""
     columns = [track_values(row, score) for row in rows]
+    # A track that some row lacks would compare means over different seeds.
     shared = [track for track in columns[0] if all(track in column for column in columns)]
     return {track: sum(column[track] for column in columns) / len(columns) for track in shared}
 
@@ -150,14 +152,14 @@ def _mean(rows: Sequence[Row], score: str) -> float:
     return float(np.mean([row["scores"][score]["mean"] for row in rows]))
 
 
-def _asked(lines: Sequence[Line]) -> list[Line]:
-    """The lines a run is about: those of its pretrained system, where it has none those of everything it probed."""
+def _main_lines(lines: Sequence[Line]) -> list[Line]:
+    """The lines of the pretrained systems; of all probed systems where there is no pretrained one."""
     probed = [line for line in lines if line.selected and line.is_probed]
     return [line for line in probed if line.kind == PRETRAINED] or probed
 
 
 def _counterparts(line: Line, candidates: Sequence[Line]) -> list[tuple[Line, Line]]:
-    """The line with its counterpart in each system of the baseline, itself excepted."""
+    """The line with its counterpart in each other system of the baseline run."""
     pairs = []
     for (decoder, _), group in by_system(candidates).items():
         same = [other for other in group if other.readout == line.readout]

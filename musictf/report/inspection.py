@@ -1,15 +1,17 @@
-"""What ``musictf inspect`` shows of what it found: tables with their baselines, figures, and pages to listen to.
+"""Results of ``musictf inspect`` for readers: tables with baselines, figures, and pages to listen to.
 
-Conventions: everything is made of the run folder alone (``results.jsonl``, ``per_track.csv``, ``token_maps.npz``,
-``tracks/*.npz``), only pages need the audio as well. Parts that were not inspected are left out.
+Everything is made from the run folder (``results.jsonl``, ``per_track.csv``, ``token_maps.npz``, ``tracks/*.npz``);
+pages also need the audio. Parts that were not inspected are left out.
+
+Shapes:  N token centres   F mel bands   M bins of a self-similarity matrix
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -34,7 +36,7 @@ _PAGE = ("times", "log_mel", "mel_hz")
 
 
 def inspection_text(folder: Path) -> str:
-    """Markdown: a table of every part, what its numbers are, and which baseline wins.
+    """Markdown: tables of every part, an explanation of their numbers, and the baselines that win.
 
     Args:
         folder: The run folder of an inspection.
@@ -42,19 +44,20 @@ def inspection_text(folder: Path) -> str:
     Raises:
         InputError: it holds no rows of an inspection, or one that cannot be read.
     """
-    found = Inspection.read(folder)
+    inspection = Inspection.read(folder)
     about = (
         "Means over test tracks with 95 % intervals: of one seed over groups of tracks; of several over tracks and "
         "seeds, or means of their own bounds where no scores of single tracks were kept. *Random* has the same shape "
-        "and no training; *silence* and *noise* are the backbone that hears nothing of the music. A finding stands "
-        "only above all of them, and where intervals part. " + _basis(found)
+        "and no training; *silence* and *noise* are the backbone with silence or noise in place of the music. A "
+        "finding counts only where it is above all of these and the intervals do not overlap. " + _basis(inspection)
     )
-    return "\n\n".join([f"# Inspection of {found.lead_name} on {found.dataset}", about, *sections(found)]) + "\n"
+    title = f"# Inspection of {inspection.lead_name} on {inspection.dataset}"
+    return "\n\n".join([title, about, *sections(inspection)]) + "\n"
 
 
-def _basis(found: Inspection) -> str:
-    """How many tracks the numbers rest on."""
-    rows = [row for row in found.rows if not row["dataset"].startswith("stimulus:")]
+def _basis(inspection: Inspection) -> str:
+    """The backbone's path, and the number of tracks that the numbers are based on."""
+    rows = [row for row in inspection.rows if not row["dataset"].startswith("stimulus:")]
     if not rows:
         return ""
     scored = sorted({row["split"]["scored"] for row in rows})
@@ -66,7 +69,7 @@ def _basis(found: Inspection) -> str:
 
 
 def inspection_pictures(folder: Path) -> list[Path]:
-    """Every figure that rows and files allow, in ``figures/``.
+    """Draw every figure that rows and files allow, in ``figures/``.
 
     Args:
         folder: The run folder of an inspection.
@@ -77,26 +80,27 @@ def inspection_pictures(folder: Path) -> list[Path]:
     Raises:
         InputError: rows or files cannot be read, or lack what this version draws.
     """
-    found, out = Inspection.read(folder), folder / FIGURES
+    inspection, out = Inspection.read(folder), folder / FIGURES
     paths = []
-    if found.tasks(ATTENTION):
-        paths += attention_map(found, out / "attention")
-    if found.of(PROFILE):
-        paths += profile_figure(found, out / "profile")
-        paths += profile_figure(found, out / "profile_cka", score="cka_above_shifted")
-    if found.of(POSITION):
-        paths += position_figure(found, out / "position")
-    if found.of(MAPS) and (folder / MAPS_FILE).is_file():
+    if inspection.tasks(ATTENTION):
+        paths += attention_map(inspection, out / "attention")
+    if inspection.of(PROFILE):
+        paths += profile_figure(inspection, out / "profile")
+        paths += profile_figure(inspection, out / "profile_cka", score="cka_above_shifted")
+    if inspection.of(POSITION):
+        paths += position_figure(inspection, out / "position")
+    if inspection.of(MAPS) and (folder / MAPS_FILE).is_file():
         arrays = read_arrays(folder / MAPS_FILE)
-        for view in found.values("readout", MAPS):
-            paths += token_map_figure(found, arrays, view, out / f"tokens_{view}")
+        for view in inspection.values("readout", MAPS):
+            paths += token_map_figure(inspection, arrays, view, out / f"tokens_{view}")
+    # One track is enough for a picture; pages show them all.
     for path in sorted((folder / TRACKS).rglob("*.npz"))[:1]:
-        paths += _track_pictures(found, path, out)
+        paths += _track_pictures(inspection, path, out)
     return [path for path in paths if path.suffix == ".png"]
 
 
 def inspection_pages(folder: Path, tracks: Sequence[Track], probes: Sequence[Path] = ()) -> list[Path]:
-    """A page to listen to for each track whose curves and matrices were kept.
+    """Write a page to listen to for each track whose curves and matrices were kept.
 
     Args:
         folder: The run folder of an inspection.
@@ -109,34 +113,39 @@ def inspection_pages(folder: Path, tracks: Sequence[Track], probes: Sequence[Pat
     Raises:
         InputError: a file or the audio of a track cannot be read.
     """
-    name = Inspection.read(folder)
-    subtitle = f"{name.dataset} · {name.lead_name}"
+    inspection = Inspection.read(folder)
+    subtitle = f"{inspection.dataset} · {inspection.lead_name}"
     files = [(track, folder / TRACKS / f"{track.track_id}.npz") for track in tracks]
     return [_page(track, path, folder / LISTEN, subtitle, probes) for track, path in files if path.is_file()]
 
 
-def _track_pictures(found: Inspection, path: Path, out: Path) -> list[Path]:
+def _track_pictures(inspection: Inspection, path: Path, out: Path) -> list[Path]:
     arrays = read_arrays(path)
-    draw: list[Callable[[], list[Path]]] = []
-    if any(name.startswith("curve/") for name in arrays):
-        draw.append(lambda: attention_curves(found, arrays, out / "attention_curves", path.stem))
-    if any(name.startswith("ssm/") for name in arrays):
-        draw.append(lambda: similarity_panel(arrays, out / "similarity", path.stem))
+    paths = []
     try:
-        return [written for each in draw for written in each()]
-    except InputError as error:
+        if any(name.startswith("curve/") for name in arrays):
+            paths += attention_curves(inspection, arrays, out / "attention_curves", path.stem)
+        if any(name.startswith("ssm/") for name in arrays):
+            paths += similarity_panel(arrays, out / "similarity", path.stem)
+        return paths
+    except InputError as error:  # they name the array that is missing, but not the file
         raise InputError(f"{path}: {error}") from error
 
 
 def _page(track: Track, path: Path, out: Path, subtitle: str, probes: Sequence[Path]) -> Path:
-    # Both import torch, which tables and figures do without.
+    # Imported here, because both import torch and tables and figures do not need it.
     from musictf.audio.io import audio_info, read_excerpt
     from musictf.report.pictures import estimate_files
 
     arrays = read_arrays(path)
     required(arrays, _PAGE, path)
     num_samples = audio_info(track.audio).num_samples(SAMPLE_RATE)
-    chords, beats = _named("chords", track.annotation("chords")), _named("beats", track.annotation("beats"))
+    chords: dict[str, Chords] = {}
+    if (annotated_chords := track.annotation("chords")) is not None:
+        chords["chords"] = annotated_chords
+    beats: dict[str, Beats] = {}
+    if (annotated_beats := track.annotation("beats")) is not None:
+        beats["beats"] = annotated_beats
     for decoder, file in estimate_files(probes, "chord", f"{track.track_id}.lab").items():
         chords[f"estimated, {decoder}"] = read_chords(file)
     for decoder, file in estimate_files(probes, "beat", f"{track.track_id}.beats").items():
@@ -158,51 +167,48 @@ def _page(track: Track, path: Path, out: Path, subtitle: str, probes: Sequence[P
     return listening_page(page, out / f"{track.track_id}.html")
 
 
-def _named(name: str, value: Chords | Beats | None) -> dict[str, Any]:
-    return {} if value is None else {name: value}
-
-
 def _events(track: Track, arrays: Arrays) -> dict[str, Floats]:
-    """Annotated onsets, and events of the file that no other lane shows."""
+    """Lanes of events, times in seconds (N,): annotated onsets, and events of the file that no other lane shows."""
     onsets = track.annotation("onsets")
     lanes = {} if onsets is None else {"onsets": onsets}
     for name in (name for name in arrays if name.startswith("event/")):
         target = name.removeprefix("event/")
+        # Beats and downbeats have a lane of their own, and events among beats are a part of those.
         if target not in {"onset", "beat", "downbeat"} and not target.endswith("_among_beats"):
             lanes[f"{target.replace('_', ' ')}s"] = np.unique(arrays[name])
     return lanes
 
 
 def _curves(arrays: Arrays) -> dict[str, tuple[Floats, Floats]]:
+    """Lanes of curves: times (N,) and values (N,) of the chosen heads and of the spectral flux."""
     targets: dict[str, list[str]] = defaultdict(list)
     for name in (name for name in arrays if name.startswith("curve/")):
         targets[name.rpartition("/")[2]].append(name)
-    # Often one head is chosen for several targets: one lane, named for all of them.
-    lanes = {_lane_label(names): arrays[names[0]] for names in targets.values()}
+    lanes = {}
+    for names in targets.values():
+        # Often one head is chosen for several targets: one lane, named after all of them, such as
+        # "received, layer 2 head 1 (beat, downbeat)".
+        listed = ", ".join(name.split("/")[1].replace("_", " ") for name in names)
+        lanes[f"{curve_label(names[0]).partition(' · ')[2]} ({listed})"] = arrays[names[0]]
     lanes |= {"spectral flux (dB a frame)": arrays["flux"]} if "flux" in arrays else {}
     return {name: (arrays["times"], values) for name, values in lanes.items()}
 
 
-def _lane_label(names: Sequence[str]) -> str:
-    """``beat, downbeat · received, layer 2 head 1``."""
-    targets = ", ".join(name.split("/")[1].replace("_", " ") for name in names)
-    return f"{curve_label(names[0]).partition(' · ')[2]} ({targets})"
-
-
 def _matrices(arrays: Arrays) -> dict[str, tuple[Floats, Floats]]:
-    """Layers, then dimensions; bins in which a dimension is not known are left out, and their number is said."""
-    found = {}
+    """Times (M,) and matrices (M, M): layers, then dimensions without their undefined bins, which the label counts."""
+    matrices = {}
     for name in (name for name in arrays if name.startswith("ssm/")):
-        found[f"layer {name.removeprefix('ssm/')}"] = arrays["bin_times"], arrays[name]
+        matrices[f"layer {name.removeprefix('ssm/')}"] = arrays["bin_times"], arrays[name]
     for name in (name for name in arrays if name.startswith("dimension/")):
+        # A bin is undefined where its whole row is.
         places = np.flatnonzero(~np.isnan(arrays[name]).all(axis=1))
-        matrix, lacking = arrays[name][np.ix_(places, places)], len(arrays[name]) - len(places)
-        if len(places) < 2:  # known in no two moments: nothing is like anything
+        matrix, undefined = arrays[name][np.ix_(places, places)], len(arrays[name]) - len(places)
+        if len(places) < 2:  # nothing to compare
             continue
         label = name.removeprefix("dimension/")
-        label += f" ({lacking} of {len(arrays[name])} bins unknown, left out)" if lacking else ""
+        label += f" ({undefined} of {len(arrays[name])} bins unknown, left out)" if undefined else ""
         largest = float(np.abs(matrix).max())
-        if largest > 1.001:  # a distance in decibels, no cosine
+        if largest > 1.001:  # a difference in decibels, no cosine: scaled to the range of the colours
             label, matrix = f"{label}, minus the difference over the largest, {largest:.1f} dB", matrix / largest
-        found[label] = arrays["bin_times"][places], matrix
-    return found
+        matrices[label] = arrays["bin_times"][places], matrix
+    return matrices

@@ -47,11 +47,11 @@ def system_label(inspection: Inspection, task: str, system: str) -> str:
 def verdict(measure: str, wins: Sequence[str], baselines: Sequence[str]) -> str:
     """One sentence: which baselines reach the backbone, that none does, or that no baseline was run."""
     if not baselines:
-        return f"No control was run, so nothing says what {measure} is worth."
+        return f"No control was run, so {measure} has no baseline."
     if not wins:
         return (
             f"The mean of no baseline reaches the backbone's in {measure} ({', '.join(baselines)}); "
-            "whether that is more than luck, the intervals must say."
+            "compare the intervals to see whether the difference is more than chance."
         )
     return f"**A baseline wins or ties** in {measure}, where the backbone has {'; '.join(wins)}."
 

@@ -1,7 +1,8 @@
-"""Rows and arrays of an inspection as its tables and figures read them: whose a row is, and several seeds as one.
+"""Rows and arrays of an inspection for its tables and figures: the system of a row, and means over seeds.
 
-Conventions: the first row of an inspection is about what was asked for, here called ``backbone``; all else are baselines,
-by the names of `INSPECTION_BASELINES`. Scores of several seeds are means, with the intervals of `musictf.report.lines`.
+Conventions: the first row of an inspection is about the requested backbone, here called ``backbone``. All others are
+baselines, named as in `INSPECTION_BASELINES`. Scores of several seeds are means with the intervals of
+`musictf.report.lines`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from musictf.results.runs import read_runs
 LEAD = "backbone"
 ATTENTION = "attention_"
 PROFILE, BOUNDARY, POSITION, STIMULUS, MAPS = "ssm_profile", "boundary", "position", "stimulus_onset", "token_map"
-# What each dimension is made of is no rival to the backbone in it, and no match either.
+# Baseline -> the dimension that is computed from it: there it is neither a rival nor a match of the backbone.
 DIMENSION_MADE_OF = {"mfcc": "timbre", "chroma": "harmony"}
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -37,8 +38,8 @@ class Inspection:
     """
 
     def __init__(self, rows: Sequence[Row], where: Path | str = "inspection") -> None:
-        known = (PROFILE, BOUNDARY, POSITION, STIMULUS, MAPS)
-        self.rows = [row for row in rows if row["task"] in known or row["task"].startswith(ATTENTION)]
+        tasks = (PROFILE, BOUNDARY, POSITION, STIMULUS, MAPS)
+        self.rows = [row for row in rows if row["task"] in tasks or row["task"].startswith(ATTENTION)]
         if not self.rows:
             raise InputError(f"{where}: none of the rows is of an inspection; run 'musictf inspect' there first")
         self._lead = self.rows[0]["backbone"]["kind"], self.rows[0]["seed"]
@@ -52,26 +53,27 @@ class Inspection:
         """
         if not (folder / RESULTS).is_file():
             raise InputError(f"{folder}: no {RESULTS}; give the folder of a run of 'musictf inspect'")
-        here = str(folder.resolve())
-        return cls([row for row in read_runs([folder]) if row["folder"] == here], folder)  # not of runs that lie below
+        path = str(folder.resolve())
+        return cls([row for row in read_runs([folder]) if row["folder"] == path], folder)  # not of runs below it
 
     def system(self, row: Row) -> str:
         """``backbone``, or one of `INSPECTION_BASELINES`."""
         kind = row["backbone"]["kind"]
-        if (kind, row["seed"]) == self._lead:
+        if (kind, row["seed"]) == self._lead:  # random weights may be inspected: then their seed distinguishes them
             return LEAD
+        # The only classical system is the spectral flux; its path holds that name.
         return str(row["backbone"]["path"]) if kind == CLASSICAL else str(kind)
 
     @property
     def lead_name(self) -> str:
-        """What the backbone is, for titles."""
+        """Kind and preset of the backbone, for titles."""
         kind, seed = self._lead
         preset = self.rows[0]["backbone"].get("preset") or ""
         return f"{kind} {preset}".strip() + (f" (seed {seed})" if kind == RANDOM else "")
 
     @property
     def dataset(self) -> str:
-        """The corpus; the name of a stimulus where nothing else was looked at."""
+        """The corpus; the name of a stimulus where nothing else was inspected."""
         names = [str(row["dataset"]) for row in self.rows]
         return next((name for name in names if not name.startswith("stimulus:")), names[0])
 
@@ -87,26 +89,26 @@ class Inspection:
         ]
 
     def tasks(self, prefix: str) -> list[str]:
-        """Tasks that begin so, in order."""
+        """Tasks that begin with a prefix, in the order of the rows."""
         return list(dict.fromkeys(row["task"] for row in self.rows if row["task"].startswith(prefix)))
 
     def values(self, name: str, task: str, **fields: Any) -> list[Any]:
-        """Values that a field has in the rows of a task, in order."""
+        """Different values of a field in the rows of a task, in the order of the rows."""
         return list(dict.fromkeys(row.get(name) for row in self.of(task, **fields)))
 
     def systems(self, task: str) -> list[str]:
-        """Whose rows there are: the backbone, then its baselines."""
-        found = {self.system(row) for row in self.of(task)}
-        return [name for name in (LEAD, *INSPECTION_BASELINES) if name in found]
+        """Systems that have rows of a task: the backbone, then its baselines."""
+        present = {self.system(row) for row in self.of(task)}
+        return [name for name in (LEAD, *INSPECTION_BASELINES) if name in present]
 
     def score(self, name: str, task: str, **fields: Any) -> Score | None:
-        """A score of the rows that differ in nothing but their seed; None where it is nowhere defined."""
+        """A score of rows that only differ in their seed, the mean over them; None where no row defines it."""
         rows = self.of(task, **fields)
         return mean_over_seeds(rows, name) if rows else None
 
 
 def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
-    """Arrays of an ``.npz`` file by name.
+    """Name -> array of an ``.npz`` file, each of the shape it was written with: (N,) for times, (N, F) for spectra.
 
     Raises:
         InputError: it cannot be read.
@@ -120,10 +122,10 @@ def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
 
 
 def required(arrays: Arrays, names: Sequence[str], where: Path | str) -> None:
-    """Refuse arrays among which one of these is missing.
+    """Check that arrays have these names.
 
     Raises:
-        InputError: it names those that are missing.
+        InputError: some are missing; the message names them.
     """
     if missing := [name for name in names if name not in arrays]:
         raise InputError(f"{where}: holds no {', '.join(missing)}; inspect again with this version")

@@ -65,11 +65,12 @@ def attention_section(inspection: Inspection) -> list[str]:
         "least .010, with the controls' 20 draws .048). *Heads that follow*: heads of the curve with "
         "p < `attention.alpha` on test. Untrained heads may follow events as well: it is no proof of learning."
     )
-    tables = [markdown(_attention_table(inspection, task), 3) for task in tasks]
+    tables = [markdown(attention_table(inspection, task), 3) for task in tasks]
     return ["## Attention and events", about, *tables]
 
 
-def _attention_table(inspection: Inspection, task: str) -> Table:
+def attention_table(inspection: Inspection, task: str) -> Table:
+    """The chosen head of each system and curve, for one kind of event."""
     columns = (
         *("system", "curve", "layer.head", "AUC [95 %]", "above shifted", "above shuffled", "F", "F above chance"),
         *("median AUC of heads", "corrected p", "heads that follow"),
@@ -274,11 +275,12 @@ def token_map_section(inspection: Inspection) -> list[str]:
         "over classes. Fitted on validation tracks and scored on test tracks, on the tokens and not on the "
         "two-dimensional pictures."
     )
-    tables = [markdown(_token_map_table(inspection, view), 3) for view in inspection.values("readout", MAPS)]
+    tables = [markdown(token_map_table(inspection, view), 3) for view in inspection.values("readout", MAPS)]
     return ["## Token maps", about, *tables]
 
 
-def _token_map_table(inspection: Inspection, view: str) -> Table:
+def token_map_table(inspection: Inspection, view: str) -> Table:
+    """Each system and layer, for one way to name the tokens."""
     rows: list[TableRow] = []
     for system in inspection.systems(MAPS):
         for layer in sorted(inspection.values("layer", MAPS, system=system, readout=view)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,6 +43,21 @@ def block_table(block: Block, gains_title: str = "") -> Table:
     return Table(block.heading, columns, tuple(rows), 4, tuple(block.notes), gains_title, items)
 
 
+def terminal_table(block: Block, gains_title: str) -> Table:
+    """The table of a block with two lines a row, so that more scores fit on a screen."""
+    rows = []
+    for line in block.lines:
+        system, readout, layers, decoder, seeds, tracks = _words(line, block)
+        system_cell = Cell(system, f"{readout}, {layers}" if line.is_probed else readout)
+        rows.append((system_cell, Cell(decoder), Cell(tracks, seeds), *_scores(line, block)))
+    valid = ["valid"] if _shows_layers(block) else []
+    # The interval under a mean is eleven characters wide; a longer name breaks where it can.
+    names = [name if len(name) <= 11 else name.replace("_", "_\n", 1) for name in [*valid, *block.score_names]]
+    columns = ("system\nreadout, layer", "decoder", "tracks\nseeds", *names)
+    items = tuple(map(sentence, block.gains))
+    return Table(block.heading, columns, tuple(rows), 2, tuple(block.notes), gains_title, items)
+
+
 def sentence(gain: Gain) -> str:
     """A gain in words: who, against whom, by how much, over how many tracks and seeds."""
     against = gain.against.system
@@ -54,7 +70,7 @@ def sentence(gain: Gain) -> str:
     over += f" in {gain.groups} groups" if gain.groups < gain.tracks else ""
     over += f" and {gain.seeds} seeds" if gain.seeds > 1 else ""
     doubt = "" if gain.difference.low > 0 or gain.difference.high < 0 else "the interval holds zero"
-    if gain.difference.low != gain.difference.low:  # NaN
+    if math.isnan(gain.difference.low):
         doubt = "all of one group: no interval"
     cell = score_cell(gain.difference, sign=True)
     return f"{systems}: {f'{cell.text} {cell.detail}'.strip()} {'; '.join(filter(None, [over, doubt, gain.remark]))}"
@@ -110,16 +126,14 @@ def print_terminal(blocks: Sequence[Block], gains_title: str, console: Console) 
     from rich.text import Text
 
     for block in blocks:
-        print_table(_terminal_table(block, gains_title), console, num_optional=len(block.score_names) - 1)
+        print_table(terminal_table(block, gains_title), console, num_optional=len(block.score_names) - 1)
         console.print()
     console.print(Text(LEGEND, style="dim"))
 
 
 def html_figure(caption: str, path: Path) -> str:
-    """A figure of an HTML page that holds an SVG file.
-
-    Each is an image of its own: the names inside one drawing cannot clash with those inside another.
-    """
+    """A figure of an HTML page that holds an SVG file."""
+    # As an image, not inline: identifiers inside one drawing cannot clash with those inside another.
     data = base64.b64encode(path.read_bytes()).decode()
     image = f'<img alt="{html.escape(caption)}" src="data:image/svg+xml;base64,{data}">'
     return f"<figure>{image}<figcaption>{html.escape(caption)}</figcaption></figure>\n"
@@ -132,6 +146,7 @@ def _shows_layers(block: Block) -> bool:
 
 def _words(line: Line, block: Block) -> list[str]:
     """System, readout, layers, decoder, seeds and tracks of a line."""
+    # Seeds may choose different layers. The star marks the chosen line among all layers.
     layers = ", ".join(map(str, line.layers)) + ("*" if _shows_layers(block) and line.selected else "")
     layers, seeds = (layers, str(len(line.rows))) if line.is_probed else (ABSENT, ABSENT)
     tracks = str(line.tracks) if line.tracks == line.expected else f"{line.tracks}/{line.expected}"
@@ -144,28 +159,14 @@ def _scores(line: Line, block: Block) -> list[Cell]:
     return valid + [score_cell(line.scores.get(name), name in line.best) for name in block.score_names]
 
 
-def _terminal_table(block: Block, gains_title: str) -> Table:
-    """A block with two lines a row, so that more scores fit on a screen."""
-    rows = []
-    for line in block.lines:
-        system, readout, layers, decoder, seeds, tracks = _words(line, block)
-        system_cell = Cell(system, f"{readout}, {layers}" if line.is_probed else readout)
-        rows.append((system_cell, Cell(decoder), Cell(tracks, seeds), *_scores(line, block)))
-    valid = ["valid"] if _shows_layers(block) else []
-    # The interval under a mean is eleven characters wide; a longer name breaks where it can.
-    names = [name if len(name) <= 11 else name.replace("_", "_\n", 1) for name in [*valid, *block.score_names]]
-    columns = ("system\nreadout, layer", "decoder", "tracks\nseeds", *names)
-    items = tuple(map(sentence, block.gains))
-    return Table(block.heading, columns, tuple(rows), 2, tuple(block.notes), gains_title, items)
-
-
 def _tidy_row(
     block: Block, line: Line, tracks: int, name: str, score: Score, best: str, against: str = ""
 ) -> tuple[str, ...]:
     split = (block.task, block.dataset, block.split, block.digest)
     layers = "+".join(map(str, line.layers))
     system = (line.system, line.readout, layers, line.decoder, str(line.selected).lower(), str(len(line.rows)))
-    values = ("" if number != number else f"{number:.6f}" for number in (score.mean, score.low, score.high))
+    # Empty where undefined: spreadsheets read "nan" as text.
+    values = ("" if math.isnan(number) else f"{number:.6f}" for number in (score.mean, score.low, score.high))
     return (*split, *system, str(tracks), name, *values, best, against)
 
 

@@ -1,9 +1,9 @@
-"""How a task's headline score holds up under perturbations: a figure with one panel each, and a table.
+"""How a task's headline score changes under perturbations: a figure with a panel for each, and a table.
 
-Conventions: rows carry ``perturbation {name, amount, unit}``; rows without one, and those named ``clean``, are of the
-untouched recordings. A system is shown by the readout that clean validation prefers; several seeds by the means of
-their values and bounds. The clean score stands at the neutral amount; where there is none (no noise, no codec) it
-stands one step beyond the mildest amount. Intervals are 95 % bootstraps over tracks.
+Conventions: rows have ``perturbation {name, amount, unit}``; rows without one, and those named ``clean``, are of the
+untouched recordings. A system is represented by the readout that clean validation prefers; several seeds by the means
+of their values and bounds. The clean score is drawn at the neutral amount. Where there is none (noise, codecs), it is
+drawn one step beyond the mildest amount. Intervals are 95 % bootstraps over tracks.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from matplotlib.ticker import MaxNLocator
 from musictf.audio.perturb import perturbation
 from musictf.errors import InputError
 from musictf.report.figures import BLACK, BLUE, COLUMN_INCHES, GREEN, ORANGE, SKY, STYLE, VERMILLION, save
-from musictf.report.lines import Line, Score, by_system, comparable, representative
+from musictf.report.lines import Score, by_system, comparable, representative
 from musictf.report.table import ABSENT, Table, TableRow, markdown, score_cell
 from musictf.report.tables import Block, summary_table
 from musictf.results.names import PRETRAINED
@@ -48,25 +48,25 @@ _COLUMNS = 2
 
 @dataclass(frozen=True)
 class Curves:
-    """Headline scores of one task: system -> condition -> score; and what the axes say."""
+    """Headline scores of one task under all conditions, with the texts of the axes."""
 
     heading: str
-    headline: str
+    headline: str  # name of the score
     decoder: str
     names: dict[System, str]
     scores: dict[System, dict[Condition, Score]]
-    amounts: dict[str, list[float]]
-    units: dict[str, str]
+    amounts: dict[str, list[float]]  # of each perturbation, ascending, in its unit
+    units: dict[str, str]  # of each perturbation
 
 
 def robustness_figure(rows: Sequence[Row], task: str, out: Path, decoder: str | None = None) -> list[Path]:
-    """Headline score against amount, a panel a perturbation, a line a system, the clean score as a hollow mark.
+    """Headline score against amount: a panel a perturbation, a line a system, the clean score as a hollow mark.
 
     Args:
         rows: Rows of clean and of perturbed recordings.
         task: Name of the task to draw.
         out: Where to write, without suffix.
-        decoder: Decoder to draw; by default the first that the rows name, which is the one that chose the layers.
+        decoder: Decoder to draw; by default the first in the rows, which is the one that chose the layers.
 
     Returns:
         The files written, PNG and SVG.
@@ -94,7 +94,7 @@ def robustness_figure(rows: Sequence[Row], task: str, out: Path, decoder: str | 
 
 
 def robustness_table(rows: Sequence[Row], task: str, decoder: str | None = None) -> str:
-    """The same numbers as Markdown: a line a condition, a column a system.
+    """The numbers of the figure as Markdown: a row a condition, a column a system.
 
     Args:
         rows: Rows of clean and of perturbed recordings.
@@ -137,39 +137,31 @@ def read_curves(rows: Sequence[Row], task: str, decoder: str | None = None) -> C
     if (CLEAN, 0.0) not in grouped or not units:
         lacking = "perturbed" if (CLEAN, 0.0) in grouped else "clean"
         raise InputError(f"robustness: no {lacking} row of task {task}")
-    blocks = {condition: _only_block(of_condition, task) for condition, of_condition in grouped.items()}
+    blocks = {}
+    for condition, condition_rows in grouped.items():
+        blocks_here = summary_table(condition_rows)
+        if (count := len(blocks_here)) > 1:
+            raise InputError(f"robustness: task {task} has rows of {count} datasets or splits; draw them apart")
+        (blocks[condition],) = blocks_here
     clean = blocks[CLEAN, 0.0]
     chosen = _decoder(clean, grouped[CLEAN, 0.0], decoder)
-    shown = _representatives(clean, chosen)
-    names = {system: line.system for system, line in shown.items()}
-    scores = {system: _scores(system, line.readout, chosen, blocks) for system, line in shown.items()}
+    groups = by_system([line for line in clean.lines if comparable(line, chosen)])
+    lines = {system_of(line.rows[0]): line for line in map(representative, groups.values())}
+    names = {system: line.system for system, line in lines.items()}
+    scores = {system: _scores(system, line.readout, chosen, blocks) for system, line in lines.items()}
     amounts = {name: sorted(amount for other, amount in grouped if other == name) for name in units}
     heading = f"{task} on {clean.dataset}: robustness"
     return Curves(heading, clean.headline, chosen, names, scores, amounts, units)
 
 
-def _only_block(rows: Sequence[Row], task: str) -> Block:
-    """The rows of one condition, which must be of one dataset and split."""
-    blocks = summary_table(rows)
-    if len(blocks) > 1:
-        raise InputError(f"robustness: task {task} has rows of {len(blocks)} datasets or splits; draw them apart")
-    return blocks[0]
-
-
-def _decoder(clean: Block, rows: Sequence[Row], asked: str | None) -> str:
-    """The decoder to show: the one asked for, or the first that the rows name."""
-    known = {line.decoder for line in clean.lines if not comparable(line, "")}
-    named = [row["decoder"]["name"] for row in rows if row["decoder"]["name"] in known]
-    if asked is not None and asked not in known:
-        raise InputError(f"robustness: no row of decoder {asked}: any of {', '.join(sorted(known))}")
-    return asked or next(iter(named), "")
-
-
-def _representatives(clean: Block, decoder: str) -> dict[System, Line]:
-    """The line of each system that clean validation prefers."""
-    groups = by_system([line for line in clean.lines if comparable(line, decoder)])
-    shown = (representative(lines) for lines in groups.values())
-    return {system_of(line.rows[0]): line for line in shown}
+def _decoder(clean: Block, rows: Sequence[Row], requested: str | None) -> str:
+    """The decoder to draw: the requested one, or the first in the rows."""
+    # Systems with a decoder of their own are drawn whatever the decoder, so theirs is no choice.
+    decoders = {line.decoder for line in clean.lines if not comparable(line, "")}
+    if requested is not None and requested not in decoders:
+        raise InputError(f"robustness: no row of decoder {requested}: any of {', '.join(sorted(decoders))}")
+    in_rows = [row["decoder"]["name"] for row in rows if row["decoder"]["name"] in decoders]
+    return requested or next(iter(in_rows), "")
 
 
 def _scores(system: System, readout: str, decoder: str, blocks: Mapping[Condition, Block]) -> dict[Condition, Score]:
@@ -177,16 +169,17 @@ def _scores(system: System, readout: str, decoder: str, blocks: Mapping[Conditio
     scores = {}
     for condition, block in blocks.items():
         for line in block.lines:
-            is_it = system_of(line.rows[0]) == system and line.readout == readout and comparable(line, decoder)
-            if is_it and block.headline in line.scores:
+            is_match = system_of(line.rows[0]) == system and line.readout == readout and comparable(line, decoder)
+            if is_match and block.headline in line.scores:
                 scores[condition] = line.scores[block.headline]
     return scores
 
 
-def _looks(curves: Curves) -> dict[System, tuple[str, str]]:
-    """Colour and marker of each system, the same in every figure for the baselines."""
+def looks_of(curves: Curves) -> dict[System, tuple[str, str]]:
+    """Colour and marker of each system; those of the baselines are the same in every figure."""
     looks: dict[System, tuple[str, str]] = {}
     others = iter(_OTHER_LOOKS * len(curves.names))
+    # Pretrained systems first: they get the first colours.
     for system in sorted(curves.names, key=lambda system: system[0] != PRETRAINED):
         is_new = system[0] in _BASELINE_LOOKS and _BASELINE_LOOKS[system[0]] not in looks.values()
         looks[system] = _BASELINE_LOOKS[system[0]] if is_new else next(others)
@@ -194,10 +187,11 @@ def _looks(curves: Curves) -> dict[System, tuple[str, str]]:
 
 
 def clean_position(name: str, amounts: Sequence[float]) -> float:
-    """Where the clean recording stands on the axis of a perturbation whose ``amounts`` are drawn."""
+    """Position of the clean recording on the axis of a perturbation with these amounts."""
     neutral = perturbation(name).neutral
     if math.isfinite(neutral):
         return neutral
+    # An infinite neutral amount, as of noise in dB, is beyond the mildest one.
     step = (max(amounts) - min(amounts)) / (len(amounts) - 1) if len(amounts) > 1 else 1.0
     return max(amounts) + step if neutral > 0 else min(amounts) - step
 
@@ -206,24 +200,21 @@ def _draw_panel(axes: Axes, name: str, curves: Curves) -> None:
     amounts = curves.amounts[name]
     origin = clean_position(name, amounts)
     places = {(name, amount): amount for amount in amounts} | {(CLEAN, 0.0): origin}
-    looks = _looks(curves)
-    # Side by side, so that intervals of systems that score alike can be told apart.
+    looks = looks_of(curves)
+    # Drawn side by side, so that intervals of systems with similar scores do not cover each other.
     dodge = 0.012 * (max(places.values()) - min(places.values()))
     axes.axvline(origin, color=BLACK, linewidth=0.6, linestyle=(0, (1, 2)))
     for index, (system, scores) in enumerate(curves.scores.items()):
         shift = dodge * (index - (len(curves.scores) - 1) / 2)
         points = sorted((place + shift, scores[where]) for where, place in places.items() if where in scores)
         _draw_system(axes, points, origin + shift, looks[system], curves.names[system])
-    axes.set_xticks(sorted(places.values()), [_tick(place, origin) for place in sorted(places.values())])
+    ticks = sorted(places.values())
+    axes.set_xticks(ticks, [CLEAN if place == origin else f"{place:g}" for place in ticks])
     if math.isinf(perturbation(name).neutral) and origin > max(amounts):
         axes.invert_xaxis()  # every panel of this kind gets worse from left to right
     axes.set_title(name)
     axes.set_xlabel(curves.units[name])
     axes.yaxis.set_major_locator(MaxNLocator(4))
-
-
-def _tick(place: float, origin: float) -> str:
-    return CLEAN if place == origin else f"{place:g}"
 
 
 def _draw_system(

@@ -1,4 +1,4 @@
-"""``musictf report``: the rows of many runs as one comparison."""
+"""``musictf report``: one comparison of the rows of many runs."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ def report(
     all_layers: bool = False,
     details: bool = False,
 ) -> None:
-    """Write one report of all rows below the directories, and of the sweeps there: which cells are not finished.
+    """Write one report of all rows below the directories, and of the jobs of sweeps that are not finished.
 
     Args:
         directories: Run folders, or folders that hold some.
-        format: ``md``, ``csv``, ``latex`` or ``html``; by default what the suffix of `output` says, else coloured
+        format: ``md``, ``csv``, ``latex`` or ``html``; by default the format of the suffix of `output`, else coloured
             tables on the terminal.
         baseline: Run folder to take differences against, instead of the baselines.
         output: File to write; printed where it is missing.
@@ -64,7 +64,7 @@ def report(
 
     chosen = _format(format, output)
     cells = read_cells(directories)
-    # A sweep none of whose jobs is finished has cells and no rows yet.
+    # A sweep without a finished job has cells and no rows yet: that is no error.
     with_rows = [folder for folder in directories if any(Path(folder).rglob(RESULTS)) or not read_cells([folder])]
     rows = read_runs(with_rows) if with_rows else []
     blocks = summary_table(rows, all_layers)
@@ -76,15 +76,15 @@ def report(
         title, blocks = f"Difference from {baseline}", with_gains_over_run(blocks, read_runs([baseline]))
     tables = details_tables(rows) if details else []
     if chosen is None:
-        _print(blocks, title, tables, cells)
+        print_report(blocks, title, tables, cells)
     elif chosen == "csv":
-        _write_csv(blocks, tables if details else None, cells, output)
+        write_csv(blocks, tables if details else None, cells, output)
     else:
         figures = _figures(blocks, rows, details) if chosen == "html" else ""
         _print_or_write(document(chosen, blocks, title, tables, cells, figures), output)
 
 
-def _print(blocks: Sequence[Block], title: str, details: Sequence[Table], cells: Sequence[SweepCell]) -> None:
+def print_report(blocks: Sequence[Block], title: str, details: Sequence[Table], cells: Sequence[SweepCell]) -> None:
     """Print the tables on the terminal."""
     from rich.console import Console
 
@@ -103,7 +103,7 @@ def _print(blocks: Sequence[Block], title: str, details: Sequence[Table], cells:
         print_cells(cells, console)
 
 
-def _write_csv(
+def write_csv(
     blocks: Sequence[Block],
     details: Sequence[Table] | None,
     cells: Sequence[SweepCell],

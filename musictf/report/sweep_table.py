@@ -37,6 +37,7 @@ def cells_comments(cells: Sequence[SweepCell]) -> str:
     """LaTeX comments, a job a line: the pages of a paper should not show what is missing, but its source should."""
     if not cells:
         return ""
+    # Comments need no table: columns are separated by two spaces.
     lines = [f"{TITLE}: {counted(cells)}", *("  ".join(map(str, row)) for row in cells_table(cells).rows)]
     return "".join(f"% {line}\n" for line in lines)
 

@@ -37,6 +37,22 @@ class Cell:
     detail: str = ""
     bold: bool = False
 
+    def markdown(self) -> str:
+        """The cell in a Markdown table."""
+        mark = "**" if self.bold else ""
+        # A bar would end the cell.
+        return f"{mark}{self.text}{mark} {self.detail}".strip().replace("|", "\\|")
+
+    def latex(self) -> str:
+        """The cell in a LaTeX table."""
+        text = f"\\textbf{{{_latex_text(self.text)}}}" if self.bold else _latex_text(self.text)
+        return f"{text} {{\\footnotesize {_latex_text(self.detail)}}}" if self.detail else text
+
+    def html(self) -> str:
+        """The cell as a ``td``."""
+        text = f"<b>{html.escape(self.text)}</b>" if self.bold else html.escape(self.text)
+        return f"<td>{text}" + (f" <small>{html.escape(self.detail)}</small>" if self.detail else "") + "</td>"
+
 
 TableRow = tuple[Cell | str, ...]
 
@@ -59,7 +75,7 @@ class Table:
     title: str
     columns: tuple[str, ...]
     rows: tuple[TableRow, ...]
-    num_words: int = 1
+    num_words: int = 1  # most tables name their rows in one column
     notes: tuple[str, ...] = ()
     items_title: str = ""
     items: tuple[str, ...] = ()
@@ -81,7 +97,7 @@ def markdown(table: Table, level: int) -> str:
     parts = [f"{'#' * level} {table.title}"] if table.title else []
     if table.rows:
         rule = "|" + "|".join("---" if i < table.num_words else "---:" for i in range(len(table.columns))) + "|"
-        rows = [[_markdown_cell(cell) for cell in row] for row in table.cells()]
+        rows = [[cell.markdown() for cell in row] for row in table.cells()]
         lines = [[name.replace("|", "\\|") for name in table.columns], *rows]
         head, *body = ("| " + " | ".join(line) + " |" for line in lines)
         parts.append("\n".join([head, rule, *body]))
@@ -105,11 +121,12 @@ def latex(table: Table) -> str:
     """A ``table`` environment for the package ``booktabs``, without a line break at the end."""
     items = [f"{table.items_title}: " + "; ".join(table.items)] if table.items else []
     caption = ". ".join([table.title, *table.notes, *items, *([table.closing] if table.closing else [])]) + "."
-    rows = "".join(f"    {' & '.join(map(_latex_cell, row))} \\\\\n" for row in table.cells())
+    alignment = "l" * table.num_words + "r" * (len(table.columns) - table.num_words)
+    rows = "".join(f"    {' & '.join(cell.latex() for cell in row)} \\\\\n" for row in table.cells())
     return (
         "\\begin{table}\n  \\centering\n"
         f"  \\caption{{{_latex_text(caption)}}}\n"
-        f"  \\begin{{tabular}}{{{'l' * table.num_words}{'r' * (len(table.columns) - table.num_words)}}}\n    \\toprule\n"
+        f"  \\begin{{tabular}}{{{alignment}}}\n    \\toprule\n"
         f"    {' & '.join(map(_latex_text, table.columns))} \\\\\n    \\midrule\n{rows}"
         "    \\bottomrule\n  \\end{tabular}\n\\end{table}"
     )
@@ -120,7 +137,7 @@ def html_section(table: Table) -> str:
     parts = [f"<section>\n<h2>{html.escape(table.title)}</h2>\n"]
     if table.rows:
         head = "".join(f"<th>{html.escape(name)}</th>" for name in table.columns)
-        body = "".join("<tr>" + "".join(map(_html_cell, row)) + "</tr>\n" for row in table.cells())
+        body = "".join("<tr>" + "".join(cell.html() for cell in row) + "</tr>\n" for row in table.cells())
         parts.append(f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>\n")
     parts += [f'<p class="note">{html.escape(note)}</p>\n' for note in table.notes]
     if table.items:
@@ -143,6 +160,7 @@ def print_table(table: Table, console: Console, num_optional: int = 0) -> None:
 
     omitted: list[str] = []
     for count in range(len(table.columns), len(table.columns) - num_optional - 1, -1):
+        # Titles and cells of the columns that are left; the rest is named below the table.
         grid = _rich_table(replace(table, columns=table.columns[:count], rows=tuple(row[:count] for row in table.rows)))
         omitted = [name.replace("\n", "") for name in table.columns[count:]]
         # Measured on an endless line: on the screen's own width rich would wrap instead.
@@ -162,23 +180,8 @@ def print_table(table: Table, console: Console, num_optional: int = 0) -> None:
         console.print(Text(table.closing))
 
 
-def _markdown_cell(cell: Cell) -> str:
-    mark = "**" if cell.bold else ""
-    return f"{mark}{cell.text}{mark} {cell.detail}".strip().replace("|", "\\|")
-
-
 def _latex_text(text: str) -> str:
     return "".join(_TEX.get(character, character) for character in text)
-
-
-def _latex_cell(cell: Cell) -> str:
-    text = f"\\textbf{{{_latex_text(cell.text)}}}" if cell.bold else _latex_text(cell.text)
-    return f"{text} {{\\footnotesize {_latex_text(cell.detail)}}}" if cell.detail else text
-
-
-def _html_cell(cell: Cell) -> str:
-    text = f"<b>{html.escape(cell.text)}</b>" if cell.bold else html.escape(cell.text)
-    return f"<td>{text}" + (f" <small>{html.escape(cell.detail)}</small>" if cell.detail else "") + "</td>"
 
 
 def _rich_table(table: Table) -> RichTable:

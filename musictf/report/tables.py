@@ -106,13 +106,14 @@ def summary_table(rows: Sequence[Row], all_layers: bool = False) -> list[Block]:
     for row in rows:
         if row["selected"] or all_layers:
             blocks[row["task"], row["dataset"], row["split"]["digest"]].append(row)
-    tasks = [task for task, _, _ in blocks]
+    tasks = [task for task, _, _ in blocks]  # one entry a block: a task that occurs twice is not the only one
     return [_block(blocks[key], tasks.count(key[0]) == 1, all_layers) for key in sorted(blocks)]
 
 
 def _block(rows: list[Row], is_only: bool, all_layers: bool) -> Block:
     kept, repeated = latest(rows)
     names = system_names(kept)
+    # Rows of a cell differ in their seed, and in their layer where only chosen layers are shown.
     cells: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
     for row in kept:
         layer = (row["layer"], row["selected"]) if all_layers else ()

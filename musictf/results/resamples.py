@@ -1,7 +1,7 @@
 """Resampled values of scores that are no means over tracks: one compressed file a run, ``resamples.npz``.
 
-Its keys are ``kind/decoder/cell/score``, for example ``mel/argmax/chord_sequence_layer0_seed0/wcsr_majmin``. Two systems
-can be compared resample by resample, because `musictf.results.statistics.resample_counts` draws the same tracks for all.
+Its keys are ``kind/decoder/cell/score``, such as ``mel/argmax/chord_sequence_layer0_seed0/wcsr_majmin``. Two systems can
+be compared resample by resample, because `musictf.results.statistics.resample_counts` draws the same tracks for both.
 
 Shapes:  R resamples
 """
@@ -50,6 +50,7 @@ def add_resamples(folder: Path, values: Mapping[str, Floats]) -> None:
         # A zip file cannot drop a member: where a killed run has left the same keys, everything is written again.
         values = read_resamples(folder) | dict(values)
         content = io.BytesIO()
+    # Appended to a copy in memory: compressing everything again for each row would cost more than the probe's scores.
     with zipfile.ZipFile(content, "a", zipfile.ZIP_DEFLATED) as archive:
         for key, column in values.items():
             with archive.open(f"{key}.npy", "w") as member:

@@ -29,171 +29,95 @@ TRACK_COLUMNS = ("track_id", "task", "readout", "layer", "seed", "decoder", "met
 
 
 class BackboneField(TypedDict, total=False):
-    """What was probed or inspected.
+    """What was probed or inspected."""
 
-    Attributes:
-        path: File of the backbone; the name of the system where there is no file.
-        digest: Of the weights, or of the front end where there are none.
-        kind: One of `musictf.results.names.KINDS`.
-        preset: Name of the architecture.
-        parameters: Number of weights.
-        shape: Digest of the architecture; random weights of one shape are one system. None for frame controls.
-        pretrain: Corpus, its digest, steps and splits of the pretraining; None for others.
-    """
-
-    path: str
-    digest: str | None
-    kind: str
-    preset: str | None
-    parameters: int
+    path: str  # file of the backbone; the name of the system where there is no file
+    digest: str | None  # of the weights, or of the front end where there are none
+    kind: str  # one of `musictf.results.names.KINDS`
+    preset: str | None  # name of the architecture
+    parameters: int  # number of weights
+    # Digest of the architecture: random weights of one shape are one system. None for frame controls.
     shape: str | None
-    pretrain: dict[str, Any] | None
+    pretrain: dict[str, Any] | None  # corpus, its digest, steps and splits of the pretraining; None for others
 
 
 class SplitField(TypedDict, total=False):
-    """The tracks that were scored.
+    """The tracks that were scored."""
 
-    Attributes:
-        name: ``test``.
-        digest: Of track names and annotations; rows are comparable only where it agrees.
-        expected: Number of tracks of the split.
-        scored: Number of tracks that were scored.
-        groups: Number of groups these are in.
-    """
-
-    name: str
-    digest: str
-    expected: int
-    scored: int
-    groups: int
+    name: str  # ``test``
+    digest: str  # of track names and annotations; rows are comparable only where it agrees
+    expected: int  # number of tracks of the split
+    scored: int  # number of tracks that were scored
+    groups: int  # number of groups these are in
 
 
 class ScoreField(TypedDict):
-    """A score of a split.
+    """A score of a split."""
 
-    Attributes:
-        mean: Mean over tracks, or the value of the whole split; None where undefined.
-        ci95: Lower and upper bound of the 95 % bootstrap interval; None where undefined.
-        n: Number of tracks that define it.
-    """
-
-    mean: float | None
-    ci95: list[float | None]
-    n: int
+    mean: float | None  # mean over tracks, or the value of the whole split; None where undefined
+    ci95: list[float | None]  # lower and upper bound of the 95 % bootstrap interval; None where undefined
+    n: int  # number of tracks that define it
 
 
 class SelectionField(TypedDict, total=False):
-    """What validation chose, and by which value.
+    """What validation chose, and by which value."""
 
-    Attributes:
-        split: ``valid``.
-        metric: Name of the score that chose.
-        value: Its value on validation.
-        loss: Validation loss of the chosen head.
-        lr: Learning rate of the chosen head.
-        weight_decay: Of the chosen head.
-    """
-
-    split: str
-    metric: str
-    value: float | None
-    loss: float
-    lr: float
-    weight_decay: float
+    split: str  # ``valid``
+    metric: str  # name of the score that chose
+    value: float | None  # its value on validation
+    loss: float  # validation loss of the chosen head
+    lr: float  # learning rate of the chosen head
+    weight_decay: float  # of the chosen head
 
 
 class UnseenField(TypedDict):
-    """Scores without the test tracks seen in pretraining.
+    """Scores without the test tracks seen in pretraining."""
 
-    Attributes:
-        scored: Number of tracks that are left.
-        scores: Name -> score on those.
-    """
-
-    scored: int
-    scores: dict[str, ScoreField]
+    scored: int  # number of tracks that are left
+    scores: dict[str, ScoreField]  # name -> score on those
 
 
 class PerturbationField(TypedDict):
-    """What was done to the recordings of a row of ``robustness.jsonl``.
+    """What was done to the recordings of a row of ``robustness.jsonl``."""
 
-    Attributes:
-        name: Of the perturbation; ``clean`` for untouched recordings.
-        amount: How much, in ``unit``; None for untouched recordings.
-        unit: Of the amount.
-    """
-
-    name: str
-    amount: float | None
-    unit: str
+    name: str  # of the perturbation; ``clean`` for untouched recordings
+    amount: float | None  # how much, in ``unit``; None for untouched recordings
+    unit: str  # of the amount
 
 
 class Row(TypedDict, total=False):
-    """One system, readout, layer, seed and decoder, scored on one split. `REQUIRED` names the fields of every row.
+    """One system, readout, layer, seed and decoder, scored on one split. `REQUIRED` names the fields of every row."""
 
-    Attributes:
-        schema: `SCHEMA`.
-        run: Name of the run folder.
-        time: Start of the run, ISO 8601.
-        git: Commit of the code, and whether it was changed since; None where unknown.
-        versions: Package -> version.
-        backbone: What was probed or inspected.
-        task: Name of the task, or of what an inspection measures.
-        dataset: Name of the corpus; ``stimulus:NAME`` for synthetic sounds of an inspection.
-        split: The tracks that were scored.
-        readout: What was read: one of `musictf.results.names.READOUTS`, or what an inspection reads.
-        layer: 0 is the projected input, 1 to depth are the blocks.
-        head: Attention head, from 0 (inspections only).
-        seed: Of the probe, or of random weights.
-        selected: Whether validation chose this layer for this readout.
-        selection: What validation chose; None where nothing was chosen.
-        scores: Name -> score; larger is better.
-        shown_scores: Scores that tables show, the headline first; where empty or absent, they show all.
-        descriptive_scores: Scores that have no better or worse.
-        details: What the task reports beyond scores: tables by class, confusions, counts.
-        decoder: Its name and calibrated settings.
-        seconds: Wall time of ``features``, ``fit`` and ``decode``.
-        per_track: Name of the file with scores of single tracks.
-        features: Settings of the features.
-        probe: Settings of the probe.
-        task_settings: Settings of the task, or of the part of an inspection.
-        training: Split -> number of tracks ``expected`` and ``used``.
-        leakage: Overlap of the splits with the pretraining corpus; None where it was not checked.
-        unseen: Scores without the test tracks seen in pretraining, where there are such tracks.
-        perturbation: What was done to the recordings (``robustness.jsonl`` only).
-        folder: Folder the row was read from. `musictf.results.runs.read_runs` adds it; it is never written.
-    """
-
-    schema: int
-    run: str
-    time: str
-    git: dict[str, Any]
-    versions: dict[str, str]
-    backbone: BackboneField
-    task: str
-    dataset: str
-    split: SplitField
-    readout: str
-    layer: int
-    head: int
-    seed: int
-    selected: bool
-    selection: SelectionField | None
-    scores: dict[str, ScoreField]
-    shown_scores: list[str]
-    descriptive_scores: list[str]
-    details: dict[str, Any]
-    decoder: dict[str, Any]
-    seconds: dict[str, float]
-    per_track: str
-    features: dict[str, Any]
-    probe: dict[str, Any]
-    task_settings: dict[str, Any]
-    training: dict[str, dict[str, int]]
-    leakage: dict[str, Any] | None
-    unseen: UnseenField
-    perturbation: PerturbationField
-    folder: str
+    schema: int  # `SCHEMA`
+    run: str  # name of the run folder
+    time: str  # start of the run, ISO 8601
+    git: dict[str, Any]  # commit of the code, and whether it was changed since; None where unknown
+    versions: dict[str, str]  # package -> version
+    backbone: BackboneField  # what was probed or inspected
+    task: str  # name of the task, or of what an inspection measures
+    dataset: str  # name of the corpus; ``stimulus:NAME`` for synthetic sounds of an inspection
+    split: SplitField  # the tracks that were scored
+    readout: str  # what was read: one of `musictf.results.names.READOUTS`, or what an inspection reads
+    layer: int  # 0 is the projected input, 1 to depth are the blocks
+    head: int  # attention head, from 0 (inspections only)
+    seed: int  # of the probe, or of random weights
+    selected: bool  # whether validation chose this layer for this readout
+    selection: SelectionField | None  # what validation chose; None where nothing was chosen
+    scores: dict[str, ScoreField]  # name -> score; larger is better
+    shown_scores: list[str]  # scores that tables show, the headline first; where empty or absent, they show all
+    descriptive_scores: list[str]  # scores that have no better or worse
+    details: dict[str, Any]  # what the task reports beyond scores: tables by class, confusions, counts
+    decoder: dict[str, Any]  # its name and calibrated settings
+    seconds: dict[str, float]  # wall time of ``features``, ``fit`` and ``decode``
+    per_track: str  # name of the file with scores of single tracks
+    features: dict[str, Any]  # settings of the features
+    probe: dict[str, Any]  # settings of the probe
+    task_settings: dict[str, Any]  # settings of the task, or of the part of an inspection
+    training: dict[str, dict[str, int]]  # split -> number of tracks ``expected`` and ``used``
+    leakage: dict[str, Any] | None  # overlap of the splits with the pretraining corpus; None where it was not checked
+    unseen: UnseenField  # scores without the test tracks seen in pretraining, where there are such tracks
+    perturbation: PerturbationField  # what was done to the recordings (``robustness.jsonl`` only)
+    folder: str  # folder the row was read from. `musictf.results.runs.read_runs` adds it; it is never written
 
 
 REQUIRED = ("backbone", "task", "dataset", "split", "readout", "layer", "seed", "selected", "scores", "decoder")

@@ -10,6 +10,7 @@ Shapes:  R resamples
 from __future__ import annotations
 
 import csv
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from musictf.errors import InputError
 from musictf.results.resamples import read_resamples, resample_key
-from musictf.results.rows import RESULTS, TRACK_COLUMNS, TRACKS, BackboneField, Row, read_rows
+from musictf.results.rows import RESULTS, TRACK_COLUMNS, TRACKS, Row, read_rows
 from musictf.results.statistics import Floats
 
 
@@ -31,6 +32,7 @@ def read_runs(directories: Iterable[str | Path]) -> list[Row]:
     for directory in map(Path, directories):
         if not directory.is_dir():
             raise InputError(f"{directory}: no such folder; give run folders, or a folder that holds some")
+        # Resolved, so that a folder that is given twice, or inside another, counts once.
         paths = sorted(path.resolve() for path in directory.rglob(RESULTS))
         rows |= {path: read_rows(path) for path in paths if path not in rows}
         if not any(rows[path] for path in paths):
@@ -50,8 +52,14 @@ def track_values(row: Row, score: str) -> dict[str, float]:
         return {}
     key = (row["task"], row["readout"], str(row["layer"]), str(row["seed"]), row["decoder"]["name"], score)
     lines = _read_per_track(path, path.stat().st_mtime_ns).get(key, [])
-    # A value that differs from itself is NaN: undefined.
-    return {track: value for name, track, value in lines if _matches(name, row["backbone"]) and value == value}
+    backbone, digest = row["backbone"], str(row["backbone"].get("digest"))
+    names = {digest, backbone.get("path"), backbone["kind"]}
+    return {
+        track: value
+        for name, track, value in lines
+        # Older runs name a backbone by its digest or the start of it, newer ones by its kind.
+        if (name in names or (len(name) >= 8 and digest.startswith(name))) and not math.isnan(value)
+    }
 
 
 def resampled_values(row: Row, score: str) -> Floats | None:
@@ -101,12 +109,7 @@ def _groups_in(folder: Path | None) -> dict[str, str]:
     return _read_groups(path, path.stat().st_mtime_ns) if path and path.is_file() else {}
 
 
-def _matches(name: str, backbone: BackboneField) -> bool:
-    """Whether a value of the column ``backbone`` is this backbone's digest (or the start of it), path or kind."""
-    digest = str(backbone.get("digest"))
-    return name in {digest, backbone.get("path"), backbone["kind"]} or (len(name) >= 8 and digest.startswith(name))
-
-
+# ``modified`` is part of the key of both caches: a file that changes is read again.
 @lru_cache(maxsize=256)
 def _read_per_track(path: Path, modified: int) -> dict[tuple[str, ...], list[tuple[str, str, float]]]:
     """(task, readout, layer, seed, decoder, metric) -> (backbone, track, value), read once a version of the file."""

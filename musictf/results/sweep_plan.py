@@ -1,8 +1,8 @@
 """Cells of a sweep: which jobs it planned, and which of them are missing, failed, still running or finished.
 
-A sweep writes ``sweep.json`` into its folder before the first job starts; every job has a folder of its own in there,
-named by its number, whose ``status.json`` says how far it came. A cell is one job: backbone x task x dataset x seed.
-What stands in ``output_dir`` and in paths of overrides is relative to the folder that the sweep was started in.
+A sweep writes ``sweep.json`` into its folder before the first job starts. Every job has a folder in there, named by its
+number, whose ``status.json`` holds its state. A cell is one job: backbone x task x dataset x seed. Paths in
+``output_dir`` and in overrides are relative to the folder in which the sweep was started.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from musictf.files import write_atomically
 from musictf.run_folder import read_status
 
 PLAN = "sweep.json"
-SCHEMA = 1
+PLAN_SCHEMA = 1
 FINISHED, RUNNING, FAILED, MISSING = "finished", "running", "failed", "missing"
 COLUMNS = ("job", "backbone", "task", "dataset", "seed", "other", "state", "remark")
 
@@ -44,13 +44,13 @@ class Job:
     cell: dict[str, str]
 
     def arguments(self) -> list[str]:
-        """The overrides with the output folder: what makes this very job when it is run alone."""
+        """Arguments that run this job alone: the overrides and the output folder."""
         return [*self.overrides, f"output_dir={quoted(self.output_dir)}"]
 
 
 @dataclass(frozen=True)
 class SweepCell:
-    """A planned job and what has become of it; ``remark`` is the error of a failed one."""
+    """A planned job and its state; ``remark`` is the error of a failed job, or since when a job runs."""
 
     job: Job
     verb: str
@@ -61,16 +61,16 @@ class SweepCell:
 
     @property
     def command(self) -> str:
-        """What fills this cell, ready for a shell."""
+        """The shell command that runs this job."""
         return shlex.join(["musictf", self.verb, *self.job.arguments()])
 
     def texts(self) -> list[str]:
-        """The columns of its line."""
+        """Its values of `COLUMNS`."""
         return [str(self.folder), *(self.job.cell.get(name, "") for name in COLUMNS[1:6]), self.state, self.remark]
 
 
 def quoted(value: str) -> str:
-    """A path as Hydra's override grammar takes it: in quotes where it is more than a plain relative or absolute one.
+    """A path for Hydra's override grammar: in quotes unless it is a plain relative or absolute path.
 
     Example:
         >>> quoted("runs/a-1"), quoted("my runs/a=1"), quoted("007")
@@ -86,7 +86,7 @@ def quoted(value: str) -> str:
 def write_plan(folder: Path, verb: str, jobs: Sequence[Job]) -> None:
     """Write ``sweep.json`` of a sweep that starts now, from this folder."""
     plan = {
-        "schema": SCHEMA,
+        "schema": PLAN_SCHEMA,
         "verb": verb,
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "started_in": str(Path.cwd()),
@@ -104,8 +104,8 @@ def read_plan(path: Path) -> dict[str, Any]:
     try:
         plan = json.loads(path.read_text(encoding="utf-8"))
         jobs = [Job(**{**job, "overrides": tuple(job["overrides"])}) for job in plan["jobs"]]
-        if plan["schema"] != SCHEMA:
-            raise InputError(f"{path}: schema {plan['schema']!r}, this version reads {SCHEMA}")
+        if plan["schema"] != PLAN_SCHEMA:
+            raise InputError(f"{path}: schema {plan['schema']!r}, this version reads {PLAN_SCHEMA}")
         return {"verb": str(plan["verb"]), "started_in": str(plan["started_in"]), "jobs": jobs}
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not the plan of a sweep ({error!r}); start the sweep again") from None
@@ -122,21 +122,18 @@ def read_cells(directories: Iterable[str | Path]) -> list[SweepCell]:
         if not directory.is_dir():
             raise InputError(f"{directory}: no such folder; give run folders, or a folder that holds some")
         plans |= {path.resolve(): path for path in sorted(directory.rglob(PLAN))}
-    return [cell for path in plans.values() for cell in _cells(path)]
-
-
-def _cells(path: Path) -> list[SweepCell]:
-    plan = read_plan(path)
     cells = []
-    for job in plan["jobs"]:
-        # By name below the plan: a sweep that was moved or copied is still whole.
-        folder = path.parent / Path(job.output_dir).name
-        cells.append(SweepCell(job, plan["verb"], folder, plan["started_in"], *state_of(folder)))
+    for path in plans.values():
+        plan = read_plan(path)
+        for job in plan["jobs"]:
+            # By name below the plan: a sweep that was moved or copied is still whole.
+            folder = path.parent / Path(job.output_dir).name
+            cells.append(SweepCell(job, plan["verb"], folder, plan["started_in"], *state_of(folder)))
     return cells
 
 
 def state_of(folder: Path) -> tuple[str, str]:
-    """State of a run folder, and a remark: the error of a failed run, the time since when one runs."""
+    """State of a run folder and a remark: the error of a failed run, or since when a run is running."""
     try:
         status = read_status(folder)
     except json.JSONDecodeError:
@@ -150,15 +147,16 @@ def state_of(folder: Path) -> tuple[str, str]:
 
 
 def counted(cells: Sequence[SweepCell]) -> str:
-    """How many cells are in which state, in words."""
+    """A sentence with the number of cells in each state."""
     states = [cell.state for cell in cells]
     others = [f"{states.count(state)} {state}" for state in (FAILED, RUNNING, MISSING) if state in states]
     return ", ".join([f"{states.count(FINISHED)} of {len(cells)} jobs finished", *others])
 
 
 def missing_commands(cells: Sequence[SweepCell]) -> str:
-    """Commands that fill what is missing or failed, one a line; what still runs, or was killed, as a comment."""
+    """Commands of the jobs that are missing or failed, one a line; jobs that run, or were killed, are comments."""
     lines: list[str] = []
+    # Paths in overrides are relative: a command only works in the folder in which its sweep was started.
     place = str(Path.cwd())
     for cell in cells:
         if cell.state == FINISHED:

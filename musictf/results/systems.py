@@ -22,6 +22,7 @@ def system_of(row: Row) -> System:
     was probed with other settings is another system.
     """
     kind, preset = row["backbone"]["kind"], row["backbone"].get("preset") or ""
+    # The preset of other kinds is that of the backbone they were probed with, and does not change them.
     settings = json.dumps(settings_of(row), sort_keys=True)
     return kind, preset if kind in {PRETRAINED, RANDOM} else "", f"{_digest(row)} {settings}"
 
@@ -37,7 +38,7 @@ def settings_of(row: Row) -> dict[str, Any]:
 
 def differing_settings(rows: Iterable[Row]) -> list[str] | None:
     """Settings in which probed systems differ; None where some rows do not record theirs and others do."""
-    settings = [settings_of(row) for row in rows if row["backbone"]["kind"] not in UNPROBED]
+    settings = [settings_of(row) for row in rows if row["backbone"]["kind"] not in UNPROBED]  # older rows have none
     recorded = [values for values in settings if values]
     if recorded and len(recorded) < len(settings):
         return None
@@ -47,7 +48,7 @@ def differing_settings(rows: Iterable[Row]) -> list[str] | None:
 
 def system_names(rows: Iterable[Row]) -> dict[System, str]:
     """A name for each system, with a part of the digest or the settings where two would have the same name."""
-    examples = {system_of(row): row for row in rows}
+    examples = {system_of(row): row for row in rows}  # one row of each system; all of its rows share the settings
     digests: dict[tuple[str, str], set[str]] = defaultdict(set)
     for (kind, preset, _), row in examples.items():
         digests[kind, preset].add(_digest(row))
