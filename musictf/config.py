@@ -135,11 +135,11 @@ def _items(text: str) -> list[str]:
 def _reads_as_itself(text: str) -> bool:
     """Whether Hydra reads an unquoted text as this very text, not as a number, a list or a sweep."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import OverrideParseException
+    from hydra.errors import HydraException
 
     try:
         return OverridesParser.create().parse_override(f"key={text}").value() == text
-    except OverrideParseException:
+    except HydraException:  # it is no value, or a function that does not exist: "Hits (1998)"
         return False
 
 
