@@ -87,8 +87,10 @@ def run_probe(run: ProbeRun) -> Path:
     resolve_mode(run.wandb.mode)  # a missing key is reported before the work, not after
     figures: list[Path] = []
 
+    # Called before the run counts as finished: a run whose mirror or figures fail can be continued.
     def finish(folder: Path) -> None:
         with Tracker.start("probe", folder, dataclasses.asdict(run), run.wandb) as tracker:
+            # Baselines have no file that could be an artifact.
             if run.backbone not in {"random", *CONTROLS}:
                 tracker.use_backbone(backbone_file(run.backbone))
             tracker.log_table("results", *flat_rows(folder))
