@@ -1,8 +1,8 @@
 """From command-line keys to typed runs: Hydra composes, dataclasses check.
 
-Values live in ``conf/``, schemas beside the code they configure. A misspelt key, a wrong type or an unknown choice is
-one line that names the key and what could stand there; nothing has started by then. Importing this module is cheap:
-Hydra and torch are imported when something is composed.
+Values live in ``conf/``, schemas beside the code they configure. A misspelt key, a wrong type or an unknown choice
+stops a command before anything runs, with one line that names the key and the possible values. Importing this module is
+cheap: Hydra and torch are imported when something is composed.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ _ITEM = re.compile(r"""\s*(\[[^\]]*\]|\w+\([^)]*\)|'(?:\\.|[^'\\])*'|"(?:\\.|[^"
 def conf_folder() -> Path:
     """``conf/`` inside the installed package, or beside it in a checkout."""
     here = Path(__file__).resolve().parent
+    # A wheel ships conf/ inside the package; in a checkout users find it at the top.
     return here / "conf" if (here / "conf").is_dir() else here.parent / "conf"
 
 
@@ -84,9 +85,10 @@ def compose(verb: str, overrides: Sequence[str] = ()) -> Any:
         if "=" not in override or override.startswith(("+", "~", "-")):
             raise InputError(f"{override!r} is not key=value (keys: musictf {verb} --help)")
     overrides = literal_paths(overrides)
-    GlobalHydra.instance().clear()
+    GlobalHydra.instance().clear()  # Hydra allows one composition at a time in a process
     with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3", job_name="musictf"):
         try:
+            # Hydra's own part of the configuration holds the names of the choices.
             config = hydra.compose(verb, list(overrides), return_hydra_config=True)
             choices = config.hydra.runtime.choices
             with open_dict(config):
@@ -119,18 +121,20 @@ def literal_paths(overrides: Sequence[str], sweeping: bool = False) -> list[str]
     Returns:
         As many overrides, in the same order.
     """
-    return [_literal_path(override, sweeping) for override in overrides]
-
-
-def _literal_path(override: str, sweeping: bool) -> str:
-    key, equals, value = override.partition("=")
-    if not equals or _PATH_KEY.fullmatch(key) is None:
-        return override
-    names = _items(value) if sweeping else [value]
-    return f"{key}={','.join(_literal_name(key, name, sweeping) for name in names)}"
+    literal = []
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if equals and _PATH_KEY.fullmatch(key):
+            names = _items(value) if sweeping else [value]
+            override = f"{key}={','.join(_literal_name(key, name, sweeping) for name in names)}"
+        literal.append(override)
+    return literal
 
 
 def _literal_name(key: str, name: str, sweeping: bool) -> str:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
     from musictf.results.sweep_plan import quoted
 
     is_quoted = len(name) > 1 and name[0] == name[-1] and name[0] in "'\""
@@ -140,24 +144,18 @@ def _literal_name(key: str, name: str, sweeping: bool) -> str:
     is_list = _LIST_KEY.fullmatch(key) and name[0] == "[" and name[-1] == "]" and not Path(name).exists()
     if is_list:
         return f"[{','.join(_literal_name(key, item, sweeping) for item in _items(name[1:-1]))}]"
-    home = str(Path(name).expanduser()) if name == "~" or name.startswith("~/") else name
-    return home if _reads_as_itself(home) else quoted(home)
+    path = str(Path(name).expanduser()) if name == "~" or name.startswith("~/") else name
+    # Quoted only where needed: the plan of a sweep recognises its jobs by the text of their overrides.
+    try:
+        reads_as_itself = OverridesParser.create().parse_override(f"key={path}").value() == path
+    except HydraException:  # no value, or a function that does not exist: "Hits (1998)"
+        reads_as_itself = False
+    return path if reads_as_itself else quoted(path)
 
 
 def _items(text: str) -> list[str]:
     """Items between commas that are outside of quotes, brackets and parentheses."""
     return [match[1] for match in _ITEM.finditer(f"{text},")] if text.strip() else []
-
-
-def _reads_as_itself(text: str) -> bool:
-    """Whether Hydra reads an unquoted text as this very text, not as a number, a list or a sweep."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import OverrideParseException
-
-    try:
-        return OverridesParser.create().parse_override(f"key={text}").value() == text
-    except OverrideParseException:
-        return False
 
 
 def python_overrides(keys: Mapping[str, Any], section: str = "") -> list[str]:
@@ -189,12 +187,12 @@ def _override_value(key: str, value: Any) -> str:
 
     if value is None:
         return "null"
-    if isinstance(value, bool):
+    if isinstance(value, bool):  # before numbers: a bool is an int in Python
         return str(value).lower()
     if isinstance(value, numbers.Integral):  # those of numpy too
         return str(int(value))
     if isinstance(value, numbers.Real):
-        return repr(float(value))
+        return repr(float(value))  # as many digits as read back as the same number
     if isinstance(value, str | Path):
         text = str(Path(value).expanduser()) if _PATH_KEY.fullmatch(key) and str(value)[:2] == "~/" else str(value)
         # OmegaConf would take ${ for an interpolation; backslashes before it count double.
@@ -245,12 +243,14 @@ def typed(config: DictConfig, verb: str, choices: Mapping[str, Any]) -> Any:
     if missing:
         raise InputError(f"{verb} needs {missing[0]}=... (examples: musictf {verb} --help)")
     run: Any = OmegaConf.to_object(config)
+    # Groups with a slash are Hydra's own: hydra/launcher, hydra/sweeper.
     run.choices = {group: str(name) for group, name in choices.items() if "/" not in group}
     return run
 
 
 def run_class(verb: str) -> Any:
     """The dataclass of the runs of a verb."""
+    # Imported only when needed: each of them imports torch.
     if verb == "pretrain":
         from musictf.pretraining.run import PretrainRun
 
@@ -303,23 +303,28 @@ def subclasses(package: ModuleType, base: type[Base]) -> Iterator[type[Base]]:
     modules = pkgutil.iter_modules(package.__path__, f"{package.__name__}.")
     for module in (module for module in modules if module.name != base.__module__):
         for value in vars(importlib.import_module(module.name)).values():
+            # A class that the module only imports belongs to another module.
             if isinstance(value, type) and issubclass(value, base) and value.__module__ == module.name:
                 yield value
 
 
 def _explanation(error: Exception, verb: str, overrides: Sequence[str]) -> str:
-    """One line about what Hydra or OmegaConf complain of."""
+    """One line that explains an error of Hydra or OmegaConf."""
     from hydra.errors import MissingConfigException, OverrideParseException
 
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and "/" in error.missing_cfg_file:
         group, name = error.missing_cfg_file.rsplit("/", 1)
         return f"{group}={name} is not a choice: one of {', '.join(groups().get(group, {}))}"
-    causes = [error, *_causes(error)]
-    texts = [str(cause) for cause in causes]
+    # Hydra wraps the errors of OmegaConf, and the wrapped one says what is wrong.
+    texts, cause = [str(error)], error.__cause__ or error.__context__
+    while cause is not None:
+        texts.append(str(cause))
+        cause = cause.__cause__ or cause.__context__
     key = next((match[1] for text in texts if (match := re.search(r"Could not override '([^'@]+)", text))), None)
     if key is not None:
         return _unknown_key(key, verb, overrides)
     text = texts[min(1, len(texts) - 1)].splitlines()[0]
+    # A wrong type names the key on a line of its own.
     full_key = next((m[1] for t in texts if (m := re.search(r"full_key: (\S+)", t))), None)
     if isinstance(error, OverrideParseException):
         return _UNREADABLE.format(error.override)
@@ -327,14 +332,14 @@ def _explanation(error: Exception, verb: str, overrides: Sequence[str]) -> str:
 
 
 def _unknown_key(key: str, verb: str, overrides: Sequence[str]) -> str:
-    """Says what is near a key that does not exist, or what its section holds."""
+    """One line about a key that does not exist: the nearest key, or the keys of its section."""
     # Without the key itself: it may be a group that this verb does not have.
     chosen = [o for o in overrides if o.split("=")[0] in groups() and o.split("=")[0] != key]
     known = [*_keys(verb, chosen), *groups()]
     section, _, name = key.rpartition(".")
     siblings = {k.rpartition(".")[2]: k for k in known if k.rpartition(".")[0] == section}
     # Compared without the section, which would make any two of its keys look alike.
-    near = difflib.get_close_matches(name, siblings, n=1, cutoff=0.7)
+    near = difflib.get_close_matches(name, siblings, n=1, cutoff=0.7)  # our choice: lets "dept" find "depth"
     if near:
         return f"unknown key {key!r}, did you mean {siblings[near[0]]!r}?"
     if section in groups() and not any(override.startswith(f"{section}=") for override in chosen):
@@ -343,12 +348,6 @@ def _unknown_key(key: str, verb: str, overrides: Sequence[str]) -> str:
     if section and siblings:
         return f"unknown key {key!r}: known are {', '.join(siblings.values())}"
     return f"unknown key {key!r}: see musictf {verb} --help"
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    while (cause := error.__cause__ or error.__context__) is not None:
-        yield cause
-        error = cause
 
 
 def _keys(verb: str, choices: Sequence[str]) -> list[str]:
@@ -362,5 +361,6 @@ def _keys(verb: str, choices: Sequence[str]) -> list[str]:
             if isinstance(child, Mapping):
                 yield from flat(child, f"{prefix}{name}.")
 
+    # Interpolations stay as they are: only the keys matter here.
     composed = OmegaConf.to_container(hydra.compose(verb, list(choices)))
     return list(flat(composed, "")) if isinstance(composed, Mapping) else []

@@ -83,6 +83,7 @@ class RunJob:
         from hydra.core.hydra_config import HydraConfig
 
         run = typed(config, self.verb, HydraConfig.get().runtime.choices)
+        # Flushed at once: on a node the log is read while the job runs.
         print(f"\njob {Path(run.output_dir).name}: {run.output_dir}", flush=True)
         try:
             self.execute(run)
@@ -145,10 +146,12 @@ def planned(verb: str, arguments: Sequence[str]) -> Sweep:
     """
     register()
     settings = [argument for argument in arguments if argument.startswith(("hydra.", "hydra/"))]
+    # Settings of Hydra are those of the launcher, the same for all jobs; they are no part of a job.
     combinations, folder = _combinations(verb, [argument for argument in arguments if argument not in settings])
     numbers = _numbers(verb, combinations, folder)
     varied = _varied(combinations)
     jobs, runs = [], []
+    # All composed before the first starts, so that a mistake in the last one costs no computing.
     for number, overrides in zip(numbers, combinations, strict=True):
         try:
             run = compose(verb, overrides)
@@ -231,12 +234,14 @@ def _numbers(verb: str, combinations: Sequence[Sequence[str]], folder: Path) -> 
     identities = [_identity(overrides, ignored) for overrides in combinations]
     if len(set(identities)) < len(identities):
         raise InputError("the comma lists name the same job twice")
+    # A longer or a shorter list of the same jobs continues the sweep; anything else is another sweep.
     if taken and not (taken.keys() <= set(identities) or set(identities) <= taken.keys()):
         changed = " ".join(sorted(set(identities[0]) - set(next(iter(taken)))))
         raise InputError(
             f"{folder} holds a sweep of other jobs ({changed or 'fewer keys'}); give the same keys to go on, "
             "or another output_dir="
         )
+    # A number is also the name of a folder, so it is never given twice.
     free = itertools.count(max(taken.values(), default=-1) + 1)
     return [taken[identity] if identity in taken else next(free) for identity in identities]
 
@@ -272,6 +277,7 @@ def _refuse_unlaunchable(plan: Sweep) -> None:
                 f"job {job.number}: trainer.devices={devices} in a local sweep: sweep single-process jobs, "
                 "or send them to SLURM (hydra/launcher=slurm)"
             )
+        # -1 and "auto" mean the GPUs of this machine, which is not where the job will run.
         if plan.is_slurm and not (isinstance(devices, int) and devices > 0):
             raise InputError(f"job {job.number}: trainer.devices={devices}: SLURM needs a number of them")
     if not plan.is_slurm:
@@ -345,6 +351,7 @@ def launcher_config(plan: Sweep) -> DictConfig:
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3", job_name="musictf"):
         try:
+            # Interpolations of the launcher (trainer.devices) follow the first job; all jobs agree in them.
             overrides += [*plan.settings, *plan.jobs[0].arguments()]
             return hydra.compose(plan.verb, overrides, return_hydra_config=True)
         except (HydraException, OmegaConfBaseException) as error:

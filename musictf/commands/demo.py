@@ -121,6 +121,7 @@ def demo(run: DemoRun) -> Path:
         probe_pictures(probes[task], figures)
     console.rule(f"{parts} of {parts} · inspect")
     # Composed only here: it refuses estimates that do not exist yet.
+    # Only these two tasks have estimates that a page can draw.
     estimates = [path for task, path in probes.items() if task in {"chord", "beat"}]
     inspection = python_overrides({**frozen, "output_dir": folder / "inspect", "estimates": estimates})
     _unless_finished(run_inspection, compose("inspect", inspection), console)

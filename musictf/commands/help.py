@@ -13,8 +13,8 @@ from musictf.commands import VERBS
 from musictf.commands.keys import REQUIRED, SourceClass, find_class
 from musictf.config import conf_folder, groups
 
-_WIDTH = 100
-_CLAUSE_COLUMN = 42
+_WIDTH = 100  # columns
+_CLAUSE_COLUMN = 42  # where the clause of a key begins
 # Groups whose choices have a dataclass each, with the packages that define them.
 _SUBCLASSES = {
     "task": ("musictf.tasks",),
@@ -87,21 +87,16 @@ class RunHelp:
         """The help, with the keys that the choices among the arguments have."""
         choices = f"choices:\n{choices_text(self.groups)}\n\n" if self.groups else ""
         sweep = f"{_SWEEP.replace('{verb}', self.verb)}\n" if self.groups else ""
-        return (
-            f"usage: {self.usage}\n\n{self.text}\n{choices}{self._keys_text(arguments)}\n{sweep}"
-            f"examples:\n{self.examples}"
-        )
+        sections = []
+        for title, keys in self._sections(arguments):
+            lines = [line for key, entry in keys.items() for line in _key_lines(key, *entry)]
+            sections.append("\n".join([f"{title}:", *lines, ""]))
+        keys_text = "\n".join(sections)
+        return f"usage: {self.usage}\n\n{self.text}\n{choices}{keys_text}\n{sweep}examples:\n{self.examples}"
 
     def keys(self, arguments: Sequence[str] = ()) -> dict[str, tuple[Any, str]]:
         """Default and clause of every key, by its full name; a default is `REQUIRED` where there is none."""
         return {key: entry for section in self._sections(arguments) for key, entry in section[1].items()}
-
-    def _keys_text(self, arguments: Sequence[str]) -> str:
-        blocks = []
-        for title, keys in self._sections(arguments):
-            lines = [line for key, entry in keys.items() for line in _key_lines(key, *entry)]
-            blocks.append("\n".join([f"{title}:", *lines]))
-        return "\n\n".join(blocks) + "\n"
 
     def _sections(self, arguments: Sequence[str]) -> Iterator[tuple[str, dict[str, tuple[Any, str]]]]:
         """Title and keys of each section: the run's own keys, then one section for each nested dataclass."""
@@ -124,6 +119,7 @@ class RunHelp:
         """The choice of each group: those of ``conf/VERB.yaml``, and of ``group=choice`` arguments."""
         path = conf_folder() / f"{self.verb}.yaml"
         defaults = yaml.safe_load(path.read_text(encoding="utf-8"))["defaults"] if path.is_file() else []
+        # Entries without a value are schemas and _self_.
         choices = {group: name for entry in defaults if isinstance(entry, dict) for group, name in entry.items()}
         given = {key: value for key, _, value in (argument.partition("=") for argument in arguments)}
         known = groups()
@@ -131,12 +127,13 @@ class RunHelp:
 
 
 def _choice(group: str, name: str, annotated: Any) -> tuple[SourceClass, Mapping[str, Any]]:
-    """The dataclass of a group's choice, and the values that its file in ``conf/`` sets, if it has one."""
-    path, values, schema = conf_folder() / group / f"{name}.yaml", {}, name
-    if path.is_file():
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        (schema,) = values.pop("defaults")
-    return find_class(schema, _SUBCLASSES[group]) if group in _SUBCLASSES else annotated, values
+    """The dataclass of a group's choice, and the values that its file sets."""
+    path = conf_folder() / group / f"{name}.yaml"
+    values = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    # The defaults list of such a file names the dataclass, as `config.register` stores it; without a file the class
+    # itself has the name of the choice.
+    (schema,) = values.pop("defaults", [None])
+    return find_class(_SUBCLASSES[group], name, schema) if group in _SUBCLASSES else annotated, values
 
 
 def _flat(schema: SourceClass, prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, tuple[Any, str]]]:
@@ -145,7 +142,7 @@ def _flat(schema: SourceClass, prefix: str, values: Mapping[str, Any]) -> Iterat
         default = values.get(name, field.default)
         if isinstance(default, SourceClass):
             yield from _flat(default, f"{prefix}{name}.", {})
-        elif isinstance(default, dict):
+        elif isinstance(default, dict):  # one key for each entry; all share the clause
             for key, value in default.items():
                 yield f"{prefix}{name}.{key}", (value, field.clause)
         else:

@@ -91,6 +91,7 @@ def run_inspection(run: InspectRun) -> Path:
     resolve_mode(run.wandb.mode)  # a missing key is reported before the work, not after
     pages: list[Path] = []
 
+    # Called before the run counts as finished: a run whose mirror or pages fail can be continued.
     def finish(folder: Path) -> None:
         with Tracker.start("inspect", folder, dataclasses.asdict(run), run.wandb) as tracker:
             if (path := backbone_source(run.backbone).path) is not None:

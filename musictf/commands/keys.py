@@ -55,11 +55,15 @@ class SourceClass:
         for base in node.bases:
             parent = source.value(base.id) if isinstance(base, ast.Name) else None
             fields |= parent.fields() if isinstance(parent, SourceClass) else {}
-        clauses = {name: old.clause for name, old in fields.items()} | _clauses(self._docstring)
+        # A Google-style section ends at an empty line; the lines that continue an entry are indented further.
+        section = self._docstring.partition("Attributes:\n")[2].partition("\n\n")[0]
+        entries = re.findall(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", section, flags=re.MULTILINE)
+        clauses = {name: old.clause for name, old in fields.items()}
+        clauses |= {name: _first_sentence(text) for name, text in entries}
         for statement in node.body:
             if not isinstance(statement, ast.AnnAssign) or not isinstance(statement.target, ast.Name):
                 continue
-            if "ClassVar" in ast.unparse(statement.annotation):
+            if "ClassVar" in ast.unparse(statement.annotation):  # no field of a dataclass
                 continue
             name = statement.target.id
             # A comment on the line of the field counts where the docstring has no clause.
@@ -78,13 +82,6 @@ class SourceClass:
     @property
     def _docstring(self) -> str:
         return ast.get_docstring(self._node) or ""
-
-
-def _clauses(docstring: str) -> dict[str, str]:
-    """The entries of a Google-style ``Attributes`` section, each up to its first full stop."""
-    section = docstring.partition("Attributes:\n")[2].partition("\n\n")[0]
-    entries = re.findall(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", section, flags=re.MULTILINE)
-    return {name: _first_sentence(text) for name, text in entries}
 
 
 def _first_sentence(text: str) -> str:
@@ -147,11 +144,13 @@ class _Source:
             return expression.value
         names = {node.id for node in ast.walk(expression) if isinstance(node, ast.Name)} - set(dir(builtins))
         bound = {name: self.value(name) for name in names} | {"field": _field}
+        # Our own source, which Python would run on import as well.
         return eval(compile(ast.Expression(expression), self.module, "eval"), bound)
 
 
 def _field(default: Any = None, default_factory: Callable[[], Any] | None = None) -> Any:
     """Stands for `dataclasses.field`."""
+    # The factory of a nested dataclass stays a class, whose fields become a section of the help.
     if default_factory is None or isinstance(default_factory, SourceClass):
         return default_factory or default
     return default_factory()
@@ -162,21 +161,21 @@ def _source(module: str) -> _Source:
     return _Source(module)
 
 
-def find_class(name: str, packages: tuple[str, ...]) -> SourceClass:
-    """The class of this name, or the one that is chosen by it, in a module of one of the packages.
+def find_class(packages: tuple[str, ...], choice: str, class_name: str | None = None) -> SourceClass:
+    """The class of a choice in a module directly below one of the packages (``musictf.tasks``, ...).
 
     Args:
-        name: Of the class (``OnlineProbe``), or of the choice that its class attribute ``name`` declares (``chord``).
-        packages: Packages whose modules are searched, such as ``musictf.tasks``.
+        packages: Packages to search, in this order.
+        choice: What the class is called in ``name: ClassVar[str]``; counts where `class_name` is not given.
+        class_name: Its name in Python.
     """
+    # Searched as text, because parsing sixty corpora would take longer than everything else that help does.
+    pattern = re.compile(r'^class (\w+)|^    name: (?:ClassVar\[str\]|str) = "(\w+)"', flags=re.MULTILINE)
     for package in packages:
         for path in sorted((PACKAGE.parent / package.replace(".", "/")).glob("*.py")):
-            source = path.read_text(encoding="utf-8")
-            if re.search(rf"^class {name}\b", source, flags=re.MULTILINE):
-                return SourceClass(f"{package}.{path.stem}", name)
-            declared = re.search(
-                rf'^class (\w+)[^\n]*:\n(?:(?!^class ).*\n)*?    name: [^\n]*= "{name}"$', source, re.MULTILINE
-            )
-            if declared is not None:
-                return SourceClass(f"{package}.{path.stem}", declared[1])
-    raise LookupError(f"no class {name} in {', '.join(packages)}")
+            last = ""
+            for match in pattern.finditer(path.read_text(encoding="utf-8")):
+                last = match[1] or last
+                if last == class_name or (class_name is None and match[2] == choice):
+                    return SourceClass(f"{package}.{path.stem}", last)
+    raise LookupError(f"no class of {class_name or choice} in {', '.join(packages)}")

@@ -96,7 +96,7 @@ def run_pretraining(run: PretrainRun) -> Path:
 
         # Called back once the folder is claimed: a refused run must not appear in Weights & Biases.
         def observe(folder: Path) -> tuple[Any, ...]:
-            if rank() > 0:
+            if rank() > 0:  # one process of a run writes its mirror
                 return ()
             tracker = Tracker.start("pretrain", folder, dataclasses.asdict(run), run.wandb)
             trackers.append(open_trackers.enter_context(tracker))
@@ -110,11 +110,13 @@ def run_pretraining(run: PretrainRun) -> Path:
         except Diverged as error:
             raise FailedRun(str(error)) from None
         figures = [path for path in pretraining_pictures(folder) if path.suffix == ".png"] if rank() == 0 else []
+        # Still inside the stack: the mirror must be open for figures and artifact.
         for tracker in trackers:
             for figure in figures:
                 tracker.log_image(figure.stem, figure)
             tracker.log_backbone(folder / FILE_NAME, {"max_steps": run.max_steps, "seed": run.seed})
     if rank() == 0:
+        # Only the synthetic corpus is known to have chords.
         corpus = [] if run.dataset.name == "synthetic" else ["dataset=manifest", "dataset.root=FOLDER_WITH_CHORDS"]
         print(f"backbone: {folder / FILE_NAME}\nmetrics:  {folder / 'metrics.csv'}")
         print(f"pictures: {', '.join(map(str, figures))}")

@@ -86,8 +86,10 @@ def run_probe(run: ProbeRun) -> Path:
     resolve_mode(run.wandb.mode)  # a missing key is reported before the work, not after
     figures: list[Path] = []
 
+    # Called before the run counts as finished: a run whose mirror or figures fail can be continued.
     def finish(folder: Path) -> None:
         with Tracker.start("probe", folder, dataclasses.asdict(run), run.wandb) as tracker:
+            # Controls have no file that could be an artifact.
             if (path := backbone_source(run.backbone).path) is not None:
                 tracker.use_backbone(path)
             tracker.log_table("results", *flat_rows(folder))

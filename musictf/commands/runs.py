@@ -59,6 +59,7 @@ def run_from_command_line(verb: str, arguments: Sequence[str], execute: Execute)
     if not _SWEEP & set(arguments):
         _executed(compose(verb, arguments), execute)
         return
+    # Lightning starts the other processes of a run with the same command line, -m included.
     if rank() > 0:
         raise InputError("-m inside a run of several processes: sweep single-process jobs, or launch each by SLURM")
     from musictf.sweep import sweep
@@ -104,8 +105,9 @@ def quiet_libraries() -> Iterator[None]:
 
     loggers = [logging.getLogger(f"lightning.pytorch{name}") for name in ("", ".utilities.rank_zero")]
     levels = [logger.level for logger in loggers]
-    os.environ.setdefault("WANDB_SILENT", "true")
+    os.environ.setdefault("WANDB_SILENT", "true")  # inherited by the processes that Lightning and wandb start
     with warnings.catch_warnings():
+        # About few workers, about PyTorch's internals as Lightning uses them, and about a renamed package of NVIDIA.
         for message in (".*does not have many workers.*", ".*LeafSpec.*", ".*isinstance.treespec.*", ".*pynvml.*"):
             warnings.filterwarnings("ignore", message=message)
         try:

@@ -49,8 +49,10 @@ def collected_report(
     """
     folders = [Path(f).expanduser() for f in ([directories] if isinstance(directories, str | Path) else directories)]
     target = None if output is None else Path(output).expanduser()
+    # The text is what the command prints, so that both are made by the same code.
     with redirect_stdout(io.StringIO()) as printed:
         report(folders, format, baseline, target, all_layers, details)
+    # Folders may lie in each other; each file counts once.
     paths = sorted({path.resolve() for folder in folders for path in folder.rglob(RESULTS)})
     rows = [row for path in paths for row in read_rows(path)]
     return CollectedReport(rows, printed.getvalue() if target is None else target.read_text(encoding="utf-8"))

@@ -1,8 +1,8 @@
-"""A mirror of a run in Weights & Biases. The files of the run folder are the truth; this only shows them.
+"""A mirror of a run in Weights & Biases. The files of the run folder are the results; the mirror only shows them.
 
-Conventions: one process of a run speaks (rank 0). Nothing asks for a login: without a key the mirror is written
-offline, below the run folder, and ``wandb sync`` uploads it later. A backbone is an artifact named after its
-bytes, so the run that made it and the runs that read it meet in the same node of the lineage graph.
+Conventions: only rank 0 of a run writes. Nothing asks for a login: without a key the mirror is written offline, below
+the run folder, and ``wandb sync`` uploads it later. A backbone is an artifact named after the digest of its bytes, so
+the run that made it and the runs that read it share one node of the lineage graph.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Tracker:
     def start(
         cls, job_type: str, run_dir: Path, config: Mapping[str, Any], settings: WandbConfig, name: str | None = None
     ) -> Tracker:
-        """Open the mirror of a run.
+        """Open the mirror of a run; the same one when an unfinished folder is continued.
 
         Args:
             job_type: ``pretrain``, ``probe`` or ``inspect``.
@@ -60,7 +60,7 @@ class Tracker:
             name: Name of the run; the folder's name by default.
 
         Raises:
-            InputError: ``online`` was asked for and no key is configured, or the server refuses.
+            InputError: ``online`` was requested and no key is configured, or the server refuses.
         """
         mode = resolve_mode(settings.mode)
         if mode == "disabled" or rank() != 0:
@@ -69,13 +69,15 @@ class Tracker:
 
         folder = run_dir / "wandb"
         folder.mkdir(parents=True, exist_ok=True)
-        restore = _point_wandb_at(folder)
+        # wandb's staging files belong in the run folder too; `finish` restores the environment.
+        restore = {"WANDB_DATA_DIR": os.environ.get("WANDB_DATA_DIR")}
+        os.environ.setdefault("WANDB_DATA_DIR", str(folder.resolve() / "staging"))
         options = {"config": dict(config), "job_type": job_type, "project": settings.project, "group": settings.group}
         options |= {"name": name or run_dir.resolve().name, "dir": str(run_dir)}
         try:
             return cls(_init(mode, settings.mode == "auto", folder, options), restore)
         except wandb.errors.Error as error:
-            _put_back(restore)
+            _restore_environment(restore)
             raise InputError(f"wandb.mode={mode}: {_first_line(error)}; wandb.mode=offline needs no server") from error
 
     def __enter__(self) -> Tracker:
@@ -87,7 +89,8 @@ class Tracker:
         self.finish(0 if kind is None else 1)
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
-        """Show metrics at an optimiser step; steps must not run backwards."""
+        """Show metrics at an optimiser step."""
+        # wandb drops what is logged at an earlier step than the last one.
         self._step = max(self._step, step)
         if self._run is not None:
             self._run.log(dict(metrics), step=self._step)
@@ -97,7 +100,7 @@ class Tracker:
         if self._run is not None:
             import wandb
 
-            # Without the step, wandb would count one of its own and refuse the next metrics as belated.
+            # Without the step, wandb would add one of its own and then drop the next metrics as late.
             self._run.log({name: wandb.Table(columns=list(columns), data=[list(row) for row in rows])}, step=self._step)
 
     def log_image(self, name: str, path: Path) -> None:
@@ -108,17 +111,17 @@ class Tracker:
             self._run.log({name: wandb.Image(str(path))}, step=self._step)
 
     def log_backbone(self, path: Path, metadata: Mapping[str, Any]) -> None:
-        """Declare a backbone file as what this run made."""
+        """Declare a backbone file as the output of this run."""
         if self._run is not None:
             artifact = _backbone_artifact(path, metadata)
             self._run.log_artifact(artifact)
             self._note("output_backbone", _reference(artifact, path))
 
     def use_backbone(self, path: Path) -> None:
-        """Declare a backbone file as what this run read.
+        """Declare a backbone file as an input of this run.
 
-        Offline, wandb refuses to declare inputs; the name of the artifact, which follows from the bytes of the
-        file, then stands in the configuration under ``input_backbone`` (and online as well).
+        Offline, wandb refuses to declare inputs. The configuration has the name of the artifact, which follows from the
+        bytes of the file, under ``input_backbone``, offline and online.
         """
         if self._run is not None:
             artifact = _backbone_artifact(path, {})
@@ -135,11 +138,11 @@ class Tracker:
         if self._run is not None:
             self._run.finish(exit_code=exit_code)
             self._run = None
-            _put_back(self._restore)
+            _restore_environment(self._restore)
 
 
 def flat_rows(folder: Path) -> tuple[list[str], list[list[Any]]]:
-    """The selected rows as a table: one line a score."""
+    """Columns and lines of the selected rows as a table: one line for each score."""
     columns = ["task", "dataset", "system", "readout", "layer", "seed", "decoder", "score", "mean", "low", "high"]
     lines = [
         [row["task"], row["dataset"], row["backbone"]["kind"], row["readout"], row["layer"], row["seed"]]
@@ -152,44 +155,44 @@ def flat_rows(folder: Path) -> tuple[list[str], list[list[Any]]]:
 
 
 def resolve_mode(mode: str) -> Mode:
-    """``online``, ``offline`` or ``disabled``: what ``auto`` means here, and whether ``online`` can be had.
+    """The mode that a run will have: ``online``, ``offline`` or ``disabled``.
 
     ``auto`` follows ``$WANDB_MODE``; where that is not set it is online if a key is configured, else offline.
 
     Raises:
-        InputError: online without a key, or a mode in the environment that does not exist.
+        InputError: The mode is online and no key is configured, or the environment names an unknown mode.
     """
-    asked = os.environ.get("WANDB_MODE", "") if mode == "auto" else mode
-    if not asked:
+    requested = os.environ.get("WANDB_MODE", "") if mode == "auto" else mode
+    if not requested:
         return "online" if _has_key() else "offline"
-    if asked not in _MODES:
-        raise InputError(f"WANDB_MODE={asked!r} is unknown: one of {', '.join(_MODES)}")
-    if _MODES[asked] == "online" and not _has_key():
+    if requested not in _MODES:
+        raise InputError(f"WANDB_MODE={requested!r} is unknown: one of {', '.join(_MODES)}")
+    if _MODES[requested] == "online" and not _has_key():
         raise InputError("wandb.mode=online needs a key: set WANDB_API_KEY or run 'wandb login', or use offline")
-    return _MODES[asked]
+    return _MODES[requested]
 
 
 def _has_key() -> bool:
     """Whether wandb would find credentials by itself, in the environment or in a netrc file."""
+    # Looked up as wandb does: asking wandb itself could open its login prompt.
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
     host = urlparse(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").hostname or ""
     named = os.environ.get("NETRC")
     files = [Path(named).expanduser()] if named else [Path.home() / ".netrc", Path.home() / "_netrc"]
-    return any(_names_host(path, host) for path in files if path.is_file())
-
-
-def _names_host(path: Path, host: str) -> bool:
-    try:
-        return host in netrc.netrc(str(path)).hosts
-    except netrc.NetrcParseError:
-        return False  # wandb cannot read it either
+    for path in filter(Path.is_file, files):
+        try:
+            if host in netrc.netrc(str(path)).hosts:
+                return True
+        except netrc.NetrcParseError:
+            continue  # wandb cannot read it either
+    return False
 
 
 def _init(mode: Mode, may_fall_back: bool, folder: Path, options: Mapping[str, Any]) -> Run:
     """Start a run that prints nothing, captures no console and copies no code.
 
-    A run that only happens to be online (`may_fall_back`) goes on offline where the server cannot be had.
+    With `may_fall_back`, where online was not requested, the run is offline if the server cannot be reached.
     """
     import wandb
 
@@ -202,35 +205,28 @@ def _init(mode: Mode, may_fall_back: bool, folder: Path, options: Mapping[str, A
         symlink=False,
         init_timeout=30,
     )
-    wandb.setup(quiet)  # its login speaks before the settings of a run are read
+    wandb.setup(quiet)  # wandb's login prints before it reads the settings of a run
     try:
-        # Offline, wandb ignores resume and says so.
+        # Offline, wandb ignores resume and prints a warning about it.
         resume: Literal["allow"] | None = "allow" if mode == "online" else None
         return wandb.init(**options, id=_run_id(folder), mode=mode, resume=resume, settings=quiet)
     except wandb.errors.Error as error:
         if mode != "online" or not may_fall_back:
             raise
         print(f"wandb: {_first_line(error)}; this run is mirrored offline", file=sys.stderr)
-        (folder / _RUN_ID).unlink()  # the failed attempt still holds its id
+        (folder / _RUN_ID).unlink()  # wandb still holds the id of the failed attempt
         return wandb.init(**options, id=_run_id(folder), mode="offline", settings=quiet)
 
 
 def _run_id(folder: Path) -> str:
-    """The same run of wandb each time an unfinished folder is taken up again."""
+    """Id of the wandb run of a folder; the same each time an unfinished folder is continued."""
     path = folder / _RUN_ID
     if not path.is_file():
         path.write_text(secrets.token_hex(4))
     return path.read_text().strip()
 
 
-def _point_wandb_at(folder: Path) -> dict[str, str | None]:
-    """Keep wandb's staging files in the folder as well; returns what the environment said before."""
-    before = {"WANDB_DATA_DIR": os.environ.get("WANDB_DATA_DIR")}
-    os.environ.setdefault("WANDB_DATA_DIR", str(folder.resolve() / "staging"))
-    return before
-
-
-def _put_back(environment: Mapping[str, str | None]) -> None:
+def _restore_environment(environment: Mapping[str, str | None]) -> None:
     for name, value in environment.items():
         if value is None:
             os.environ.pop(name, None)
@@ -245,7 +241,7 @@ def _backbone_artifact(path: Path, metadata: Mapping[str, Any]) -> Artifact:
         raise InputError(f"{path}: no backbone file to show in wandb")
     digest = file_digest(path)
     artifact = wandb.Artifact(f"backbone-{digest[:16]}", type="backbone", metadata={**metadata, "sha256": digest})
-    # The content alone makes the version: file name and metadata must not split one backbone into two nodes.
+    # wandb derives the version from file names and contents: one fixed name keeps one backbone in one node.
     # A backbone file is never changed in place, so wandb need not copy it.
     artifact.add_file(str(path), name="backbone.safetensors", policy="immutable")
     return artifact
