@@ -108,7 +108,7 @@ def remarks(findings: Sequence[Finding]) -> dict[str, list[str]]:
     sounds = [(finding.track.track_id, finding.sound) for finding in findings if finding.sound]
     bare = [finding.track.track_id for finding in findings if finding.is_bare]
     return {
-        "ends before its header says it does": cut_short(findings),
+        "ends before the end that its header states": cut_short(findings),
         "same audio": _duplicates(findings),
         "group in several splits": [
             f"{name}: {', '.join(f'{split} {groups[name, split]}' for split in splits)}"
@@ -159,7 +159,7 @@ def write_exclusions(path: Path, earlier: str | None, bad: Iterable[Finding]) ->
         raise InputError(f"output={path}: cannot be written ({error.strerror})") from error
     # A track_id with a tab or a line break would name another track.
     if lost := reasons.keys() - read_exclusions(str(path)).keys():
-        raise InputError(f"{path}: track_id {min(lost)!r} cannot stand in an exclusion list; rename the track")
+        raise InputError(f"{path}: track_id {min(lost)!r} cannot be written to an exclusion list; rename the track")
     return len(reasons)
 
 

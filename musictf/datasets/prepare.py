@@ -83,7 +83,7 @@ def prepare(dataset: Dataset, keys: Sequence[str], tasks: Sequence[Task], full: 
     served = [task for task in tasks if any(task.annotation_name in finding.annotated for finding in findings)]
     for task in served:
         console.print(usable_line(findings, task), markup=False)
-    print_some(console, "ends before its header says it does", cut_short(findings))
+    print_some(console, "ends before the end that its header states", cut_short(findings))
     bad = print_bad(console, findings)
     # Not for corpora that no task can use.
     print_some(console, "no annotation", [f.track.track_id for f in findings if served and f.is_bare])
