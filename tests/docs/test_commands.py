@@ -80,9 +80,10 @@ class Workspace:
 
     def run(self, line):
         """Run a line once, however many pages have it."""
-        if line not in self.done:
-            self.done[line] = self.outcome(docs.words(line, self.home))
-        assert self.done[line] is None, f"{line}\n{self.done[line]}"
+        words = tuple(docs.words(line, self.home))
+        if words not in self.done:
+            self.done[words] = self.outcome(list(words))
+        assert self.done[words] is None, f"{line}\n{self.done[words]}"
 
     def outcome(self, words):
         """What is wrong with a command: its output, or None."""
