@@ -32,6 +32,7 @@ SHORT = {
     | NO_SERVICE,
     "probe": FEW_PROBES | {"baselines": "[random,majority]"} | SMALL_MODEL | NO_SERVICE,
     "inspect": {"attention.draws": "20", "similarity.draws": "2", "seeds": "[0]", "controls": "[random]"}
+    | {"parts": "[attention,similarity]"}  # tests/test_inspect.py has all of them
     | SMALL_MODEL
     | NO_SERVICE,
 }
