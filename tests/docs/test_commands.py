@@ -32,6 +32,7 @@ SHORT = {
     | NO_SERVICE,
     "probe": FEW_PROBES | {"baselines": "[random,majority]"} | SMALL_MODEL | NO_SERVICE,
     "inspect": {"attention.draws": "20", "similarity.draws": "2", "seeds": "[0]", "controls": "[random]"}
+    | {"parts": "[attention,similarity]"}  # tests/test_inspect.py has all of them
     | SMALL_MODEL
     | NO_SERVICE,
 }
@@ -80,9 +81,10 @@ class Workspace:
 
     def run(self, line):
         """Run a line once, however many pages have it."""
-        if line not in self.done:
-            self.done[line] = self.outcome(docs.words(line, self.home))
-        assert self.done[line] is None, f"{line}\n{self.done[line]}"
+        words = tuple(docs.words(line, self.home))
+        if words not in self.done:
+            self.done[words] = self.outcome(list(words))
+        assert self.done[words] is None, f"{line}\n{self.done[words]}"
 
     def outcome(self, words):
         """What is wrong with a command: its output, or None."""
