@@ -62,7 +62,7 @@ class ClassificationTask(Task):
         self.vocabulary = sorted({self._text(label) for label in annotations})
         if len(self.vocabulary) < 2:
             raise InputError(
-                f"task={self.display_name}: the training tracks have {len(self.vocabulary)} class "
+                f"task={self.display_name}: the training tracks have only {len(self.vocabulary)} class "
                 f"({', '.join(self.vocabulary)}); give at least two"
             )
 

@@ -126,7 +126,7 @@ def test_a_label_that_is_no_text_is_refused(label):
 
 
 def test_a_single_class_is_refused():
-    with pytest.raises(InputError, match=r"task=instrument: the training tracks are of 1 class \(piano\)"):
+    with pytest.raises(InputError, match=r"task=instrument: the training tracks have only 1 class \(piano\)"):
         ClassificationTask(label="instrument").prepare(["piano", "piano"])
 
 
