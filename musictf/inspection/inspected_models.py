@@ -30,7 +30,7 @@ from musictf.evaluation.probed_models import probed_models
 from musictf.files import cache_folder, write_atomically
 from musictf.models.encoder import Encoder
 from musictf.models.frame_controls import FRAME_CONTROL_CLASSES
-from musictf.models.resolve import backbone_source, encoder_with_attention
+from musictf.models.resolve import BackboneSource, encoder_with_attention
 from musictf.models.vit1d import ViT1DConfig
 from musictf.results.rows import BackboneField
 
@@ -129,12 +129,17 @@ def corpus_of(dataset: Dataset, allow_missing: bool) -> Corpus:
 
 
 def inspected_models(
-    backbone: str, like: str | None, model: ViT1DConfig, seeds: Sequence[int], controls: Sequence[str], corpus: Corpus
+    source: BackboneSource,
+    like: str | None,
+    model: ViT1DConfig,
+    seeds: Sequence[int],
+    controls: Sequence[str],
+    corpus: Corpus,
 ) -> list[InspectedModel]:
     """The requested backbone, followed by its controls.
 
     Args:
-        backbone: A backbone file, a run folder, or ``random``.
+        source: What ``backbone=`` names: a backbone with attention maps.
         like: A backbone whose shape ``random`` has.
         model: Shape of ``random`` without ``like``.
         seeds: Of random weights.
@@ -144,11 +149,11 @@ def inspected_models(
     Raises:
         InputError: there is no such backbone, or it has no attention.
     """
-    probed = probed_models(backbone_source(backbone), like, model, seeds, ["random"] if "random" in controls else [])
+    probed = probed_models(source, like, model, seeds, ["random"] if "random" in controls else [])
     models = []
     for entry in probed:
         seed = entry.seeds[0] if entry.kind == "random" else 0
-        models.append(InspectedModel(encoder_with_attention(entry.encoder, backbone), entry.kind, seed, entry.about))
+        models.append(InspectedModel(encoder_with_attention(entry.encoder), entry.kind, seed, entry.about))
     first = models[0]
     for name in ("silence", "noise"):
         if name in controls:

@@ -38,6 +38,7 @@ from musictf.inspection.position import inspect_position
 from musictf.inspection.similarity_profile import inspect_similarity
 from musictf.inspection.token_maps import TokenMapConfig, inspect_token_maps
 from musictf.inspection.track_arrays import NUMBER, write_track_arrays
+from musictf.models.resolve import backbone_source
 from musictf.models.vit1d import ViT1DConfig
 from musictf.results.names import INSPECTION_CONTROLS
 from musictf.results.rows import RESULTS, read_rows
@@ -135,8 +136,9 @@ def inspect(run: InspectRun, finish: Callable[[Path], None] = do_nothing) -> Pat
         InputError: the backbone, the corpus or the configuration cannot be used; nothing has been computed.
         FinishedRun: the folder holds a finished run.
     """
+    source = backbone_source(run.backbone)  # a wrong name is reported before a corpus is made
     corpus = corpus_of(run.dataset, run.allow_missing)
-    models = inspected_models(run.backbone, run.like, run.model, run.seeds, run.controls, corpus)
+    models = inspected_models(source, run.like, run.model, run.seeds, run.controls, corpus)
     # Before anything is computed: a track that is too short would otherwise stop the run hours later.
     shortest = max(_SHORTEST_SECONDS, (_FEWEST_BINS + 1) * run.similarity.bin_seconds)
     for track in (track for tracks in corpus.tracks.values() for track in tracks):

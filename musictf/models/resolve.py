@@ -59,12 +59,14 @@ def load_encoder(source: BackboneSource, like: str | None, model: ViT1DConfig, s
     return [shape.with_random_weights(seed) for seed in seeds]
 
 
-def encoder_with_attention(encoder: Encoder, text: str) -> Backbone:
+def encoder_with_attention(encoder: Encoder) -> Backbone:
     """The encoder, for analyses that read its attention maps.
 
     Raises:
         InputError: it has none.
     """
     if encoder.num_heads == 0 or not isinstance(encoder, Backbone):
-        raise InputError(f"backbone={text} has neither layers nor attention; give a backbone file, a run, or random")
+        raise InputError(
+            f"backbone={encoder.kind} has neither layers nor attention; give a backbone file, a run, or random"
+        )
     return encoder
