@@ -38,9 +38,9 @@ from musictf.models.vit1d import ViT1DConfig
 from musictf.probing.heads import load_heads
 from musictf.probing.linear_probe import ProbeConfig, fit
 from musictf.results.names import PROBE_BASELINES, READOUTS
-from musictf.results.rows import SCHEMA, BackboneField, Results, Row, validation_value
+from musictf.results.rows import BackboneField, Results, Row, run_origin, validation_value
 from musictf.results.statistics import resample_counts
-from musictf.run_folder import WandbConfig, default_folder, open_run, provenance
+from musictf.run_folder import WandbConfig, default_folder, open_run
 from musictf.tasks.base import Task
 
 
@@ -168,14 +168,8 @@ class _Probing:
         self.results = Results(folder)
         self.console = Console(stderr=True, highlight=False)
         self.device = device_of(run.trainer)
-        about = provenance()
         # Fields that all rows of the run share.
-        self.origin: Row = {
-            "schema": SCHEMA,
-            "run": folder.name,
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "git": about["git"],
-            "versions": about["versions"],
+        self.origin: Row = run_origin(folder) | {
             "dataset": run.dataset.label,
             "features": dataclasses.asdict(run.features),
             "probe": dataclasses.asdict(run.probe),

@@ -20,7 +20,15 @@ from musictf.features.readouts import Split, TrackRows
 from musictf.files import write_atomically
 from musictf.probing.heads import Head, load_heads, save_heads
 from musictf.results.resamples import add_resamples, resample_key
-from musictf.results.rows import PER_TRACK, BackboneField, Row, ScoreField, SelectionField, cell_name, finite
+from musictf.results.rows import (
+    BackboneField,
+    Row,
+    ScoreField,
+    SelectionField,
+    cell_name,
+    finite,
+    scored_row,
+)
 from musictf.results.statistics import interval, mean_interval, resample_counts
 from musictf.tasks.base import Decoder, Floats, Scores, Task
 
@@ -90,26 +98,25 @@ class Study:
         scores = self.task.score(references, estimates)
         # Other layers' intervals of scores over the whole split would cost more than training them.
         resampled = self._resampled(references, estimates) if cell["selected"] else {}
-        row: Row = self.origin | {
-            "backbone": self.backbone,
-            "task": self.task.display_name,
-            "split": {
+        row = scored_row(
+            self.origin,
+            cell,
+            backbone=self.backbone,
+            task=self.task.display_name,
+            split={
                 "name": "test",
                 "digest": self.digest,
                 "expected": self.corpus.expected["test"],
                 "scored": len(tracks),
                 "groups": len(set(self.corpus.groups)),
             },
-            **cell,
-            "selection": selection and selection | {"value": finite(selection["value"])},
-            "scores": with_intervals(scores, resampled, self.corpus.groups),
-            "shown_scores": list(self.task.shown_scores),
-            "descriptive_scores": list(self.task.descriptive_scores),
-            "details": scores.details,
-            "decoder": decoder,
-            "seconds": {},
-            "per_track": PER_TRACK,
-        }
+            scores=with_intervals(scores, resampled, self.corpus.groups),
+            decoder=decoder,
+            selection=selection,
+            details=scores.details,
+        )
+        row["shown_scores"] = list(self.task.shown_scores)
+        row["descriptive_scores"] = list(self.task.descriptive_scores)
         if row["selected"]:
             row["details"] = scores.details | self.task.details(references, estimates)
             row |= self._without_seen(references, estimates)

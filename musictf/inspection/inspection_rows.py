@@ -6,7 +6,6 @@ Shapes:  T scored tracks
 from __future__ import annotations
 
 import io
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +16,8 @@ import numpy.typing as npt
 
 from musictf.files import write_atomically
 from musictf.inspection.inspected_models import Corpus, InspectedModel
-from musictf.results.rows import PER_TRACK, SCHEMA, Results, Row, ScoreField, SelectionField, finite
+from musictf.results.rows import Results, Row, ScoreField, SelectionField, finite, run_origin, scored_row
 from musictf.results.statistics import mean_interval
-from musictf.run_folder import provenance
 
 Floats = npt.NDArray[np.float64]
 
@@ -62,15 +60,7 @@ class InspectionRows:
     track_lines: list[tuple[Any, ...]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        about = provenance()
-        self.origin: Row = {
-            "schema": SCHEMA,
-            "run": self.folder.name,
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "git": about["git"],
-            "versions": about["versions"],
-            "task_settings": self.settings,
-        }
+        self.origin: Row = run_origin(self.folder) | {"task_settings": self.settings}
 
     def add(
         self,
@@ -113,31 +103,25 @@ class InspectionRows:
             cells[name] = {"mean": finite(value), "ci95": [finite(low), finite(high)], "n": len(kept)}
         # Every row of the project has a decoder: rows are comparable only where decoders agree.
         decoder = decoder or {"name": "none"}
-        row: Row = self.origin | {
-            "backbone": model.about,
-            "task": task,
-            "dataset": dataset or self.corpus.label,
-            "split": {
+        row = scored_row(
+            self.origin | {"dataset": dataset or self.corpus.label},
+            {"readout": readout, "layer": layer, "seed": model.seed, "selected": selected},
+            backbone=model.about,
+            task=task,
+            split={
                 "name": "test",
                 "digest": self.corpus.digest if dataset is None else dataset,
                 "expected": self.corpus.expected["test"] if dataset is None else len(kept),
                 "scored": len(kept),
                 "groups": len(set(groups)),
             },
-            "readout": readout,
-            "layer": layer,
-            "seed": model.seed,
-            "selected": selected,
-            # JSON has no NaN: an undefined value becomes null.
-            "selection": selection and selection | {"value": finite(selection["value"])},
-            "scores": cells,
-            "shown_scores": list(shown_scores(task)),
-            "descriptive_scores": [],
-            "details": details or {},
-            "decoder": decoder,
-            "seconds": {},
-            "per_track": PER_TRACK,
-        }
+            scores=cells,
+            decoder=decoder,
+            selection=selection,
+            details=details,
+        )
+        row["shown_scores"] = list(shown_scores(task))
+        row["descriptive_scores"] = []
         if head is not None:
             row["head"] = head
         self.rows.append(row)

@@ -13,12 +13,14 @@ import csv
 import io
 import json
 import math
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
 from musictf.errors import InputError
 from musictf.files import write_atomically
+from musictf.run_folder import provenance
 
 SCHEMA = 1
 RESULTS = "results.jsonl"
@@ -169,6 +171,57 @@ class Results:
         with open(self.folder / PER_TRACK, newline="", encoding="utf-8") as file:
             # DictReader fills the columns that a half-written line lacks with None.
             return [line for line in csv.DictReader(file) if None not in line.values()]
+
+
+def run_origin(folder: Path) -> Row:
+    """The fields that all rows of a run share: schema, run, time, commit and versions."""
+    about = provenance()
+    return {
+        "schema": SCHEMA,
+        "run": folder.name,
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "git": about["git"],
+        "versions": about["versions"],
+    }
+
+
+def scored_row(
+    origin: Row,
+    cell: Row,
+    *,
+    backbone: BackboneField,
+    task: str,
+    split: SplitField,
+    scores: dict[str, ScoreField],
+    decoder: dict[str, Any],
+    selection: SelectionField | None = None,
+    details: dict[str, Any] | None = None,
+) -> Row:
+    """A row of a probe or an inspection: every row of the project is built here.
+
+    Args:
+        origin: Fields that the rows of a run share, see `run_origin`.
+        cell: What differs from row to row of a system: ``readout``, ``layer``, ``seed``, ``selected``, and more.
+        backbone: What was probed or inspected.
+        task: Name of the task or measurement.
+        split: The tracks that were scored.
+        scores: Name -> score.
+        decoder: How estimates came about; rows are comparable only where it agrees.
+        selection: What validation chose; None where nothing was chosen.
+        details: Results besides the scores.
+    """
+    return origin | {
+        "backbone": backbone,
+        "task": task,
+        "split": split,
+        **cell,
+        "selection": selection and selection | {"value": finite(selection["value"])},
+        "scores": scores,
+        "details": details or {},
+        "decoder": decoder,
+        "seconds": {},
+        "per_track": PER_TRACK,
+    }
 
 
 def read_rows(path: Path) -> list[Row]:
