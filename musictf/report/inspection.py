@@ -49,23 +49,17 @@ def inspection_text(folder: Path) -> str:
         "Means over test tracks with 95 % intervals: of one seed over groups of tracks; of several over tracks and "
         "seeds, or means of their own bounds where no scores of single tracks were kept. *Random* has the same shape "
         "and no training; *silence* and *noise* are the backbone with silence or noise in place of the music. A "
-        "finding counts only where it is above all of these and the intervals do not overlap. " + _basis(inspection)
+        "finding counts only where it is above all of these and the intervals do not overlap. "
     )
+    if rows := [row for row in inspection.rows if not row["dataset"].startswith("stimulus:")]:
+        most = max(rows, key=lambda row: row["split"]["scored"])["split"]
+        about += f"Backbone: `{rows[0]['backbone']['path']}`. Test tracks: {most['scored']} of {most['expected']}"
+        about += f" in {most['groups']} groups" if "groups" in most else ""
+        fewest = min(row["split"]["scored"] for row in rows)
+        with_fewer = sorted({row["readout"] for row in rows if row["split"]["scored"] < most["scored"]})
+        about += f"; as few as {fewest} for {', '.join(with_fewer)}." if with_fewer else "."
     title = f"# Inspection of {inspection.lead_name} on {inspection.dataset}"
     return "\n\n".join([title, about, *sections(inspection)]) + "\n"
-
-
-def _basis(inspection: Inspection) -> str:
-    """The backbone's path, and the number of tracks that the numbers are based on."""
-    rows = [row for row in inspection.rows if not row["dataset"].startswith("stimulus:")]
-    if not rows:
-        return ""
-    scored = sorted({row["split"]["scored"] for row in rows})
-    most = max(rows, key=lambda row: row["split"]["scored"])["split"]
-    text = f"Backbone: `{rows[0]['backbone']['path']}`. Test tracks: {most['scored']} of {most['expected']}"
-    text += f" in {most['groups']} groups" if "groups" in most else ""
-    few = sorted({row["readout"] for row in rows if row["split"]["scored"] < most["scored"]})
-    return text + (f"; as few as {scored[0]} for {', '.join(few)}." if few else ".")
 
 
 def inspection_pictures(folder: Path) -> list[Path]:

@@ -1,7 +1,7 @@
 """Resampled values of scores that are no means over tracks: one compressed file a run, ``resamples.npz``.
 
-Its keys are ``kind/decoder/cell/score``, such as ``mel/argmax/chord_sequence_layer0_seed0/wcsr_majmin``. Two systems can
-be compared resample by resample, because `musictf.results.statistics.resample_counts` draws the same tracks for both.
+Its keys are ``kind/decoder/cell/score``, such as ``mel/argmax/chord_sequence_layer0_seed0/wcsr_majmin``. Two systems
+can be compared resample by resample: `musictf.results.statistics.resample_counts` draws the same tracks for both.
 
 Shapes:  R resamples
 """

@@ -56,7 +56,15 @@ def system_names(rows: Iterable[Row]) -> dict[System, str]:
     names = {}
     for (kind, preset, rest), row in examples.items():
         digest = _digest(row)[:8] if len(digests[kind, preset]) > 1 else ""
-        words = [kind, preset, digest, _settings_text(row, differing), "(ceiling)" if kind == ORACLE else ""]
+        settings = settings_of(row)
+        if kind in UNPROBED:
+            label = ""
+        elif differing is None:
+            label = "" if settings else "(settings not recorded)"
+        else:
+            listed = ", ".join(f"{name}={json.dumps(settings.get(name))}" for name in differing)
+            label = f"({listed})" if listed else ""
+        words = [kind, preset, digest, label, "(ceiling)" if kind == ORACLE else ""]
         names[kind, preset, rest] = " ".join(word for word in words if word)
     return names
 
@@ -69,14 +77,3 @@ def _digest(row: Row) -> str:
     if backbone["kind"] == RANDOM:
         return str(backbone.get("shape") or backbone.get("parameters"))
     return str(backbone.get("digest") or "")
-
-
-def _settings_text(row: Row, differing: list[str] | None) -> str:
-    """The part of a system's name that lists its settings."""
-    if row["backbone"]["kind"] in UNPROBED:
-        return ""
-    settings = settings_of(row)
-    if differing is None:
-        return "" if settings else "(settings not recorded)"
-    listed = ", ".join(f"{name}={json.dumps(settings.get(name))}" for name in differing)
-    return f"({listed})" if listed else ""

@@ -89,7 +89,7 @@ def test_baselines_of_other_shapes_are_not_seeds_of_one():
     assert system_of(row("mel")) != system_of(row("mel", digest="b"))
 
 
-def test_the_ceiling_is_last_never_bold_and_no_floor(row, texts):
+def test_the_ceiling_is_last_never_bold_and_no_baseline(row, texts):
     unprobed = {"selection": None, "layer": 0}
     rows = [row("oracle", 1.0, readout="targets", decoder={"name": name}, **unprobed) for name in ("peaks", "dbn")]
     rows += [row("majority", 0.1, readout="constant", decoder={"name": "constant"}, **unprobed)]
@@ -180,13 +180,13 @@ def test_rows_without_the_field_show_all_their_scores(row):
         assert summary_table(rows)[0].score_names == tuple(rows[0]["scores"])
 
 
-def unseen(value, scored=10, heard=True):
+def unseen(value, scored=10, seen=True):
     counts = {"known": True, "counts": {}}
     scores = {"f_measure": {"mean": value, "ci95": [value - 0.1, value + 0.1], "n": scored}}
-    return {"leakage": counts} | ({"unseen": {"scored": scored, "scores": scores if scored else {}}} if heard else {})
+    return {"leakage": counts} | ({"unseen": {"scored": scored, "scores": scores if scored else {}}} if seen else {})
 
 
-def test_scores_without_the_tracks_that_pretraining_has_heard_stand_below_the_table(row):
+def test_scores_without_the_tracks_seen_in_pretraining_are_below_the_table(row):
     rows = [row(value=0.7, **unseen(0.55)), row("mel", 0.6, **unseen(0.6))]
     (block,) = summary_table([*rows, row("oracle", 1.0, selection=None, **unseen(0.99))])
     (note,) = block.notes
@@ -196,7 +196,7 @@ def test_scores_without_the_tracks_that_pretraining_has_heard_stand_below_the_ta
     )
 
 
-def test_baselines_of_a_run_whose_pretraining_heard_other_tracks_are_not_put_beside(row):
+def test_baselines_of_a_run_with_other_seen_tracks_are_not_compared(row):
     rows = [row(value=0.7, **unseen(0.55)), row("mel", 0.6, **unseen(0.6, scored=12))]
     assert "on the same tracks" not in summary_table(rows)[0].notes[0]
 
@@ -209,20 +209,20 @@ def test_without_seen_tracks_several_seeds_bring_their_own_bounds(row):
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"),
+    ("changes", "message"),
     [
         ({"leakage": {"known": False}}, "is unknown: the backbone carries no list"),
         ({"leakage": None}, "was not checked"),
         (unseen(0.0, scored=0), "pretraining has seen all 30 test tracks"),
-        (unseen(0.0, heard=False), None),
+        (unseen(0.0, seen=False), None),
         ({}, None),
     ],
 )
-def test_what_is_known_of_leakage_is_said_of_the_pretrained_system(row, changes, says):
+def test_what_is_known_of_leakage_is_in_a_note_on_the_pretrained_system(row, changes, message):
     (block,) = summary_table([row(**changes), row("mel", 0.6, **changes)])
-    if says is None:
+    if message is None:
         assert block.notes == []
     else:
         (note,) = block.notes
         assert note.startswith("pretrained vit1d_mini")
-        assert says in note
+        assert message in note

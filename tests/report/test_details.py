@@ -94,7 +94,7 @@ def test_counts_stand_in_one_table_and_names_in_another(row):
     assert named(tables, "names").rows == (("unseen", "jazz"),)  # the scored classes have lines of their own
 
 
-def test_decoders_have_tables_of_their_own_with_what_stands_beside_them(row):
+def test_decoders_have_tables_of_their_own_with_the_systems_that_have_no_decoder(row):
     rows = [row(details={"merged": 1}), row(details={"merged": 2}, decoder={"name": "dbn"})]
     rows += [row("classical", selection=None, decoder={"name": "librosa"}, details={"merged": 3})]
     tables = details_tables(rows)

@@ -69,15 +69,15 @@ def test_random_weights_are_one_line_with_the_mean_of_their_seeds(tmp_path):
     line = table_row(text, "random (mean of 2 seeds)", "received")
     assert line[2] == "2.1, 2.1"
     assert line[3].startswith(".540")
-    assert line[-2:] == ["–", "–"]  # nobody asked whether heads of a baseline follow
+    assert line[-2:] == ["–", "–"]  # heads of baselines are not tested for following
 
 
 def test_a_baseline_that_wins_is_named_for_the_curve_it_wins_in(tmp_path):
     text = inspection_text(write(tmp_path / "run", attention(flux=0.65)))
-    said = re.search(r"\*\*A baseline wins or ties\*\* in AUC, (.*?)\. ", text)[1]
-    assert "received .600 (flux .650)" in said
-    assert "change" not in said
-    assert "random" not in said
+    winners = re.search(r"\*\*A baseline wins or ties\*\* in AUC, (.*?)\. ", text)[1]
+    assert "received .600 (flux .650)" in winners
+    assert "change" not in winners
+    assert "random" not in winners
 
 
 def test_a_baseline_that_ties_is_named_too(tmp_path):
@@ -137,7 +137,7 @@ def test_stimuli_of_one_curve_are_kept_apart_and_undefined_shares_are_dashes(tmp
     assert table_row(text, "scale", "backbone", "received")[5] == ".850 [.830 .870]"
 
 
-def test_token_maps_stand_beside_chance_and_the_best_floor(tmp_path):
+def test_token_maps_show_chance_and_the_best_baseline(tmp_path):
     details = {"classes": 12, "tokens": 99, "chance": 1 / 12}
     scores = {"fifths": 0.5, "chromatic": -0.1, "fifths_chance_high": 0.22, "lda_accuracy": 0.4}
     rows = [
@@ -154,7 +154,7 @@ def test_token_maps_stand_beside_chance_and_the_best_floor(tmp_path):
     assert table_row(phase, "backbone", "0")[2] == ".300 [.280 .320]"
 
 
-def test_boundaries_are_told_of_the_layer_that_validation_chose(tmp_path):
+def test_boundaries_show_the_layer_that_validation_chose(tmp_path):
     def edge(layer, value, kind="pretrained", **more):
         scores = {"f_measure": value, "precision": 0.2, "recall": 0.3, "f_measure_above_shifted": value - 0.4}
         return inspection_row("boundary", "section", layer, scores, kind, **more)
@@ -165,7 +165,7 @@ def test_boundaries_are_told_of_the_layer_that_validation_chose(tmp_path):
     assert "in F above chance, where the backbone has .100 (mfcc .200)" in text
 
 
-def test_random_weights_asked_for_are_the_backbone_and_other_seeds_its_floor(tmp_path):
+def test_requested_random_weights_are_the_backbone_and_other_seeds_its_baseline(tmp_path):
     rows = [profile(0.4, kind="random", seed=3), profile(0.1, kind="random", seed=4)]
     text = inspection_text(write(tmp_path / "run", rows))
     assert text.startswith("# Inspection of random vit1d_mini (seed 3) on pop909\n")
@@ -184,12 +184,14 @@ def test_every_picture_of_a_run_of_one_part(tmp_path):
     assert all(path.is_file() and path.with_suffix(".svg").is_file() for path in found)
 
 
-@pytest.mark.parametrize(("content", "said"), [(None, "no results.jsonl"), ("{\n", "results.jsonl:1"), ("", "no rows")])
-def test_a_folder_without_whole_rows_is_one_line(tmp_path, content, said):
+@pytest.mark.parametrize(
+    ("content", "message"), [(None, "no results.jsonl"), ("{\n", "results.jsonl:1"), ("", "no rows")]
+)
+def test_a_folder_without_whole_rows_is_one_line(tmp_path, content, message):
     if content is not None:
         (tmp_path / "results.jsonl").write_text(content)
     for use in (inspection_text, inspection_pictures):
-        with pytest.raises(InputError, match=said) as caught:
+        with pytest.raises(InputError, match=message) as caught:
             use(tmp_path)
         assert len(str(caught.value).splitlines()) == 1
 
@@ -269,7 +271,9 @@ def test_bins_in_which_a_dimension_is_unknown_are_left_out_and_counted(tmp_path)
     matrices = {matrix["name"]: matrix for matrix in page_of(tmp_path, the_track(tmp_path), arrays_of())["matrices"]}
     bar = matrices["bar (2 of 12 bins unknown, left out)"]
     assert bar["start"] == pytest.approx(2 / 4 + 0.1 - 0.125)  # begins with the first known bin
-    assert "loudness, minus the difference over the largest, 40.0 dB" in matrices  # no cosine: made to fit, and said
+    assert (
+        "loudness, minus the difference over the largest, 40.0 dB" in matrices
+    )  # no cosine: scaled
 
 
 def test_the_page_gets_the_spectrogram_of_the_file(tmp_path, monkeypatch):
@@ -295,7 +299,7 @@ def test_a_page_of_a_file_without_spectrogram_is_refused(tmp_path):
         page_of(tmp_path, the_track(tmp_path), arrays)
 
 
-def test_systems_are_told_apart_by_kind_and_seed():
+def test_systems_are_identified_by_kind_and_seed():
     rows = [profile(0.4), profile(0.1, kind="random", seed=0), head("flux", 0.6, "flux")]
     found = Inspection(rows)
     assert [found.system(row) for row in rows] == ["backbone", "random", "flux"]

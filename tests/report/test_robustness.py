@@ -179,8 +179,8 @@ def test_rows_that_do_not_suffice_are_refused(rows, row):
     perturbed = [r for r in rows if r["perturbation"]["name"] != "clean"]
     unselected = [*clean, row(perturbation=conditions("gain")[1], selected=False)]
     refused = ((clean, "perturbed"), (unselected, "perturbed"), (perturbed, "clean"), ([], "clean"))
-    for given, said in refused:
-        with pytest.raises(InputError, match=f"no {said} row"):
+    for given, message in refused:
+        with pytest.raises(InputError, match=f"no {message} row"):
             read_curves(given, "beat")
     with pytest.raises(InputError, match="2 datasets or splits"):
         read_curves([*rows, row(perturbation=CLEAN, dataset="gtzan")], "beat")

@@ -37,17 +37,17 @@ def with_rows(sweep, row, run_folder):
 def test_the_report_shows_the_cells_that_are_not_finished(sweep, row, run_folder, capsys, has_rows, format):
     if has_rows:
         with_rows(sweep, row, run_folder)
-    said = reported(capsys, sweep, *(["--format", format] if format else [])).out
-    assert "1 of 4 jobs finished" in said
-    assert ("majmin" in said) == has_rows
+    text = reported(capsys, sweep, *(["--format", format] if format else [])).out
+    assert "1 of 4 jobs finished" in text
+    assert ("majmin" in text) == has_rows
     for task, state in (("chord", "failed"), ("beat", "running"), ("key", "missing")):
-        assert any(task in line and state in line for line in said.splitlines())
-    assert "tagging" not in said
+        assert any(task in line and state in line for line in text.splitlines())
+    assert "tagging" not in text
     if format == "md":
-        assert "a\\|b.wav: too short" in said
+        assert "a\\|b.wav: too short" in text
     if format == "html":
-        assert said.count("</body>") == 1
-        assert said.rstrip().endswith("</html>")
+        assert text.count("</body>") == 1
+        assert text.rstrip().endswith("</html>")
 
 
 def test_latex_holds_cells_as_comments_only(sweep, capsys):

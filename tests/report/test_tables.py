@@ -19,7 +19,7 @@ def test_rows_are_found_below_and_each_file_counts_once(tmp_path, row, run_folde
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [
         (None, "no such folder"),
         ("", "no rows"),
@@ -28,12 +28,12 @@ def test_rows_are_found_below_and_each_file_counts_once(tmp_path, row, run_folde
         ('{"schema": 1, "task": "beat", "decoder": {}}\n', "no backbone, .*decoder.name"),
     ],
 )
-def test_unusable_input_is_one_line_that_says_where(tmp_path, content, says):
+def test_unusable_input_is_one_line_that_says_where(tmp_path, content, message):
     folder = tmp_path / "run"
     if content is not None:
         folder.mkdir()
         (folder / "results.jsonl").write_text(content)
-    with pytest.raises(InputError, match=says) as error:
+    with pytest.raises(InputError, match=message) as error:
         read_runs([folder])
     assert str(folder) in str(error.value)
     assert "\n" not in str(error.value)

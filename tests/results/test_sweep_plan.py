@@ -20,7 +20,7 @@ def sweep(tmp_path, monkeypatch):
     return write_sweep(tmp_path / "runs" / "table")
 
 
-def test_every_state_is_told_from_the_others(sweep):
+def test_every_state_is_distinguished(sweep):
     states = [(cell.job.cell["task"], cell.state) for cell in read_cells([sweep])]
     assert states == [("tagging", "finished"), ("chord", "failed"), ("beat", "running"), ("key", "missing")]
     assert counted(read_cells([sweep])) == "1 of 4 jobs finished, 1 failed, 1 running, 1 missing"
@@ -73,12 +73,12 @@ def test_a_quoted_path_is_read_back_by_hydra(value):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [("{", "not the plan"), ("[]", "not the plan"), ('{"jobs": [{}]}', "not the plan"), (None, "schema 9")],
 )
-def test_a_broken_plan_is_named(sweep, content, said):
+def test_a_broken_plan_is_named(sweep, content, message):
     path = sweep / "sweep.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": 9}) if content is None else content)
-    with pytest.raises(InputError, match=said) as caught:
+    with pytest.raises(InputError, match=message) as caught:
         read_cells([sweep])
     assert "sweep.json" in str(caught.value)
