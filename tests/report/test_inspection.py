@@ -271,9 +271,7 @@ def test_bins_in_which_a_dimension_is_unknown_are_left_out_and_counted(tmp_path)
     matrices = {matrix["name"]: matrix for matrix in page_of(tmp_path, the_track(tmp_path), arrays_of())["matrices"]}
     bar = matrices["bar (2 of 12 bins unknown, left out)"]
     assert bar["start"] == pytest.approx(2 / 4 + 0.1 - 0.125)  # begins with the first known bin
-    assert (
-        "loudness, minus the difference over the largest, 40.0 dB" in matrices
-    )  # no cosine: scaled
+    assert "loudness, minus the difference over the largest, 40.0 dB" in matrices  # no cosine: scaled
 
 
 def test_the_page_gets_the_spectrogram_of_the_file(tmp_path, monkeypatch):
