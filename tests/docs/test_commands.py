@@ -73,7 +73,10 @@ class Workspace:
         for name in ("mine", "a"):
             corpus = shutil.copytree(songs.folder, folder / "corpora" / name)
             lines = map(json.loads, (songs.folder / "manifest.jsonl").read_text().splitlines())
-            named = [line | {"track_id": f"{name}{k}", "genre": f"genre {k % 2}"} for k, line in enumerate(lines)]
+            named = [
+                line | {"track_id": f"{name}{k}", "genre": f"genre {k % 2}", "group": f"{line['split']} {k % 4}"}
+                for k, line in enumerate(lines)
+            ]
             (corpus / "manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in named))
         for path in (folder / "corpora" / "a" / "audio").iterdir():  # backwards, it is another recording
             waveform, rate = soundfile.read(path, dtype="int16")
