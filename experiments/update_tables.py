@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from musictf.report.run import report
+from musictf.reporting.run import write_report
 
 ROOT = Path(__file__).resolve().parents[1]
 EXPERIMENTS = {
@@ -58,7 +58,7 @@ def main() -> None:
     for name, title in EXPERIMENTS.items():
         with tempfile.TemporaryDirectory() as folder:
             page = Path(folder) / "page.md"
-            report([ROOT / "experiments" / name], output=page)
+            write_report([ROOT / "experiments" / name], output=page)
             text = page.read_text()
         (ROOT / "experiments" / name / "results.md").write_text(text)
         sections.append(f"## {title}: tables\n\n{headlines(text)}\n")

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from musictf.commands.inspect import inspect
     from musictf.commands.pretrain import pretrain
     from musictf.commands.probe import probe
+    from musictf.commands.report import report
     from musictf.commands.runs import RunResult
     from musictf.errors import FailedRun, InputError, Interruption
     from musictf.models.backbone import load_backbone
-    from musictf.report.collected import collected_report as report
 
 __version__ = "0.1.0"
 __all__ = [
@@ -44,13 +44,12 @@ _MODULES = {
     "load_backbone": "models.backbone",
     "pretrain": "commands.pretrain",
     "probe": "commands.probe",
+    "report": "commands.report",
 }
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used: ``import musictf`` and help must not import torch."""
-    if name == "report":  # the package itself, which can be called
-        return importlib.import_module("musictf.report")
     if name in _MODULES:
         return getattr(importlib.import_module(f"musictf.{_MODULES[name]}"), name)
     raise AttributeError(f"module 'musictf' has no attribute {name!r}")

@@ -21,7 +21,7 @@ LEVELS = [
     {"features"},
     {"pretraining", "probing"},
     {"evaluation"},
-    {"inspection", "report"},
+    {"inspection", "reporting"},
     {"config"},
     {"sweep"},
     {"commands"},
@@ -29,7 +29,7 @@ LEVELS = [
 ]
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 # the package itself only hands on the names of its public surface; __main__ only calls the command line
-ENTRANCES = {"__init__": {"commands", "errors", "models", "report"}, "__main__": {"cli"}}
+ENTRANCES = {"__init__": {"commands", "errors", "models", "reporting"}, "__main__": {"cli"}}
 BORDER = {"config.py", "sweep.py"}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 NAMES = [str(path.relative_to(PACKAGE)) for path in MODULES]

@@ -93,8 +93,8 @@ def demo(run: DemoRun) -> Path:
     from musictf.commands.pretrain import run_pretraining
     from musictf.commands.probe import run_probe
     from musictf.config import compose, python_overrides
-    from musictf.report.pictures import probe_pictures, track_picture
-    from musictf.report.run import report
+    from musictf.reporting.pictures import probe_pictures, track_picture
+    from musictf.reporting.run import write_report
 
     console, started = Console(highlight=False), time.perf_counter()
     folder = Path(run.output_dir).expanduser()
@@ -126,9 +126,9 @@ def demo(run: DemoRun) -> Path:
     inspection = python_overrides({**frozen, "output_dir": folder / "inspect", "estimates": estimates})
     _unless_finished(run_inspection, compose("inspect", inspection), console)
     console.rule("results")
-    report([folder / "probe"])
-    report([folder / "probe"], output=folder / "report.html")
-    report([folder / "probe"], output=folder / "report.md")
+    write_report([folder / "probe"])
+    write_report([folder / "probe"], output=folder / "report.html")
+    write_report([folder / "probe"], output=folder / "report.md")
     track = pretraining.dataset.tracks("test")[0]
     reference = (track.annotation("chords"), track.annotation("beats"))
     drawn = track_picture(list(probes.values()), track.track_id, track.audio, reference, figures / "track")

@@ -85,8 +85,8 @@ def run_inspection(run: InspectRun) -> Path:
     """
     from musictf.inspection import run as analysis
     from musictf.models.resolve import backbone_source
-    from musictf.report.inspection import inspection_pages, inspection_pictures, inspection_text
-    from musictf.report.wandb_tracker import Tracker, flat_rows, resolve_mode
+    from musictf.reporting.inspection import inspection_pages, inspection_pictures, inspection_text
+    from musictf.reporting.wandb_tracker import Tracker, flat_rows, resolve_mode
 
     resolve_mode(run.wandb.mode)  # a missing key is reported before the work, not after
     pages: list[Path] = []

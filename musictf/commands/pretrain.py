@@ -16,7 +16,7 @@ from musictf.errors import FailedRun, Interruption
 
 if TYPE_CHECKING:
     from musictf.pretraining.run import PretrainRun
-    from musictf.report.wandb_tracker import Tracker
+    from musictf.reporting.wandb_tracker import Tracker
 
 HELP = RunHelp(
     verb="pretrain",
@@ -84,8 +84,8 @@ def run_pretraining(run: PretrainRun) -> Path:
     from musictf.pretraining import run as pretraining
     from musictf.pretraining.callbacks import Interrupted
     from musictf.pretraining.guard import Diverged
-    from musictf.report.pictures import pretraining_pictures
-    from musictf.report.wandb_tracker import Tracker
+    from musictf.reporting.pictures import pretraining_pictures
+    from musictf.reporting.wandb_tracker import Tracker
     from musictf.run_folder import default_folder
 
     if run.dry_run:

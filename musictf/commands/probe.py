@@ -79,9 +79,9 @@ def run_probe(run: ProbeRun) -> Path:
     """
     from musictf.evaluation import run as evaluation
     from musictf.models.resolve import backbone_source
-    from musictf.report.pictures import all_probe_pictures
-    from musictf.report.run import report
-    from musictf.report.wandb_tracker import Tracker, flat_rows, resolve_mode
+    from musictf.reporting.pictures import all_probe_pictures
+    from musictf.reporting.run import write_report
+    from musictf.reporting.wandb_tracker import Tracker, flat_rows, resolve_mode
 
     resolve_mode(run.wandb.mode)  # a missing key is reported before the work, not after
     figures: list[Path] = []
@@ -102,7 +102,7 @@ def run_probe(run: ProbeRun) -> Path:
     except SystemExit:  # Lightning turns Ctrl-C into it
         raise Interruption("interrupted; the same command with the same output_dir goes on") from None
     if rank() == 0:
-        report([folder])
+        write_report([folder])
         print(f"rows:      {folder / 'results.jsonl'}\nper track: {folder / 'per_track.csv'}")
         print(f"estimates: {folder / 'estimates'}\npictures:  {', '.join(map(str, figures))}")
     return folder

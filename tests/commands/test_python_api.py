@@ -112,8 +112,8 @@ def test_a_report_returns_rows_and_text_and_prints_nothing(capsys):
     musictf.report(["probe #1"], output="page of it.html")
     assert Path("page of it.html").is_file()
     assert capsys.readouterr().out == ""
-    importlib.import_module("musictf.report.figures")  # the package of the same name is still one
-    assert musictf.report.figures.__name__ == "musictf.report.figures"
+    importlib.import_module("musictf.reporting.figures")  # the package of the same name is still one
+    assert musictf.reporting.figures.__name__ == "musictf.reporting.figures"
     assert musictf.report(Path("probe #1")).text.count("majority")
 
 
