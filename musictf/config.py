@@ -51,17 +51,17 @@ def groups() -> dict[str, dict[str, str]]:
 
     Classes are found in the source of their modules: importing these would load torch, and ``--help`` must not.
     """
-    found: dict[str, dict[str, str]] = {}
+    choices: dict[str, dict[str, str]] = {}
     for file in sorted(conf_folder().glob("*/*.yaml")):
         comments = [line for line in file.read_text(encoding="utf-8").splitlines() if line.startswith("# ")]
         lines = [line.removeprefix("# ") for line in comments if "@package" not in line]
-        found.setdefault(file.parent.name, {})[file.stem] = lines[0] if lines else ""
+        choices.setdefault(file.parent.name, {})[file.stem] = lines[0] if lines else ""
     for group, packages in CLASS_GROUPS.items():
         for file in (file for name in packages for file in (Path(__file__).parent / name).glob("*.py")):
             source = file.read_text(encoding="utf-8")
             if match := _CLASS_NAME.search(source):
-                found.setdefault(group, {})[match[1]] = source.partition("\n")[0].strip('"')
-    return {group: dict(sorted(choices.items())) for group, choices in sorted(found.items())}
+                choices.setdefault(group, {})[match[1]] = source.partition("\n")[0].strip('"')
+    return {group: dict(sorted(names.items())) for group, names in sorted(choices.items())}
 
 
 def compose(verb: str, overrides: Sequence[str] = ()) -> Any:
