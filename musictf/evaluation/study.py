@@ -140,8 +140,8 @@ class Study:
         value = self.task.validate(valid.references, estimates)
         if np.isnan(value):
             raise InputError(
-                f"task={self.task.display_name}: {self.task.headline} is undefined on every validation track, so nothing can "
-                "be chosen by it; put tracks with more to score into the valid split"
+                f"task={self.task.display_name}: {self.task.headline} is undefined on every validation track, so it "
+                "cannot choose a layer; put tracks with more to score into the valid split"
             )
         return decoder, cast(SelectionField, head.selection | {"metric": self.task.headline, "value": value})
 

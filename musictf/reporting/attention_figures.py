@@ -1,7 +1,7 @@
 """Maps of the AUC of every attention head against events, one a target and curve.
 
-Conventions: those of `musictf.reporting.figures`. An AUC of .5 is no relation; it is the middle of the colour scale, which
-all panels share. Layers of heads count from 1, heads from 0. Curves of the best heads are drawn by
+Conventions: those of `musictf.reporting.figures`. An AUC of .5 is no relation; it is the middle of the colour scale,
+which all panels share. Layers of heads count from 1, heads from 0. Curves of the best heads are drawn by
 `musictf.reporting.passage_figure`.
 
 Shapes:  L layers   H heads

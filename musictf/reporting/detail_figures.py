@@ -1,7 +1,7 @@
 """Figures of the details of rows: confusions, and scores by class.
 
-Conventions: those of `musictf.reporting.details` and `musictf.reporting.figures`. Shares of confusions are coloured on a
-square-root scale, because on a linear one all errors look alike beside the diagonal.
+Conventions: those of `musictf.reporting.details` and `musictf.reporting.figures`. Shares of confusions are coloured on
+a square-root scale, because on a linear one all errors look alike beside the diagonal.
 
 Shapes:  C classes of the reference   E classes of the estimate
 """
