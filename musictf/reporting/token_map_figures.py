@@ -1,8 +1,8 @@
 """Tokens as points: where chord roots, keys and beat phases lie in the first, a middle and the last layer.
 
 Conventions: those of `musictf.reporting.figures`. Colours follow the circle of fifths, and each pitch class has its
-name at the mean of its tokens, because twelve colours are hard to distinguish. Correlations are those of the rows, computed
-from all features and not from the drawn plane.
+name at the mean of its tokens, because twelve colours are hard to distinguish. Correlations are those of the rows,
+computed from all features and not from the drawn plane.
 
 Shapes:  N tokens
 """
