@@ -115,7 +115,7 @@ class Study:
             selection=selection,
             details=scores.details,
         )
-        row["shown_scores"] = list(self.task.shown_scores)
+        row["table_scores"] = list(self.task.table_scores)
         row["descriptive_scores"] = list(self.task.descriptive_scores)
         if row["selected"]:
             row["details"] = scores.details | self.task.details(references, estimates)

@@ -139,7 +139,7 @@ def _block(rows: list[Row], is_only: bool, all_layers: bool) -> Block:
 def _score_names(rows: Sequence[Row]) -> tuple[str, ...]:
     """Scores that the rows list as shown, the headline first; all scores where no row lists any."""
     present = list(dict.fromkeys(name for row in rows for name in row["scores"]))
-    listed = next((row["shown_scores"] for row in rows if row.get("shown_scores")), [])
+    listed = next((row["table_scores"] for row in rows if row.get("table_scores")), [])
     if not listed:
         return tuple(present) or ("score",)
     # The headline stays even where no row has it: an empty column tells a reader that it is missing.

@@ -106,7 +106,7 @@ class Row(TypedDict, total=False):
     selected: bool  # whether validation chose this layer for this readout
     selection: SelectionField | None  # what validation chose; None where nothing was chosen
     scores: dict[str, ScoreField]  # name -> score; larger is better
-    shown_scores: list[str]  # scores that tables show, the headline first; where empty or absent, they show all
+    table_scores: list[str]  # scores that tables show, the headline first; where empty or absent, they show all
     descriptive_scores: list[str]  # scores that have no better or worse
     details: dict[str, Any]  # what the task reports beyond scores: tables by class, confusions, counts
     decoder: dict[str, Any]  # its name and calibrated settings

@@ -74,7 +74,7 @@ class ChordTask(Task):
     annotation: ClassVar[str] = "chords"
     level: ClassVar[str] = "frame"
     headline: ClassVar[str] = "majmin"
-    shown_scores: ClassVar[tuple[str, ...]] = ("majmin", "wcsr_majmin", "root", "mirex", "seg", "coverage")
+    table_scores: ClassVar[tuple[str, ...]] = ("majmin", "wcsr_majmin", "root", "mirex", "seg", "coverage")
     descriptive_scores: ClassVar[tuple[str, ...]] = ("coverage", "wcsr_coverage")
     suffix: ClassVar[str] = ".lab"
     decoders: ClassVar[tuple[str, ...]] = ("argmax", "viterbi")

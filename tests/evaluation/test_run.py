@@ -37,7 +37,7 @@ FIELDS = {
     "selected",
     "selection",
     "scores",
-    "shown_scores",
+    "table_scores",
     "descriptive_scores",
     "details",
     "decoder",
