@@ -252,14 +252,14 @@ def run_class(verb: str) -> Any:
     """The dataclass of the runs of a verb."""
     # Imported only when needed: each of them imports torch.
     if verb == "pretrain":
-        from musictf.pretraining.run import PretrainRun
+        from musictf.pretraining.pretrain_run import PretrainRun
 
         return PretrainRun
     if verb == "probe":
-        from musictf.evaluation.run import ProbeRun
+        from musictf.evaluation.probe_run import ProbeRun
 
         return ProbeRun
-    from musictf.inspection.run import InspectRun
+    from musictf.inspection.inspect_run import InspectRun
 
     return InspectRun
 

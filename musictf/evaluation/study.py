@@ -15,7 +15,7 @@ import numpy as np
 
 from musictf.datasets.base import Track, split_digest
 from musictf.errors import InputError
-from musictf.evaluation.corpus import Corpus
+from musictf.evaluation.task_tracks import Corpus
 from musictf.features.readouts import Split, TrackRows
 from musictf.files import write_atomically
 from musictf.probing.heads import Head, load_heads, save_heads

@@ -21,6 +21,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
 from musictf.errors import InputError
+from musictf.reporting.comparison_blocks import Block, summary_table
 from musictf.reporting.details import SUPPORT, detailed_lines, shape_of, shares
 from musictf.reporting.figures import (
     BLACK,
@@ -34,8 +35,7 @@ from musictf.reporting.figures import (
     hide_frame,
     save,
 )
-from musictf.reporting.lines import Line
-from musictf.reporting.tables import Block, summary_table
+from musictf.reporting.table_lines import Line
 from musictf.results.names import PRETRAINED
 from musictf.results.rows import Row
 from musictf.results.statistics import Floats

@@ -39,7 +39,7 @@ from torch import Tensor
 
 from musictf.annotations import Chords, write_chords
 from musictf.tasks.base import CERTAIN, MASKED, Decoder, Floats, Scores, Task, masked_cross_entropy, track_means
-from musictf.tasks.chord_agreement import (
+from musictf.tasks.chord_scores import (
     COMPARISONS,
     MAJMIN,
     MergedIntervals,

@@ -8,10 +8,10 @@ import pytest
 from rich.console import Console
 
 from musictf.commands.report import main
-from musictf.reporting.lines import decimal
+from musictf.reporting.comparison_blocks import summary_table
 from musictf.reporting.render import print_terminal
-from musictf.reporting.run import write_report
-from musictf.reporting.tables import summary_table
+from musictf.reporting.report import write_report
+from musictf.reporting.table_lines import decimal
 from musictf.results.systems import system_of
 
 

@@ -28,7 +28,7 @@ def found_tasks():
 
 
 TASKS = found_tasks()
-SHARED = {"base", "chord_agreement", "chroma"}  # files of the folder that hold what tasks share
+SHARED = {"base", "chord_scores", "chroma"}  # files of the folder that hold what tasks share
 TIMES = np.arange(626) * 512 / 16000
 SECONDS = 20.0
 CHANGES = [0.0, *((np.array([60, 200, 330, 470]) + 0.5) * 512 / 16000), SECONDS]  # half-way between two tokens
