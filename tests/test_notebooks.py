@@ -110,7 +110,7 @@ def test_quickstart_runs(tmp_path, monkeypatch):
 @slow
 @kernel
 def test_attention_onsets_runs_without_a_backbone_and_says_so(tmp_path, monkeypatch):
-    sizes = {"TRACKS": 20, "SECONDS": 12, "DRAWS": 20, "STEPS": 3, "BACKBONE": tmp_path / "none", "RUNS": tmp_path}
+    sizes = {"TRACKS": 20, "SECONDS": 20, "DRAWS": 20, "STEPS": 3, "BACKBONE": tmp_path / "none", "RUNS": tmp_path}
     text, pictures = run(notebook("02_attention_onsets"), monkeypatch, tmp_path, "INSPECT", **sizes)
     assert "**pretrained here for 3 steps**" in text
     assert "hardly more than random weights and shows the method" in text
