@@ -1,7 +1,7 @@
 """Groups with tracks in several splits, and groups connected by common members.
 
-Conventions: a group is a source track, an artist or an album. If its tracks lie in two or more of ``train``, ``valid`` and
-``test``, a score on the test split partly measures memorisation.
+Conventions: a group is a source track, an artist or an album. If its tracks lie in two or more of ``train``, ``valid``
+and ``test``, a score on the test split partly measures memorisation.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ averaged there; tokens near an excerpt's edge count less. A batch holds excerpts
 same size, so a track's features do not depend on its neighbours. Tokens are written as soon as no later excerpt
 reaches them: memory grows with neither the length of a track nor the number of tracks.
 
-`extract` stores embeddings. An `OutputReducer` states what is stored of an encoder's output, so that `stored` processes the
-tracks in the same way for embeddings and for attention curves.
+`extract` stores embeddings. An `OutputReducer` states what is stored of an encoder's output, so that `stored` processes
+the tracks in the same way for embeddings and for attention curves.
 """
 
 from __future__ import annotations
