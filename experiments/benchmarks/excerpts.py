@@ -75,11 +75,11 @@ def ours(pairs: Pairs, examples: Sequence[int]) -> None:
         pairs.__getitems__(list(examples[start : start + BATCH]))
 
 
-def places(tracks: Sequence[Track], order: Any, sample_rate: int, length: int) -> Iterator[Place]:
+def places(tracks: Sequence[Track], sampler: Any, sample_rate: int, length: int) -> Iterator[Place]:
     """Tracks in the order of training, each with two starts in samples."""
     generator = np.random.default_rng(0)
     for slot in itertools.count():
-        track = tracks[order(slot)]
+        track = tracks[sampler(slot)]
         yield track, pair_starts(track.slots[0].num_samples - length, PairConfig(), sample_rate, generator)
 
 
