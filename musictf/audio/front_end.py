@@ -88,8 +88,9 @@ class FrontEndConfig(LogMelConfig):
         return PITCH_WINDOW if "pitch" in self.parts else self.n_fft
 
     def to_json(self) -> dict[str, Any]:
-        """The values as a backbone file holds them: those of a front end of one part are as they were before there
-        were several, so that digests of earlier files stay.
+        """The values as a backbone file holds them.
+
+        The paper's front end, the mel alone, has no entry ``parts``: digests of files without it stay what they were.
         """
         values = asdict(self)
         return {name: value for name, value in values.items() if name != "parts" or value != ["mel"]}
@@ -131,7 +132,9 @@ class LogPitch(nn.Module):
     def __init__(self, config: LogMelConfig) -> None:
         super().__init__()
         self.hop_length, self.top_db = config.hop_length, config.top_db
-        self.register_buffer("filters", torch.from_numpy(pitch_filters(config.sample_rate)).float(), persistent=False)
+        filters = pitch_filters(config.sample_rate)
+        self.num_bins = int(np.flatnonzero(filters.any(axis=0)).max()) + 1  # no filter reads higher ones
+        self.register_buffer("filters", torch.from_numpy(filters[:, : self.num_bins]).float(), persistent=False)
         self.register_buffer("window", torch.hann_window(PITCH_WINDOW), persistent=False)
 
     def forward(self, waveform: Tensor) -> Tensor:
@@ -144,7 +147,8 @@ class LogPitch(nn.Module):
                 pad_mode="reflect",
                 return_complex=True,
             )
-            power = self.filters @ spectrum.abs().square() / self.window.square().sum()  # (P, C) @ (B, C, T)
+            spectrum = torch.view_as_real(spectrum[:, : self.num_bins])  # (B, C, T, 2)
+            power = self.filters @ spectrum.square().sum(dim=-1) / self.window.square().sum()  # (B, P, T)
             level = 10 * torch.log10(power.clamp(min=_POWER_FLOOR))
             loudest = level.amax(dim=(-2, -1), keepdim=True)
             return torch.maximum(level, loudest - self.top_db)
