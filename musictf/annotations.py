@@ -1,4 +1,6 @@
-"""What people wrote down about a track: chords, beats, onsets and sections, and the text files that hold them.
+"""Annotations of a track (chords, beats, onsets, sections, tempo, key) and the text files that hold them.
+
+Shapes:  n annotated events of a track
 
 Conventions: times in seconds from the start of the track; intervals ascending, without overlap; chord labels in
 Harte syntax as `mir_eval.chord` reads them; a beat's position counts from 1, the downbeat, within its bar.
@@ -19,21 +21,21 @@ from musictf.errors import InputError
 
 Seconds = npt.NDArray[np.float64]
 
-# Where a row stands (for messages), its times in seconds, and what is said about them.
+# Location of a row for messages (``path:line``), its times in seconds, and its label or position.
 ChordRow = tuple[str, float, float, str]
 BeatRow = tuple[str, float, int | None]
 
 PITCH_CLASSES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 
-# Shorter gaps and overlaps than this are rounding in the file, not music.
+# Gaps and overlaps shorter than this are rounding errors of the file.
 ROUNDING_SECONDS = 2e-3
-# What mir_eval takes for a mistake in units, milliseconds for seconds.
+# mir_eval takes later times for a mistake in units, such as milliseconds for seconds.
 LONGEST_SECONDS = 30_000.0
 
 
 @dataclass(frozen=True)
 class Chords:
-    """Chord labels over time: intervals (n, 2) in seconds, one Harte label each."""
+    """Chord labels over time: intervals (n, 2) in seconds, and n Harte labels."""
 
     intervals: Seconds
     labels: list[str]
@@ -41,7 +43,7 @@ class Chords:
 
 @dataclass(frozen=True)
 class Sections:
-    """The form of a track: intervals (n, 2) in seconds, a letter or name each; equal names sound alike."""
+    """Form of a track: intervals (n, 2) in seconds, and n names; sections of equal names have similar music."""
 
     intervals: Seconds
     labels: list[str]
@@ -56,12 +58,12 @@ class Beats:
 
     @property
     def downbeats(self) -> Seconds | None:
-        """Times of position 1 in seconds, or None where bars are not annotated."""
+        """Times of the beats at position 1 in seconds; None where bars are not annotated."""
         return None if self.positions is None else self.times[self.positions == 1]
 
 
 def read_chords(path: str | Path, overlaps: str = "refuse") -> Chords:
-    """Chords of a ``.lab`` file: ``start end label`` a line, seconds.
+    """Chords of a ``.lab`` file with lines ``start end label``, times in seconds.
 
     Args:
         path: The file.
@@ -74,8 +76,9 @@ def read_chords(path: str | Path, overlaps: str = "refuse") -> Chords:
 
 
 def _interval_rows(path: str | Path) -> Iterable[ChordRow]:
+    """Rows of a ``.lab`` file, parsed but not checked for order."""
     for number, line in numbered_lines(path):
-        fields = line.split(maxsplit=2)
+        fields = line.split(maxsplit=2)  # a label may contain spaces
         if len(fields) != 3:
             raise InputError(f"{path}:{number}: expected 'start end label', found {line!r}")
         start, end = (parse_number(field, f"{path}:{number}") for field in fields[:2])
@@ -83,21 +86,24 @@ def _interval_rows(path: str | Path) -> Iterable[ChordRow]:
 
 
 def assemble_chords(rows: Iterable[ChordRow], source: str | Path, overlaps: str = "refuse") -> Chords:
-    """Chords of rows ``(where, start, end, label)`` in order of time; ``where`` and ``source`` serve messages only.
+    """Chords of rows in order of time.
 
     Args:
-        rows: Where a row stands, its start and end in seconds, its label.
-        source: What the rows come from.
-        overlaps: ``refuse``, or ``trim``: a chord ends where the next one begins. One that would vanish is refused.
+        rows: Location of a row for messages, its start and end in seconds, its label.
+        source: Origin of the rows, for messages.
+        overlaps: ``refuse``, or ``trim``: a chord ends where the next one begins. A chord that would vanish is refused.
 
     Raises:
-        InputError: a label is no chord, an interval runs backwards, two intervals overlap, or there is no row.
+        InputError: a label is not a chord, an interval runs backwards, two intervals overlap, or there is no row.
     """
     starts: list[float] = []
     ends: list[float] = []
     labels: list[str] = []
     for where, start, end, label in rows:
-        _check_chord(label, where)
+        try:
+            mir_eval.chord.validate_chord_label(label)
+        except mir_eval.chord.InvalidChordException:
+            raise InputError(f"{where}: {label!r} is not a chord in Harte syntax (C:maj, A:min7/b3, N, X)") from None
         _check_time(end, where)
         previous = ends[-1] if ends else start
         if end <= start:
@@ -106,11 +112,11 @@ def assemble_chords(rows: Iterable[ChordRow], source: str | Path, overlaps: str 
             if overlaps != "trim" or start <= starts[-1]:
                 raise InputError(f"{where}: starts at {start} s, before the previous chord ends at {previous} s")
             previous = ends[-1] = start
-        if start > previous + ROUNDING_SECONDS:
+        if start > previous + ROUNDING_SECONDS:  # a gap is filled: scores need intervals without gaps
             starts.append(previous)
             ends.append(start)
             labels.append("X")
-        starts.append(previous if abs(start - previous) <= ROUNDING_SECONDS else start)
+        starts.append(previous if abs(start - previous) <= ROUNDING_SECONDS else start)  # closes rounding gaps
         ends.append(end)
         labels.append(label)
     if not labels:
@@ -119,13 +125,13 @@ def assemble_chords(rows: Iterable[ChordRow], source: str | Path, overlaps: str 
 
 
 def write_chords(path: str | Path, chords: Chords) -> None:
-    """Write a ``.lab`` file with microseconds, so that boundaries survive the round trip."""
+    """Write a ``.lab`` file with times in microseconds, so that reading it gives the same boundaries."""
     rows = zip(chords.intervals, chords.labels, strict=True)
     Path(path).write_text("".join(f"{start:.6f}\t{end:.6f}\t{label}\n" for (start, end), label in rows))
 
 
 def read_beats(path: str | Path) -> Beats:
-    """Beats of a ``.beats`` file: ``time[<tab>position]`` a line, seconds; an empty file means no beats.
+    """Beats of a ``.beats`` file with lines ``time[<tab>position]``, times in seconds; an empty file has no beats.
 
     Raises:
         InputError: a line does not parse, times do not ascend, or only some beats have a position.
@@ -140,13 +146,17 @@ def _beat_rows(path: str | Path) -> Iterable[BeatRow]:
 
 
 def assemble_beats(rows: Iterable[BeatRow], source: str | Path) -> Beats:
-    """Beats of rows ``(where, time, position or None)``; ``where`` and ``source`` serve messages only.
+    """Beats of rows in order of time.
+
+    Args:
+        rows: Location of a row for messages, its time in seconds, its position in the bar or None.
+        source: Origin of the rows, for messages.
 
     Raises:
         InputError: times do not ascend, or only some beats have a position.
     """
     times: list[float] = []
-    positions: list[int] = []
+    positions: list[int] = []  # shorter than ``times`` where positions are missing
     for where, time, position in rows:
         _check_time(time, where)
         if times and time <= times[-1]:
@@ -161,7 +171,7 @@ def assemble_beats(rows: Iterable[BeatRow], source: str | Path) -> Beats:
 
 
 def write_beats(path: str | Path, beats: Beats, decimals: int = 6) -> None:
-    """Write a ``.beats`` file with microseconds, or as many decimals of a second, and, where known, positions."""
+    """Write a ``.beats`` file: times with ``decimals`` decimals of a second and, where known, positions."""
     if beats.positions is None:
         lines = [f"{time:.{decimals}f}\n" for time in beats.times]
     else:
@@ -172,7 +182,7 @@ def write_beats(path: str | Path, beats: Beats, decimals: int = 6) -> None:
 
 
 def read_onsets(path: str | Path) -> Seconds:
-    """Onset times (n,) in seconds, ascending: one a line, columns after the first left alone; may be empty.
+    """Onset times (n,) in seconds, ascending, from the first column of a text file; may be empty.
 
     Raises:
         InputError: a line does not parse.
@@ -181,19 +191,19 @@ def read_onsets(path: str | Path) -> Seconds:
     for number, line in numbered_lines(path):
         times.append(parse_number(line.split()[0], f"{path}:{number}"))
         _check_time(times[-1], f"{path}:{number}")
-    return np.unique(np.asarray(times, dtype=np.float64))  # two notes may begin together
+    return np.unique(np.asarray(times, dtype=np.float64))  # simultaneous notes are one onset
 
 
 def write_onsets(path: str | Path, onsets: Seconds) -> None:
-    """Write onset times with microseconds, one a line."""
+    """Write onset times (n,) in seconds, with microseconds, one on each line."""
     Path(path).write_text("".join(f"{time:.6f}\n" for time in onsets))
 
 
 def read_sections(path: str | Path) -> Sections:
-    """Sections of a ``.lab`` file: ``start end name`` a line, seconds, ascending; gaps belong to no section.
+    """Sections of a ``.lab`` file with lines ``start end name``, seconds, ascending; gaps belong to no section.
 
     Raises:
-        InputError: a line does not parse, or an interval runs backwards or into the one before.
+        InputError: a line does not parse, an interval runs backwards, or two intervals overlap.
     """
     intervals: list[tuple[float, float]] = []
     labels: list[str] = []
@@ -209,16 +219,16 @@ def read_sections(path: str | Path) -> Sections:
 
 
 def write_sections(path: str | Path, sections: Sections) -> None:
-    """Write a ``.lab`` file with microseconds."""
+    """Write a ``.lab`` file with times in microseconds."""
     rows = zip(sections.intervals, sections.labels, strict=True)
     Path(path).write_text("".join(f"{start:.6f}\t{end:.6f}\t{label}\n" for (start, end), label in rows))
 
 
 def read_tempo(path: str | Path) -> float:
-    """Tempo of a ``.bpm`` file, which holds one number, in beats per minute.
+    """Tempo in beats per minute of a ``.bpm`` file, which contains that number only.
 
     Raises:
-        InputError: the file holds something else.
+        InputError: the file contains something else.
     """
     lines = numbered_lines(path)
     if len(lines) != 1:
@@ -231,7 +241,7 @@ def read_tempo(path: str | Path) -> float:
 
 
 def key_name(label: str) -> str | None:
-    """A key as `mir_eval.key` names it (``C# minor``), or None for a key in another mode and for no key.
+    """A key in the syntax of `mir_eval.key` (``C# minor``); None for a key in another mode and for no key.
 
     Reads ``E`` (major), ``A:minor``, ``A:min``, ``D major`` and ``Db maj``.
 
@@ -242,28 +252,33 @@ def key_name(label: str) -> str | None:
     names = {"": "major", "maj": "major", "major": "major", "min": "minor", "minor": "minor"}
     if mode not in names or not tonic or tonic[0] not in "ABCDEFG" or tonic[1:].strip("b#"):
         return None
-    if tonic.lower() not in mir_eval.key.KEY_TO_SEMITONE:  # Cb, E# and the like
+    if tonic.lower() not in mir_eval.key.KEY_TO_SEMITONE:  # mir_eval lacks Cb, E# and others
         tonic = PITCH_CLASSES[mir_eval.chord.pitch_class_to_semitone(tonic) % 12]
     return f"{tonic} {names[mode]}"
 
 
 def longest_key(intervals: Iterable[tuple[float, float]], labels: Sequence[str]) -> str | None:
-    """The key that sounds longest in all, or None where that is neither major nor minor."""
+    """The key with the longest total duration; None where that is neither major nor minor.
+
+    Args:
+        intervals: Start and end of each key, in seconds.
+        labels: Label of each key.
+    """
     seconds: dict[str, float] = {}
     for (start, end), label in zip(intervals, labels, strict=True):
-        name = key_name(label) or label
+        name = key_name(label) or label  # other modes compete too
         seconds[name] = seconds.get(name, 0.0) + end - start
     return key_name(max(seconds, key=lambda name: seconds[name])) if seconds else None
 
 
 def numbered_lines(path: str | Path) -> list[tuple[int, str]]:
-    """Numbered lines that are neither empty nor comments, without white space at their ends.
+    """Lines of a text file with their numbers, stripped; empty lines and lines that begin with ``#`` are left out.
 
     Raises:
         InputError: the file cannot be read.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        text = Path(path).read_text(encoding="utf-8-sig")  # some editors write a byte order mark
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error})") from error
     lines = enumerate(text.splitlines(), start=1)
@@ -271,7 +286,11 @@ def numbered_lines(path: str | Path) -> list[tuple[int, str]]:
 
 
 def parse_number(field: str, where: str) -> float:
-    """A finite number; ``where`` (``path:line``) stands before the message if it is none.
+    """A finite number from text.
+
+    Args:
+        field: The text.
+        where: Location for messages, ``path:line``.
 
     Raises:
         InputError: it is not a finite number.
@@ -286,6 +305,7 @@ def parse_number(field: str, where: str) -> float:
 
 
 def _position(field: str, where: str) -> int:
+    """Position of a beat in its bar from text."""
     value = parse_number(field, where)
     if value < 1 or value != int(value):
         raise InputError(f"{where}: a position in the bar is a whole number from 1, the downbeat; found {field!r}")
@@ -294,11 +314,4 @@ def _position(field: str, where: str) -> int:
 
 def _check_time(time: float, where: str) -> None:
     if abs(time) > LONGEST_SECONDS:
-        raise InputError(f"{where}: {time} s is no time in a recording; are these milliseconds or samples?")
-
-
-def _check_chord(label: str, where: str) -> None:
-    try:
-        mir_eval.chord.validate_chord_label(label)
-    except mir_eval.chord.InvalidChordException:
-        raise InputError(f"{where}: {label!r} is not a chord in Harte syntax (C:maj, A:min7/b3, N, X)") from None
+        raise InputError(f"{where}: {time} s is not a time in a recording; are these milliseconds or samples?")

@@ -1,10 +1,21 @@
-"""The one error that is the user's to mend.
+"""Errors that end a command with one line instead of a traceback.
 
-Everything a person can get wrong (a misspelt key, a missing file, a broken recording, a label that does not
-parse) is raised as an ``InputError`` whose text is a single line: what is wrong, where, and what to do. The
-command line prints that line and exits with status 2. Any other exception is a defect and keeps its traceback.
+Everything a user can get wrong (a misspelt key, a missing file, a broken recording, a label that does not parse) is
+raised as an ``InputError``: the command prints its one line and exits with status 2. A run that fails for another
+reason that is understood raises ``FailedRun`` (status 1). Any other exception is a defect and keeps its traceback.
 """
 
 
 class InputError(ValueError):
-    """Input that cannot be used; the message is one line and says what to do about it."""
+    """Input that cannot be used; the message is one line: what is wrong, where, and what to do."""
+
+
+class FailedRun(Exception):
+    """A run or a sweep that could not be completed; the message is one line."""
+
+
+class Interruption(KeyboardInterrupt):
+    """A run that was stopped on request; the message says how to continue it.
+
+    A ``KeyboardInterrupt``, so that the launcher of a sweep stops the sweep instead of counting a failed job.
+    """

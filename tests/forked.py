@@ -29,9 +29,9 @@ import musictf.evaluation.online_evaluator  # noqa: F401
 import musictf.evaluation.run  # noqa: F401
 import musictf.pretraining.plan  # noqa: F401
 import musictf.pretraining.run  # noqa: F401
-import musictf.report.pictures
-import musictf.report.run
-import musictf.report.wandb_tracker
+import musictf.reporting.pictures
+import musictf.reporting.run
+import musictf.reporting.wandb_tracker
 import musictf.sweep  # noqa: F401
 from musictf.cli import main
 from musictf.config import compose
@@ -95,7 +95,7 @@ def run(request):
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (request["file_size"], resource.RLIM_INFINITY))
     if not request.get("pictures", True):
-        musictf.report.pictures.pretraining_pictures = lambda folder: [folder]
+        musictf.reporting.pictures.pretraining_pictures = lambda folder: [folder]
     main(request["argv"])
 
 

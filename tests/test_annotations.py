@@ -220,7 +220,7 @@ def test_files_that_are_no_text_are_refused(tmp_path, read):
 def test_milliseconds_are_not_taken_for_seconds(tmp_path, read, text):
     path = tmp_path / "a.txt"
     path.write_text(text)
-    with pytest.raises(InputError, match=r"a.txt:\d: 31000.0 s is no time in a recording"):
+    with pytest.raises(InputError, match=r"a.txt:\d: 31000.0 s is not a time in a recording"):
         read(path)
 
 

@@ -37,10 +37,3 @@ def test_the_plain_recipe_has_none_of_our_options(run):
     assert run.token_dropping == 0
     assert (run.pairs.excerpts_per_track, run.pairs.batch_by, run.pairs.weights) == (1, None, [])
     assert run.guard.spike == 0
-
-
-def test_the_former_name_still_works(run):
-    before = dataclasses.asdict(compose("pretrain", ["experiment=paper"]))
-    assert {key: value for key, value in before.items() if key != "choices"} == {
-        key: value for key, value in dataclasses.asdict(run).items() if key != "choices"
-    }

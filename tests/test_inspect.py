@@ -108,7 +108,7 @@ def test_a_finished_inspection_is_left_alone(inspected, quick):
         (["backbone=random", "attention.draws=5"], "attention.draws=5"),
         (["backbone=random", "similarity.bin_second=1"], "did you mean 'similarity.bin_seconds'?"),
         (["backbone=random", "listen=-1"], "listen=-1"),
-        (["backbone=random", "estimates=[nowhere]"], "nowhere is no folder of a probe run"),
+        (["backbone=random", "estimates=[nowhere]"], "nowhere is not the folder of a probe run"),
         (["backbone=random", "task=chord"], "unknown key 'task'"),
     ],
 )

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from musictf.cli import Interruption, main
-from musictf.errors import InputError
+from musictf.cli import main
+from musictf.errors import FailedRun, InputError, Interruption
 from musictf.results.sweep_plan import read_cells
 from musictf.run_folder import open_run
-from musictf.sweep import FailedJobs, launcher_config, planned, sbatch_script, sweep
+from musictf.sweep import launcher_config, planned, slurm_parameters, sweep
 
 
 @pytest.fixture(autouse=True)
@@ -96,7 +96,7 @@ def test_a_dry_run_starts_and_writes_nothing(keys, capsys, tmp_path):
 
 def test_one_broken_job_stops_none_of_the_others(keys, capsys):
     jobs = Jobs(j0=RuntimeError("a defect"), j1=InputError("a bad file"))
-    with pytest.raises(FailedJobs, match="2 of 3 jobs failed: job 0: a defect; job 1: a bad file"):
+    with pytest.raises(FailedRun, match="2 of 3 jobs failed: job 0: a defect; job 1: a bad file"):
         sweep("probe", [*keys, "seeds=[0],[1],[2]", "output_dir=table"], jobs)
     assert jobs.seen == [0, 1, 2]
     said = capsys.readouterr().err
@@ -132,7 +132,7 @@ def test_ctrl_c_stops_the_whole_sweep(keys):
 
 def test_the_same_sweep_again_goes_on(keys, capsys):
     arguments = [*keys, "seeds=[0],[1],[2]", "output_dir=table"]
-    with pytest.raises(FailedJobs):
+    with pytest.raises(FailedRun):
         sweep("probe", arguments, Jobs(j1=RuntimeError()))
     again = Jobs()
     sweep("probe", arguments, again)
@@ -223,32 +223,42 @@ def cluster(folder, monkeypatch, sbatch):
 
 
 @slurm
-def test_the_script_of_a_dry_run_follows_the_trainer(keys, capsys):
+def test_the_parameters_of_a_dry_run_follow_the_trainer(keys, capsys):
     arguments = [*keys[:-6], *keys[-4:], "hydra/launcher=slurm", "output_dir=table", "seeds=[0],[1],[2]"]
     assert "trainer=cpu" not in arguments
     more = ["trainer.devices=2", "trainer.num_nodes=3", "hydra.launcher.timeout_min=720", "dry_run=true"]
     sweep("probe", [*arguments, *more], Jobs())
-    lines = capsys.readouterr().out.splitlines()
+    out = capsys.readouterr().out
+    assert "submitit gets 3 jobs" in out
     assert {
-        "#SBATCH --array=0-2%3",
-        "#SBATCH --nodes=3",
-        "#SBATCH --ntasks-per-node=2",
-        "#SBATCH --gpus-per-node=2",
-        "#SBATCH --time=720",
-    } <= set(lines)
+        "  nodes=3",
+        "  tasks_per_node=2",
+        "  gpus_per_node=2",
+        "  timeout_min=720",
+    } <= set(out.splitlines())
+    assert "  submitit_folder=table/" in out
     sweep("probe", [*arguments, "trainer=cpu", "dry_run=true"], Jobs())
     assert "gpus-per-node" not in capsys.readouterr().out
 
 
 @slurm
-def test_the_script_of_a_dry_run_is_what_sbatch_gets(keys, tmp_path, monkeypatch):
+def test_the_parameters_of_a_dry_run_are_those_that_sbatch_gets(keys, tmp_path, monkeypatch):
     cluster(tmp_path / "bin", monkeypatch, f'cp "$1" {tmp_path}/script; exit 1')
-    arguments = [*keys, "hydra/launcher=slurm", "hydra.launcher.mem_gb=8", "seeds=[0],[1]", "output_dir=table"]
-    expected = sbatch_script(launcher_config(planned("probe", arguments)), 2)
-    with pytest.raises(FailedJobs, match="musictf report table"):
+    arguments = [*keys, "hydra/launcher=slurm", "seeds=[0],[1]", "output_dir=table"]
+    arguments += ["hydra.launcher.mem_gb=8", "hydra.launcher.cpus_per_task=3"]
+    parameters = slurm_parameters(launcher_config(planned("probe", arguments)))
+    with pytest.raises(FailedRun, match="musictf report table"):
         sweep("probe", arguments, Jobs())
-    assert (tmp_path / "script").read_text().strip() == expected.strip()
-    assert "--mem=8GB" in expected
+    script = (tmp_path / "script").read_text()
+    assert "#SBATCH --array=0-1%2" in script
+    assert f"#SBATCH --nodes={parameters['nodes']}" in script
+    assert f"#SBATCH --ntasks-per-node={parameters['tasks_per_node']}" in script
+    assert f"#SBATCH --cpus-per-task={parameters['cpus_per_task']}" in script
+    assert f"#SBATCH --mem={parameters['mem_gb']}GB" in script
+    assert f"#SBATCH --time={parameters['timeout_min']}" in script
+    assert f"{tmp_path / parameters['submitit_folder']}" in script
+    assert ("gpus-per-node" in script) == ("gpus_per_node" in parameters)
+    assert parameters["mem_gb"] == 8
 
 
 @slurm
@@ -277,7 +287,7 @@ def test_commands_end_with_the_status_of_what_happened(keys, monkeypatch, capsys
     def broken(run):
         raise RuntimeError("a defect")
 
-    monkeypatch.setattr("musictf.cli.probe", broken)
+    monkeypatch.setattr("musictf.commands.probe.run_probe", broken)
     for arguments, status in (([], 1), (["seedz=1"], 2), (["seeds=[0],[1]", "dry_run=true"], None)):
         try:
             main(["probe", "-m", *keys, f"output_dir=table{status}", *arguments])

@@ -112,7 +112,7 @@ class OurStep:
         loss.backward()
         module.on_before_optimizer_step(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(module.parameters(), module.optim.gradient_clip)
-        self.optimizer.found_inf = module.guard.saw_norm(norm, 0)
+        self.optimizer.found_inf = module.guard.skip_flag(norm, 0)
         self.optimizer.step()
         self.optimizer.zero_grad()
 

@@ -29,11 +29,12 @@ from musictf.distributed import TrainerConfig
 from musictf.evaluation.corpus import Corpus, annotated
 from musictf.evaluation.study import decoded, logits_of
 from musictf.features.extract import FeatureConfig, extract
-from musictf.features.readouts import READOUTS, Split, trained_split
+from musictf.features.readouts import Split, trained_split
 from musictf.models.backbone import Backbone
 from musictf.probing.heads import Head
 from musictf.probing.heads import statistics as feature_statistics
 from musictf.probing.linear_probe import ProbeConfig, fit
+from musictf.results.names import READOUTS
 from musictf.tasks.base import Task
 from musictf.tasks.chord import ChordTask
 

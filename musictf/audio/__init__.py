@@ -1,1 +1,1 @@
-"""Audio: excerpts from files, and the spectrogram."""
+"""Audio: excerpts of files, the spectrogram, augmentations, perturbations and fingerprints."""

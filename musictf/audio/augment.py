@@ -1,12 +1,13 @@
-"""Augmentations of a batch of excerpts, on the device it lives on: level, polarity, noise, bands, rooms and pitch.
+"""Augmentations of a batch of excerpts on its device: level, polarity, noise, bands, rooms and pitch.
 
-Conventions: waveforms are (B, N) float32; every row has a seed, and all that is random about a row is drawn from its
-seed alone (`musictf.audio.randomness`), whatever the other rows, the device or the process. Every effect is off by
-default, as in the paper. They are applied in the order in which sound meets them: pitch at the source, the room, the
-band of the transmission, noise, level and polarity. Nothing is clipped; length and onset times stay; silence stays
-silent; everything is computed in float32 whatever the autocast, and nothing waits for the device.
+Shapes:  B rows of a batch   N audio samples   L samples of an impulse response
 
-A draw of one effect does not change with what the others are set to.
+Conventions: waveforms are (B, N) float32. Every row has a seed, and all its random draws come from its seed alone
+(`musictf.audio.randomness`), whatever the other rows, the device or the process. The draws of one effect do not depend
+on the settings of the others. Every effect is off by default, as in the paper. Effects are applied in the order of a
+recording chain: pitch of the source, room, band of the transmission, noise, polarity, level. Nothing is clipped; length
+and onset times stay; silence stays silent. Everything is computed in float32 whatever the autocast, without waiting for
+the device.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from musictf.audio.pitchshift import MAX_CENTS, PitchShift
 from musictf.audio.randomness import normal, uniform
 from musictf.errors import InputError
 
-_CHANCES = ("polarity", "noise", "low_pass", "high_pass", "reverb", "pitch")
-# Where the two ends of a range may lie.
+_PROBABILITIES = ("polarity", "noise", "low_pass", "high_pass", "reverb", "pitch")
+# Bounds of both ends of each range.
 _RANGES = {
     "noise_db": (-40.0, 120.0),
     "low_pass_hz": (1.0, math.inf),
@@ -34,13 +35,13 @@ _RANGES = {
 }
 _MAX_GAIN_DB = 60.0
 _FILTER_ORDER = 4  # 24 dB an octave
-_FILTER_PAD_SECONDS = 0.25  # silence between end and start of a row, which an FFT takes for neighbours
-_LOWEST_HERTZ = 1e-6  # stands for 0 Hz, where lowest / frequency is not defined
-_TINY = 1e-20
+_FILTER_PAD_SECONDS = 0.25  # silence after a row: an FFT filters circularly, so its end would leak into its start
+_LOWEST_HERTZ = 1e-6  # replaces 0 Hz, where the gain of the high-pass divides by zero
+_TINY = 1e-20  # keeps silence silent: 0 / _TINY is 0
 
 
 class Stream(IntEnum):
-    """Numbers of the random sequences that effects draw from; who draws for another purpose starts at 100."""
+    """Numbers of the random streams of the effects. Streams for other purposes have numbers from 100."""
 
     GAIN = 1
     POLARITY = 2
@@ -61,22 +62,22 @@ class Stream(IntEnum):
 
 @dataclass(kw_only=True)
 class AugmentConfig:
-    """What may happen to an excerpt, each effect off until it is given a chance.
+    """Augmentations of an excerpt; each is off while its probability, or ``gain_db``, is 0.
 
     Attributes:
-        gain_db: Level changes by up to so many dB, up or down (uniform in dB).
-        polarity: Chance that the sign flips.
-        noise: Chance of white noise.
-        noise_db: Least and greatest level of the excerpt over that of the noise, dB (uniform).
-        low_pass: Chance that high frequencies are cut.
-        low_pass_hz: Lowest and highest frequency where 3 dB are lost, Hz (uniform in octaves).
-        high_pass: Chance that low frequencies are cut.
-        high_pass_hz: Lowest and highest frequency where 3 dB are lost, Hz (uniform in octaves).
-        reverb: Chance of a room.
-        reverb_seconds: Shortest and longest time in which the room fades by 60 dB, s (uniform).
-        reverb_db: Least and greatest energy of the room over that of the direct sound, dB (uniform).
-        pitch: Chance of another pitch.
-        pitch_semitones: Greatest interval, up or down; at most 1 (uniform in whole cents).
+        gain_db: Largest change of level, up or down, in dB (uniform in dB).
+        polarity: Probability that the sign is flipped.
+        noise: Probability of white noise.
+        noise_db: Range [lowest, highest] of the signal-to-noise ratio, in dB (uniform in dB).
+        low_pass: Probability of a low-pass filter.
+        low_pass_hz: Range [lowest, highest] of its -3 dB cut-off, in Hz (uniform in octaves).
+        high_pass: Probability of a high-pass filter.
+        high_pass_hz: Range [lowest, highest] of its -3 dB cut-off, in Hz (uniform in octaves).
+        reverb: Probability of reverberation.
+        reverb_seconds: Range [lowest, highest] of the reverberation time RT60, in seconds (uniform).
+        reverb_db: Range [lowest, highest] of reverberant over direct energy, in dB (uniform in dB).
+        pitch: Probability of a pitch shift.
+        pitch_semitones: Largest shift, up or down, in semitones; at most 1 (uniform in cents).
     """
 
     gain_db: float = 0.0
@@ -96,7 +97,7 @@ class AugmentConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.gain_db <= _MAX_GAIN_DB:
             raise InputError(f"augment.gain_db={self.gain_db} must be from 0 (off) to {_MAX_GAIN_DB:g} dB")
-        for key in _CHANCES:
+        for key in _PROBABILITIES:
             if not 0 <= getattr(self, key) <= 1:
                 raise InputError(f"augment.{key}={getattr(self, key)} must be a probability from 0 (off) to 1")
         for key, (lowest, highest) in _RANGES.items():
@@ -112,15 +113,15 @@ class AugmentConfig:
 
     @property
     def off(self) -> bool:
-        """Whether nothing can happen."""
-        return self.gain_db == 0 and not any(getattr(self, key) for key in _CHANCES)
+        """Whether every effect is off."""
+        return self.gain_db == 0 and not any(getattr(self, key) for key in _PROBABILITIES)
 
 
 class Augment(nn.Module):
-    """Waveforms (B, N) and seeds (B,) to augmented waveforms (B, N), each row by its own draws.
+    """Augments waveforms (B, N), each row by draws from its own seed (B,).
 
     Args:
-        config: What may happen.
+        config: Effects and their ranges.
         sample_rate: In hertz.
 
     Raises:
@@ -145,7 +146,7 @@ class Augment(nn.Module):
 
         Args:
             waveform: (B, N).
-            seeds: (B,), int64; the same row under the same seed becomes the same.
+            seeds: (B,), int64; the same row with the same seed gives the same result.
 
         Returns:
             (B, N), float32; ``waveform`` itself where all effects are off.
@@ -154,60 +155,56 @@ class Augment(nn.Module):
             return waveform
         with torch.autocast(waveform.device.type, enabled=False):
             waveform = waveform.float()
-            for effect in (self._pitch, self._reverb, self._bands, self._noise, self._polarity, self._gain):
+            for effect in (self._pitch, self._reverb, self._bands, self._noise):
                 waveform = effect(waveform, seeds)
+            if self.config.polarity:
+                is_chosen = _is_chosen(seeds, Stream.POLARITY, self.config.polarity)
+                waveform = torch.where(is_chosen, -waveform, waveform)
+            if largest := self.config.gain_db:
+                waveform = waveform * _amplitude(_uniform_between(seeds, Stream.GAIN, [-largest, largest]))[:, None]
             return waveform
 
     def _pitch(self, waveform: Tensor, seeds: Tensor) -> Tensor:
         if not self.config.pitch:
             return waveform
-        most = round(100 * self.config.pitch_semitones)
+        largest = round(100 * self.config.pitch_semitones)
         draw = uniform(seeds, Stream.PITCH_CENTS, 1)[:, 0]
-        cents = (draw * (2 * most + 1)).long() - most
-        chosen = _chosen(seeds, Stream.PITCH, self.config.pitch)
-        return torch.where(chosen, self.pitch_shift(waveform, cents), waveform)
+        cents = (draw * (2 * largest + 1)).long() - largest  # (B,)
+        is_chosen = _is_chosen(seeds, Stream.PITCH, self.config.pitch)
+        return torch.where(is_chosen, self.pitch_shift(waveform, cents), waveform)
 
     def _reverb(self, waveform: Tensor, seeds: Tensor) -> Tensor:
         if not self.config.reverb:
             return waveform
-        seconds = _between(seeds, Stream.REVERB_SECONDS, self.config.reverb_seconds)
-        decibels = _between(seeds, Stream.REVERB_DB, self.config.reverb_db)
+        seconds = _uniform_between(seeds, Stream.REVERB_SECONDS, self.config.reverb_seconds)
+        decibels = _uniform_between(seeds, Stream.REVERB_DB, self.config.reverb_db)
+        # One length for all rows, so that nothing depends on values on the device.
         longest = min(math.ceil(self.config.reverb_seconds[1] * self.sample_rate), waveform.shape[1])
-        samples = normal(seeds, Stream.REVERB_SAMPLES, longest)
+        samples = normal(seeds, Stream.REVERB_SAMPLES, longest)  # (B, L)
         response = room_response(samples, seconds * self.sample_rate, decibels)
-        chosen = _chosen(seeds, Stream.REVERB, self.config.reverb)
-        return torch.where(chosen, reverberated(waveform, response), waveform)
+        is_chosen = _is_chosen(seeds, Stream.REVERB, self.config.reverb)
+        return torch.where(is_chosen, reverberated(waveform, response), waveform)
 
     def _bands(self, waveform: Tensor, seeds: Tensor) -> Tensor:
         config = self.config
         if not (config.low_pass or config.high_pass):
             return waveform
-        is_low = _chosen(seeds, Stream.LOW_PASS, config.low_pass)
-        is_high = _chosen(seeds, Stream.HIGH_PASS, config.high_pass)
+        has_low_pass = _is_chosen(seeds, Stream.LOW_PASS, config.low_pass)  # (B, 1)
+        has_high_pass = _is_chosen(seeds, Stream.HIGH_PASS, config.high_pass)
         highest = _between_octaves(seeds, Stream.LOW_PASS_HZ, config.low_pass_hz)
         lowest = _between_octaves(seeds, Stream.HIGH_PASS_HZ, config.high_pass_hz)
-        highest = highest.masked_fill(~is_low[:, 0], math.inf)
-        lowest = lowest.masked_fill(~is_high[:, 0], 0)
-        return torch.where(is_low | is_high, band_passed(waveform, lowest, highest, self.sample_rate), waveform)
+        highest = highest.masked_fill(~has_low_pass[:, 0], math.inf)
+        lowest = lowest.masked_fill(~has_high_pass[:, 0], 0)
+        filtered = band_passed(waveform, lowest, highest, self.sample_rate)
+        return torch.where(has_low_pass | has_high_pass, filtered, waveform)
 
     def _noise(self, waveform: Tensor, seeds: Tensor) -> Tensor:
         if not self.config.noise:
             return waveform
-        decibels = _between(seeds, Stream.NOISE_DB, self.config.noise_db)
+        decibels = _uniform_between(seeds, Stream.NOISE_DB, self.config.noise_db)
         samples = normal(seeds, Stream.NOISE_SAMPLES, waveform.shape[1])
-        chosen = _chosen(seeds, Stream.NOISE, self.config.noise)
-        return torch.where(chosen, noisy(waveform, samples, decibels), waveform)
-
-    def _polarity(self, waveform: Tensor, seeds: Tensor) -> Tensor:
-        if not self.config.polarity:
-            return waveform
-        return torch.where(_chosen(seeds, Stream.POLARITY, self.config.polarity), -waveform, waveform)
-
-    def _gain(self, waveform: Tensor, seeds: Tensor) -> Tensor:
-        if not self.config.gain_db:
-            return waveform
-        most = self.config.gain_db
-        return waveform * _amplitude(_between(seeds, Stream.GAIN, [-most, most]))[:, None]
+        is_chosen = _is_chosen(seeds, Stream.NOISE, self.config.noise)
+        return torch.where(is_chosen, noisy(waveform, samples, decibels), waveform)
 
 
 def noisy(waveform: Tensor, samples: Tensor, decibels: Tensor) -> Tensor:
@@ -223,7 +220,7 @@ def noisy(waveform: Tensor, samples: Tensor, decibels: Tensor) -> Tensor:
 
 
 def band_passed(waveform: Tensor, lowest: Tensor, highest: Tensor, sample_rate: int) -> Tensor:
-    """Rows without what lies below ``lowest`` and above ``highest``, without delay (zero phase).
+    """Rows limited to the band from ``lowest`` to ``highest``, without delay (zero phase).
 
     The gain is that of two Butterworth filters of order 4: -3 dB at the cut-offs, 24 dB an octave beyond.
 
@@ -235,38 +232,39 @@ def band_passed(waveform: Tensor, lowest: Tensor, highest: Tensor, sample_rate: 
     """
     num_samples = waveform.shape[1]
     size: int = scipy.fft.next_fast_len(num_samples + round(_FILTER_PAD_SECONDS * sample_rate), real=True)
+    # Filtered as a product of spectra, because every row has cut-offs of its own.
     hertz = torch.arange(size // 2 + 1, device=waveform.device) * (sample_rate / size)
     hertz = hertz.clamp(min=_LOWEST_HERTZ)
     above = 1 + (hertz / highest[:, None]) ** (2 * _FILTER_ORDER)
     below = 1 + (lowest[:, None] / hertz) ** (2 * _FILTER_ORDER)
-    gain = above.rsqrt() * below.rsqrt()
+    gain = above.rsqrt() * below.rsqrt()  # (B, size // 2 + 1)
     return torch.fft.irfft(torch.fft.rfft(waveform, size) * gain, size)[:, :num_samples]
 
 
 def room_response(samples: Tensor, fade: Tensor, decibels: Tensor) -> Tensor:
-    """Impulse responses of rooms without their direct sound: noise that decays exponentially.
+    """Impulse responses of rooms without their direct sound: exponentially decaying noise.
 
     Args:
         samples: White noise, (B, L).
-        fade: Time in which a room fades by 60 dB, in samples, (B,).
-        decibels: Energy of each response, dB, (B,); that of the direct sound is 0 dB.
+        fade: Reverberation time RT60 in samples, (B,).
+        decibels: Energy of each response in dB relative to the direct sound, (B,).
 
     Returns:
-        (B, L); 0 at time zero, where the direct sound is.
+        (B, L); 0 at time zero, the time of the direct sound.
     """
     time = torch.arange(samples.shape[1], device=samples.device)
-    decay = (10 ** (-3 * time / fade[:, None])).masked_fill(time == 0, 0)
+    decay = (10 ** (-3 * time / fade[:, None])).masked_fill(time == 0, 0)  # -60 dB of amplitude after ``fade``
     tail = samples * decay
     energy = tail.square().sum(dim=1, keepdim=True)
     return tail * (_amplitude(decibels)[:, None] / (energy.sqrt() + _TINY))
 
 
 def reverberated(waveform: Tensor, response: Tensor) -> Tensor:
-    """Rows in a room, as loud (RMS) as before: direct sound where it was, and what the room adds to it.
+    """Rows in a room, at the same level (RMS) as before; the direct sound keeps its time.
 
     Args:
         waveform: (B, N).
-        response: What the room adds to an impulse, (B, L).
+        response: Impulse response of the room without the direct sound, (B, L).
     """
     num_samples = waveform.shape[1]
     size: int = scipy.fft.next_fast_len(num_samples + response.shape[1] - 1, real=True)
@@ -275,19 +273,19 @@ def reverberated(waveform: Tensor, response: Tensor) -> Tensor:
     return wet * (_rms(waveform) / (_rms(wet) + _TINY))
 
 
-def _chosen(seeds: Tensor, stream: Stream, chance: float) -> Tensor:
-    """Whether each row is, (B, 1)."""
-    return uniform(seeds, stream, 1) < chance
+def _is_chosen(seeds: Tensor, stream: Stream, probability: float) -> Tensor:
+    """Whether an effect is applied to each row, (B, 1)."""
+    return uniform(seeds, stream, 1) < probability
 
 
-def _between(seeds: Tensor, stream: Stream, ends: list[float]) -> Tensor:
-    """One number a row, (B,), uniform."""
+def _uniform_between(seeds: Tensor, stream: Stream, ends: list[float]) -> Tensor:
+    """One number for each row, (B,), uniform between the ends."""
     return ends[0] + (ends[1] - ends[0]) * uniform(seeds, stream, 1)[:, 0]
 
 
 def _between_octaves(seeds: Tensor, stream: Stream, ends: list[float]) -> Tensor:
-    """One positive number a row, (B,), uniform in its logarithm."""
-    return _between(seeds, stream, [math.log(end) for end in ends]).exp()
+    """One positive number for each row, (B,), uniform in its logarithm."""
+    return _uniform_between(seeds, stream, [math.log(end) for end in ends]).exp()
 
 
 def _amplitude(decibels: Tensor) -> Tensor:

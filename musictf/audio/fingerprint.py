@@ -1,13 +1,15 @@
-"""The spectral fingerprint of a recording: it stays when level, codec, sample rate and start of the file change.
+"""Spectral fingerprint of a recording, robust to level, codec, sample rate and the start of the file.
 
 A fingerprint is the list of a recording's spectral peaks: points of the spectrogram that no other point within 0.32 s
-and 190 Hz exceeds. Triples of neighbouring peaks are hashed to find candidates and their offset in an inverted index;
-the score is the share of peaks that both have in the time they overlap (Dice), which needs no model of the hashes.
+and 190 Hz exceeds. Triples of neighbouring peaks are hashed; an inverted index of hashes gives candidates and their
+time offset. The score is the share of common peaks in the time where both recordings overlap (Dice coefficient).
+
+Shapes:  N audio samples   P peaks of a fingerprint
 
 Conventions: frames of 64 ms every 16 ms, whatever the sample rate, so that nothing has to be resampled; bins of
 15.6 Hz from 140 to 3500 Hz, which a file of 8 kHz still holds; a peak is ``256 * frame + bin``, ascending. A copy must
-hold at least 8 s of the other recording, or 80 % of the shorter of the two. A copy at another speed or pitch, or of a
-live performance, is another recording.
+hold at least 8 s of the other recording, or 80 % of the shorter of the two. A copy at another speed or pitch, and
+another performance, count as other recordings.
 
 Measured on 150 rendered pop songs and 59 game recordings (8 hours), each cut to 10 s at any sample and coded again in
 8 ways (mp3 at 56 to 128 kbit/s, ogg at quality 2, PCM; 8, 16, 22.05, 44.1 kHz; up to 20 dB down): no cut of 1200 of the
@@ -40,24 +42,28 @@ from musictf.errors import InputError
 Fingerprint = npt.NDArray[np.uint32]
 
 VERSION = 1
-# The same recording scores at least this: 99 % of 10 s copies did, and other music stayed below 0.4 (see above).
+# Least score of a copy: 99 % of 10 s copies reached it, and other music stayed below 0.4 (see above).
 THRESHOLD = 0.5
 
 _FRAME_SECONDS, _HOP_SECONDS = 0.064, 0.016
-_BINS = slice(9, 224)
-_REACH_FRAMES, _REACH_BINS = 20, 12
-_FLOOR = 1e-6  # a sine of -120 dB: the rounding of 16-bit audio stays below it
-_BLOCK_FRAMES = 1024
+_BINS = slice(9, 224)  # of 15.6 Hz: 140 to 3500 Hz
+_REACH_FRAMES, _REACH_BINS = 20, 12  # neighbourhood of a peak on each side: 0.32 s and 190 Hz
+_FLOOR = 1e-6  # a sine of -120 dB: above the rounding noise of 16-bit audio
+_BLOCK_FRAMES = 1024  # spectra computed at a time
 _TRIPLES = ((1, 2), (1, 3), (2, 3))  # each peak with two of the three that follow it
-_TRIPLE_FRAMES = 125
+_TRIPLE_FRAMES = 125  # longest triple, 2 s: five bits of a time step in a hash
 _TIME_CELL = 4  # frames that count as one time in a hash and one offset in a vote
 _MIN_FRAMES, _MIN_SHARE, _MIN_PEAKS = round(8 / _HOP_SECONDS), 0.8, 16
 _MAX_CANDIDATES = 16
-_OFFSET_ZERO = 1 << 30
+_OFFSET_ZERO = 1 << 30  # makes offsets positive, so that they fit beside an owner in one integer
 
 
 class Fingerprinter:
-    """Fingerprint of audio that arrives block by block, in memory that does not grow with its length."""
+    """Fingerprint of audio that arrives block by block, in memory independent of its length.
+
+    Args:
+        sample_rate: In hertz.
+    """
 
     def __init__(self, sample_rate: int) -> None:
         self._rate = sample_rate
@@ -65,7 +71,7 @@ class Fingerprinter:
         window = np.hanning(self._length)
         self._window = (window / window.sum()).astype(np.float32)
         self._samples = np.zeros(0, np.float32)
-        self._first_sample = 0  # position of the first kept sample in the recording
+        self._first_sample = 0  # position in the recording of the first sample still in memory
         self._next_frame = 0
         width = _BINS.stop - _BINS.start
         self._rows = np.zeros((_REACH_FRAMES, width), np.float32)  # silence before the start
@@ -73,7 +79,7 @@ class Fingerprinter:
         self._peaks: list[Fingerprint] = []
 
     def add(self, samples: npt.NDArray[np.float32]) -> None:
-        """Take the next samples, (N,) or (N, channels), which are averaged."""
+        """Add the next samples, (N,), or (N, C) whose C channels are averaged."""
         mono = samples if samples.ndim == 1 else samples.mean(axis=1)
         self._samples = np.concatenate([self._samples, mono])
         whole = self._first_sample + len(self._samples) - self._length
@@ -81,35 +87,38 @@ class Fingerprinter:
             self._take_rows(_BLOCK_FRAMES)
 
     def finish(self) -> Fingerprint:
-        """The fingerprint of all that was added, (P,)."""
+        """Fingerprint of all samples, (P,)."""
         whole = self._first_sample + len(self._samples) - self._length
         count = 0
         while self._start(self._next_frame + count) <= whole:
             count += 1
         if count:
             self._take_rows(count)
+        # Silence after the end, as before the start.
         self._rows = np.concatenate([self._rows, np.zeros((_REACH_FRAMES, self._rows.shape[1]), np.float32)])
-        self._pick()
+        self._pick_peaks()
         return np.concatenate(self._peaks or [np.zeros(0, np.uint32)])
 
     def _start(self, frame: int) -> int:
+        """First sample of a frame; rounded for each frame, so that the hop is exact on average at any rate."""
         return round(frame * _HOP_SECONDS * self._rate)
 
     def _take_rows(self, count: int) -> None:
+        """Compute the spectra of the next frames, and drop the samples that no later frame needs."""
         starts = [self._start(self._next_frame + index) - self._first_sample for index in range(count)]
         frames = np.lib.stride_tricks.sliding_window_view(self._samples, self._length)[starts]
         spectra = np.abs(scipy.fft.rfft(frames * self._window, axis=1)[:, _BINS])
-        # Below 7 kHz of sample rate the upper bins do not exist: nothing sounds there.
+        # At sample rates below 7 kHz the upper bins do not exist; they are silent.
         spectra = np.pad(spectra, ((0, 0), (0, self._rows.shape[1] - spectra.shape[1])))
         self._rows = np.concatenate([self._rows, spectra])
         self._next_frame += count
         keep = self._start(self._next_frame) - self._first_sample
         self._samples = self._samples[keep:]
         self._first_sample += keep
-        self._pick()
+        self._pick_peaks()
 
-    def _pick(self) -> None:
-        """Peaks of all rows whose neighbourhood is complete; rows that later ones need are kept."""
+    def _pick_peaks(self) -> None:
+        """Find the peaks of all rows whose neighbourhood is complete; keep the rows that later ones need."""
         if len(self._rows) <= 2 * _REACH_FRAMES:
             return
         highest = maximum_filter1d(self._rows, 2 * _REACH_FRAMES + 1, axis=0, mode="constant")
@@ -126,7 +135,7 @@ def decoded_blocks(path: str | Path) -> Iterator[tuple[int, npt.NDArray[np.float
     """A file decoded from start to end, some seconds at a time.
 
     Yields:
-        The sample rate in hertz, and the next samples, (N, channels).
+        The sample rate in hertz, and the next samples, (N, C) with C channels.
 
     Raises:
         InputError: the file cannot be decoded, or holds values that are not finite.
@@ -157,26 +166,30 @@ def fingerprint(path: str | Path) -> Fingerprint:
 
 
 def pack(peaks: Fingerprint) -> bytes:
-    """A fingerprint in some two bytes a peak."""
+    """A fingerprint (P,) compressed to about two bytes a peak."""
     steps = np.diff(peaks.astype("<u4"), prepend=np.uint32(0)).astype("<u4")
-    return zlib.compress(steps.view(np.uint8).reshape(-1, 4).T.tobytes(), 9)  # high bytes side by side: mostly zeros
+    # Byte planes: the high bytes of all steps are mostly zeros and compress best side by side.
+    return zlib.compress(steps.view(np.uint8).reshape(-1, 4).T.tobytes(), 9)
 
 
 def unpack(content: bytes) -> Fingerprint:
-    """The fingerprint that was packed."""
+    """The fingerprint (P,) that `pack` has compressed."""
     planes = np.frombuffer(zlib.decompress(content), np.uint8).reshape(4, -1)
     return np.cumsum(np.ascontiguousarray(planes.T).view("<u4").ravel(), dtype=np.uint32)
 
 
 def match(first: Fingerprint, second: Fingerprint) -> float:
-    """Share of peaks that two recordings have in common at their best offset; `THRESHOLD` tells a copy."""
+    """Dice coefficient of two fingerprints, (P,) and (P',), at their best offset; a copy reaches `THRESHOLD`."""
     return max((score for _, score in FingerprintIndex([second]).scores(first)), default=0.0)
 
 
 class FingerprintIndex:
-    """Many fingerprints, in which the copies of a recording are found without comparing it to each.
+    """Inverted index of many fingerprints: finds copies of a recording without a comparison to every one.
 
-    About 1 kB a second of music while it is built: index a large corpus in parts.
+    Takes about 1 kB of memory for each second of music: index a large corpus in parts.
+
+    Args:
+        fingerprints: Fingerprints, (P,) each.
     """
 
     def __init__(self, fingerprints: Sequence[Fingerprint]) -> None:
@@ -190,33 +203,39 @@ class FingerprintIndex:
         self._frames = np.concatenate([part for _, part in hashed] or [np.zeros(0, np.int64)])[order]
 
     def scores(self, peaks: Fingerprint) -> list[tuple[int, float]]:
-        """Positions of fingerprints that share something with this one, each with its score, the best first."""
-        found: dict[int, float] = {}
+        """Positions of the fingerprints with common hashes, each with its score, the best first.
+
+        Args:
+            peaks: Fingerprint to search for, (P,).
+        """
+        best: dict[int, float] = {}
         for owner, offset in self._candidates(peaks):
-            score = max(_shared(peaks, self._fingerprints[owner], offset + step) for step in (-1, 0, 1))
-            found[owner] = max(score, found.get(owner, 0.0))
-        return sorted(found.items(), key=lambda pair: -pair[1])
+            # The offset of a vote is exact to a frame.
+            score = max(dice_score(peaks, self._fingerprints[owner], offset + step) for step in (-1, 0, 1))
+            best[owner] = max(score, best.get(owner, 0.0))
+        return sorted(best.items(), key=lambda pair: -pair[1])
 
     def _candidates(self, peaks: Fingerprint) -> Iterator[tuple[int, int]]:
         """Pairs (position, offset in frames) for which most hashes vote."""
         hashes, frames = _hashes(peaks)
-        order = np.argsort(hashes)  # neighbours are looked up in one place of memory
+        order = np.argsort(hashes)  # sorted look-ups stay in one part of memory
         hashes, frames = hashes[order], frames[order]
         first = np.searchsorted(self._hashes, hashes, "left")
         counts = np.searchsorted(self._hashes, hashes, "right") - first
+        # The ranges [first, first + count) of all hashes, one after the other.
         total = int(counts.sum())
-        places = np.arange(total) - np.repeat(np.cumsum(counts) - counts, counts) + np.repeat(first, counts)
-        offsets = self._frames[places] - np.repeat(frames, counts) + _OFFSET_ZERO
-        votes = np.sort(self._owners[places] << 32 | offsets)
+        entries = np.arange(total) - np.repeat(np.cumsum(counts) - counts, counts) + np.repeat(first, counts)
+        offsets = self._frames[entries] - np.repeat(frames, counts) + _OFFSET_ZERO
+        votes = np.sort(self._owners[entries] << 32 | offsets)  # the owner in the high half of an integer
         _, start, number = np.unique(votes // _TIME_CELL, return_index=True, return_counts=True)
         best = np.argsort(-number, kind="stable")[:_MAX_CANDIDATES]
-        for cell in best[number[best] > 1]:  # a lone vote is chance
+        for cell in best[number[best] > 1]:  # a single vote is chance
             vote = int(votes[start[cell] + number[cell] // 2])  # the median of its offsets
             yield vote >> 32, (vote & 0xFFFFFFFF) - _OFFSET_ZERO
 
 
 def _hashes(peaks: Fingerprint) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]:
-    """Hash of each triple of neighbouring peaks: its three bins and two time steps; and the frame of its first."""
+    """Hash of every triple of neighbouring peaks, of its three bins and two time steps; and its first frame."""
     frames, bins = (peaks >> 8).astype(np.int64), (peaks & 255).astype(np.uint64)
     hashes, starts = [np.zeros(0, np.uint32)], [np.zeros(0, np.int64)]
     for second, third in _TRIPLES:
@@ -226,14 +245,21 @@ def _hashes(peaks: Fingerprint) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.
         steps = [((frames[part] - frames[a]) // _TIME_CELL).astype(np.uint64) for part in (b, c)]
         key = bins[a] | bins[b] << np.uint64(8) | bins[c] << np.uint64(16) | steps[0] << np.uint64(24)
         key |= steps[1] << np.uint64(29)
+        # Fibonacci hashing: the high bits of a product with 2**64 over the golden ratio.
         mixed = (key * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)
         hashes.append(mixed[is_near].astype(np.uint32))
         starts.append(frames[a][is_near])
     return np.concatenate(hashes), np.concatenate(starts)
 
 
-def _shared(first: Fingerprint, second: Fingerprint, offset: int) -> float:
-    """Dice share of peaks that coincide within a frame where the two overlap, ``first`` moved by ``offset`` frames."""
+def dice_score(first: Fingerprint, second: Fingerprint, offset: int) -> float:
+    """Dice coefficient of the peaks of two fingerprints where they overlap; 0 where that is too short.
+
+    Args:
+        first: Fingerprint, (P,).
+        second: Fingerprint, (P',).
+        offset: Frames by which ``first`` is moved before peaks are compared, within one frame.
+    """
     moved, fixed = first.astype(np.int64) + 256 * offset, second.astype(np.int64)
     low, high = max(moved[0], fixed[0]) >> 8, min(moved[-1], fixed[-1]) >> 8
     shorter = min(int(peaks[-1] >> 8) - int(peaks[0] >> 8) for peaks in (first, second))
@@ -241,8 +267,8 @@ def _shared(first: Fingerprint, second: Fingerprint, offset: int) -> float:
         return 0.0
     moved, fixed = (peaks[slice(*np.searchsorted(peaks, (low << 8, (high + 1) << 8)))] for peaks in (moved, fixed))
     coincide = np.zeros(len(moved), np.bool_)
-    for jitter in (-256, 0, 256):
-        places = np.searchsorted(fixed, moved + jitter)
-        coincide |= fixed[np.minimum(places, len(fixed) - 1)] == moved + jitter
+    for jitter in (-256, 0, 256):  # a frame earlier, the same frame, a frame later
+        nearest = np.searchsorted(fixed, moved + jitter)
+        coincide |= fixed[np.minimum(nearest, len(fixed) - 1)] == moved + jitter
     common = int(coincide.sum())
     return 2 * common / (len(moved) + len(fixed)) if common >= _MIN_PEAKS else 0.0

@@ -52,10 +52,10 @@ class Part:
 
 @dataclass(kw_only=True)
 class FrontEndConfig(LogMelConfig):
-    """Front end of a backbone; rates in hertz, lengths in samples.
+    """Spectrogram in front of the encoder.
 
     Attributes:
-        parts: Any of ``mel``, ``pitch``, ``rise``; an encoder normalises each by itself.
+        parts: Any of mel, pitch, rise, side by side; the encoder normalises each by itself.
     """
 
     parts: list[str] = field(default_factory=lambda: ["mel"])

@@ -1,8 +1,8 @@
 """One excerpt of any audio file, at any rate, without decoding the rest of the file.
 
-Conventions: positions and lengths are samples at the rate that is asked for; waveforms are mono float32; several
-channels are averaged. An excerpt of a file at another rate equals the same cut of the whole file resampled, because
-the read starts on a sample that both rates share and carries a margin wider than the resampling filter.
+Conventions: positions and lengths are samples at the requested rate; waveforms are mono float32; several channels are
+averaged. An excerpt of a file at another rate equals the same excerpt of the whole file resampled, because the read
+starts on a sample that both rates share and includes a margin wider than the resampling filter.
 """
 
 from __future__ import annotations
@@ -24,14 +24,20 @@ Waveform = npt.NDArray[np.float32]
 
 # torchaudio's sinc filter spans 6 zero crossings of the slower rate; twice that leaves no edge in the excerpt.
 _FILTER_WIDTH = 6
-_BLOCK_SECONDS = 60
-# An mp3 frame borrows bits from up to ten before it: a read that starts on it gets its first samples wrong.
+_BLOCK_SECONDS = 60  # read at a time where a whole file is read
+# An mp3 frame uses bits of up to ten frames before it: a decoder that starts on it gets its first samples wrong.
 _MP3_LEAD = 10 * 1152
 
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """What a file's header says: length and rate as stored."""
+    """Header of an audio file.
+
+    Attributes:
+        frames: Length in samples at the stored rate.
+        sample_rate: Stored rate in hertz.
+        channels: Number of channels.
+    """
 
     frames: int
     sample_rate: int
@@ -57,20 +63,20 @@ def audio_info(path: str | Path) -> AudioInfo:
         info = soundfile.info(str(path))
     except (soundfile.LibsndfileError, OSError) as error:
         raise InputError(f"{path}: {_reason(path, error)}") from error
-    if info.frames <= 0:
+    if info.frames <= 0:  # libsndfile opens files without samples
         raise InputError(f"{path}: holds no audio; remove it from the corpus")
     return AudioInfo(info.frames, info.samplerate, info.channels)
 
 
 def read_excerpt(path: str | Path, start: int, num_samples: int, sample_rate: int, normalise: str = "none") -> Waveform:
-    """Samples ``start`` to ``start + num_samples`` of a file as it would be at ``sample_rate``.
+    """Samples ``start`` to ``start + num_samples`` of a file resampled to ``sample_rate``.
 
     Args:
         path: wav, flac, ogg, mp3 or anything else libsndfile reads.
         start: First sample, at ``sample_rate``.
         num_samples: How many, at ``sample_rate``.
-        sample_rate: Wanted rate in hertz.
-        normalise: ``none``, or ``peak``: divided by the largest magnitude of the whole file.
+        sample_rate: Rate in hertz.
+        normalise: ``none``, or ``peak``: divide by the largest magnitude of the whole file.
 
     Returns:
         Waveform (num_samples,).
@@ -89,7 +95,7 @@ def read_excerpt(path: str | Path, start: int, num_samples: int, sample_rate: in
     else:
         waveform = _read_resampled(path, start, num_samples, info, sample_rate)
     if normalise == "peak":
-        waveform = waveform / max(track_peak(str(path)), np.finfo(np.float32).tiny)
+        waveform = waveform / max(track_peak(str(path)), np.finfo(np.float32).tiny)  # silence stays silent
     return waveform
 
 
@@ -107,6 +113,7 @@ def _read(path: str | Path, start: int, num_frames: int) -> Waveform:
     """Frames at the file's own rate, averaged to mono."""
     try:
         with soundfile.SoundFile(str(path)) as file:
+            # Decode some frames more, then drop them.
             lead = min(start, _MP3_LEAD) if file.format == "MP3" else 0
             file.seek(start - lead)
             audio = file.read(lead + num_frames, dtype="float32", always_2d=True)[lead:]
@@ -124,6 +131,7 @@ def _read(path: str | Path, start: int, num_frames: int) -> Waveform:
 
 
 def _read_resampled(path: str | Path, start: int, num_samples: int, info: AudioInfo, sample_rate: int) -> Waveform:
+    """An excerpt (num_samples,) of a file stored at another rate."""
     divisor = math.gcd(info.sample_rate, sample_rate)
     per_source, per_target = info.sample_rate // divisor, sample_rate // divisor
     # One period holds per_target samples out for per_source samples in: both grids meet at its start.
@@ -142,6 +150,7 @@ def _read_resampled(path: str | Path, start: int, num_samples: int, info: AudioI
 
 
 def _reason(path: str | Path, error: Exception) -> str:
+    """Why a file cannot be read, and what to do about it."""
     if not Path(path).exists():
         return "does not exist"
     if Path(path).stat().st_size == 0:

@@ -1,9 +1,10 @@
-"""What happens to recordings on their way to a listener: level, noise, codecs, and other keys and tempi.
+"""Perturbations of recordings: level, noise, lossy codecs, pitch and tempo.
 
-Conventions: a perturbation is a pure function of a mono float32 waveform (N,), its sample rate and an amount, and
-gives the same samples each time. Nothing is clipped: level above full scale stays, for whoever writes a file to
-handle. All but ``stretch`` keep length and time; ``stretch`` gives round(N / rate) samples, and what sounded at t
-sounds at t / rate. Every function holds the whole recording in memory.
+Shapes:  N audio samples
+
+Conventions: a perturbation is a deterministic function of a mono float32 waveform (N,), its sample rate and an amount.
+Nothing is clipped: a level above full scale stays. All but ``stretch`` keep length and times; ``stretch`` returns
+round(N / rate) samples, and an event at time t moves to t / rate. Every function holds the whole recording in memory.
 """
 
 from __future__ import annotations
@@ -23,25 +24,25 @@ from musictf.audio.timescale import Waveform, stretched, transposed
 from musictf.errors import InputError
 
 _SUBTYPES = {"MP3": "MPEG_LAYER_III", "OGG": "VORBIS"}
-# libvorbis lays out on the stack what it is given at once: a whole song there ends the process.
+# libvorbis puts the samples of one write on the stack: those of a whole song would overflow it.
 _BLOCK = 65536
-_LONGEST_DELAY_SECONDS = 0.3
+_LONGEST_DELAY_SECONDS = 0.3  # longest codec delay that is searched for
 
 
 @dataclass(frozen=True, kw_only=True)
 class Perturbation:
-    """A change to recordings and the amounts of it that make sense.
+    """A kind of change to recordings, and its valid amounts.
 
     Attributes:
-        name: What configurations and rows call it.
-        unit: Of its amount, as axes show it.
-        amounts: Tried unless others are asked for.
-        neutral: The amount that changes nothing. Where only a limit does (no noise: an infinite ratio) it is infinite,
-            and its sign says beyond which end of the axis the clean recording lies.
+        name: Name in configurations and rows.
+        unit: Unit of the amount, as axes show it.
+        amounts: Default amounts.
+        neutral: Amount that changes nothing. Infinite where only a limit does (no noise: an infinite ratio); its sign
+            is the end of the axis beyond which the clean recording lies.
         lowest: Smallest amount.
         highest: Largest amount.
-        whole: Only whole amounts have labels (there is no chord between C and C#).
-        apply: The function: waveform (N,), sample rate in hertz, amount.
+        whole: Whether only whole amounts are valid, because annotations have no others (no chord between C and C#).
+        apply: Function of waveform (N,), sample rate in hertz and amount.
     """
 
     name: str
@@ -54,14 +55,14 @@ class Perturbation:
     apply: Callable[[Waveform, int, float], Waveform]
 
     def check(self, amount: float, where: str = "amount") -> None:
-        """Refuse an amount that cannot be.
+        """Refuse an invalid amount; ``where`` names the setting in the message.
 
         Raises:
-            InputError: it is no number, out of range, or broken where only whole ones are.
+            InputError: it is not a number, out of range, or not whole although it must be.
         """
-        fits = isinstance(amount, (int, float)) and not isinstance(amount, bool)
-        fits = fits and (amount == self.neutral or self.lowest <= amount <= self.highest)
-        if not fits or (self.whole and amount != round(amount)):
+        is_number = isinstance(amount, (int, float)) and not isinstance(amount, bool)
+        is_valid = is_number and (amount == self.neutral or self.lowest <= amount <= self.highest)
+        if not is_valid or (self.whole and amount != round(amount)):
             kind = "a whole number" if self.whole else "a number"
             raise InputError(
                 f"{where}={amount!r} must be {kind} from {self.lowest:g} to {self.highest:g} ({self.unit})"
@@ -69,25 +70,25 @@ class Perturbation:
 
 
 def gain(waveform: Waveform, sample_rate: int, decibels: float) -> Waveform:
-    """The recording louder by so many decibels, or softer below 0; nothing is clipped."""
+    """The recording (N,) amplified by ``decibels``; nothing is clipped."""
     return waveform * np.float32(10 ** (decibels / 20))
 
 
 def noise(waveform: Waveform, sample_rate: int, ratio: float) -> Waveform:
     """The recording with white Gaussian noise.
 
-    The noise is drawn from the samples themselves: another recording, other noise; another ratio, the same noise at
-    another level. Silence stays silent.
+    The seed of the noise is a hash of the samples: it depends on the recording and not on the ratio. Silence stays
+    silent.
 
     Args:
         waveform: (N,).
         sample_rate: In hertz.
-        ratio: Power of the recording over power of the noise, both over the whole length, in dB.
+        ratio: Signal-to-noise ratio in dB, over the whole length.
     """
     seed = int.from_bytes(hashlib.sha256(np.ascontiguousarray(waveform).tobytes()).digest()[:8], "big")
-    drawn = np.random.default_rng(seed).standard_normal(len(waveform), dtype=np.float32)
-    scale = _rms(waveform) / _rms(drawn) * 10 ** (-ratio / 20)
-    return waveform + np.float32(scale) * drawn
+    samples = np.random.default_rng(seed).standard_normal(len(waveform), dtype=np.float32)
+    scale = _rms(waveform) / _rms(samples) * 10 ** (-ratio / 20)
+    return waveform + np.float32(scale) * samples
 
 
 def codec_mp3(waveform: Waveform, sample_rate: int, level: float) -> Waveform:
@@ -95,12 +96,12 @@ def codec_mp3(waveform: Waveform, sample_rate: int, level: float) -> Waveform:
 
     Args:
         waveform: (N,).
-        sample_rate: In hertz, one that MP3 knows.
+        sample_rate: In hertz, one that MP3 supports.
         level: libsndfile's compression level, from 0 to below 1: 320 down to 32 kbit/s from 32 kHz on, 160 down to 8
             from 16 kHz, 64 down to 8 below.
 
     Raises:
-        InputError: this libsndfile writes no MP3, or MP3 has no such sample rate.
+        InputError: this libsndfile cannot write MP3, or MP3 has no such sample rate.
     """
     return _reencoded(waveform, sample_rate, level, "MP3")
 
@@ -114,18 +115,18 @@ def codec_ogg(waveform: Waveform, sample_rate: int, level: float) -> Waveform:
         level: libsndfile's compression level, from 0 (Vorbis quality 10) to 1 (quality 0).
 
     Raises:
-        InputError: this libsndfile writes no Ogg Vorbis.
+        InputError: this libsndfile cannot write Ogg Vorbis.
     """
     return _reencoded(waveform, sample_rate, level, "OGG")
 
 
 def pitch(waveform: Waveform, sample_rate: int, semitones: float) -> Waveform:
-    """The recording transposed, its tempo kept; see `musictf.audio.timescale`."""
+    """The recording (N,) transposed at the same tempo; see `musictf.audio.timescale`."""
     return transposed(waveform, sample_rate, semitones)
 
 
 def stretch(waveform: Waveform, sample_rate: int, rate: float) -> Waveform:
-    """The recording ``rate`` times as fast, its pitch kept: (round(N / rate),); see `musictf.audio.timescale`."""
+    """The recording (N,) ``rate`` times as fast at the same pitch, round(N / rate) samples; see `timescale`."""
     return stretched(waveform, sample_rate, rate)
 
 
@@ -187,7 +188,7 @@ def perturbation(name: str, where: str = "perturbation") -> Perturbation:
     """A perturbation by name.
 
     Raises:
-        InputError: there is none of that name.
+        InputError: the name is unknown.
     """
     if name not in PERTURBATIONS:
         raise InputError(f"{where}: {name!r} is unknown: any of {', '.join(PERTURBATIONS)}")
@@ -199,7 +200,7 @@ def _rms(waveform: Waveform) -> float:
 
 
 def _reencoded(waveform: Waveform, sample_rate: int, level: float, container: str) -> Waveform:
-    """Encoded, decoded, and put back where it was in time."""
+    """The recording (N,) after encoding and decoding, without the delay of the codec."""
     delay = codec_delay(container, sample_rate, level)
     decoded = _round_trip(waveform, sample_rate, level, container)[delay : delay + len(waveform)]
     return np.pad(decoded, (0, len(waveform) - len(decoded)))
@@ -207,29 +208,31 @@ def _reencoded(waveform: Waveform, sample_rate: int, level: float, container: st
 
 @lru_cache(maxsize=256)
 def codec_delay(container: str, sample_rate: int, level: float) -> int:
-    """Samples by which a codec delays what goes through it, measured on noise.
+    """Delay of a codec in samples, measured on noise.
 
-    An MP3 says its delay in a header frame, which a decoder takes into account; where the bit rate is so low that the
-    frame cannot hold the header there is none, and everything comes 1105 samples late (69 ms at 16 kHz).
+    A header frame of an MP3 states the delay, and decoders remove it. At bit rates so low that a frame cannot hold the
+    header there is none, and everything is 1105 samples late (69 ms at 16 kHz).
 
     Args:
         container: ``MP3`` or ``OGG``.
         sample_rate: In hertz.
         level: libsndfile's compression level.
     """
+    # The delay depends on the settings alone, so one measurement serves all recordings.
     probe = 0.1 * np.random.default_rng(0).standard_normal(2 * sample_rate, dtype=np.float32)
-    # Low rates keep only low frequencies: noise below 1 kHz goes through them all.
+    # Low bit rates keep only low frequencies; noise below 1 kHz passes at all of them.
     probe = scipy.signal.sosfilt(scipy.signal.butter(2, 1000, fs=sample_rate, output="sos"), probe).astype(np.float32)
     decoded = _round_trip(probe, sample_rate, level, container)
-    correlation = scipy.signal.correlate(decoded, probe, mode="full")[len(probe) - 1 :]
+    correlation = scipy.signal.correlate(decoded, probe, mode="full")[len(probe) - 1 :]  # lags from 0
     return int(correlation[: round(_LONGEST_DELAY_SECONDS * sample_rate)].argmax())
 
 
 def _round_trip(waveform: Waveform, sample_rate: int, level: float, container: str) -> Waveform:
+    """A waveform after encoding and decoding in memory, with the delay of the codec."""
     if container not in soundfile.available_formats():
         raise InputError(
             f"libsndfile {soundfile.__libsndfile_version__} cannot write {container}; "
-            "install the soundfile wheel, which brings one that can, or leave this perturbation out"
+            "install the soundfile wheel, whose libsndfile can, or leave this perturbation out"
         )
     file = io.BytesIO()
     settings = {"subtype": _SUBTYPES[container], "format": container, "compression_level": level}

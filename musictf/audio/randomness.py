@@ -1,10 +1,10 @@
-"""Random numbers that belong to a seed: the same whatever else is in the batch, and on whatever device.
+"""Counter-based random numbers: they depend on a seed alone, not on the rest of the batch or the device.
 
-There is no state. Number k of stream s under a seed is a hash of (seed, s, k), so a row of a batch draws the same
-alone, elsewhere in another batch, in another process or after a restart; the generators of torch are neither read nor
-advanced. The first numbers of a longer draw are those of a shorter one.
+There is no state. Number k of stream s of a seed is a hash of (seed, s, k). So a row draws the same numbers alone, in
+another batch, in another process or after a restart; torch's generators are neither read nor advanced. A longer draw
+begins with the numbers of a shorter one.
 
-Shapes:  B rows, each with a seed of its own   n numbers a row
+Shapes:  B rows, each with a seed   n numbers of a row
 Units:   seeds and hashes are int64 tensors that hold the 64 bits of an unsigned number; products wrap around.
 
 References:
@@ -21,9 +21,11 @@ from torch import Tensor
 
 
 def _signed(bits: int) -> int:
+    """The int64 with the same 64 bits as an unsigned number: torch lacks arithmetic on uint64."""
     return bits - (1 << 64) if bits >> 63 else bits
 
 
+# Constants of SplitMix64.
 _STEP = _signed(0x9E3779B97F4A7C15)
 _FIRST_FACTOR, _SECOND_FACTOR = _signed(0xBF58476D1CE4E5B9), _signed(0x94D049BB133111EB)
 _DIGITS = 24  # bits that a float32 holds exactly
@@ -34,8 +36,8 @@ def uniform(seeds: Tensor, stream: int, n: int) -> Tensor:
 
     Args:
         seeds: (B,), int64.
-        stream: Which of the independent sequences of a seed.
-        n: How many for each seed.
+        stream: Number of one of the independent sequences of a seed.
+        n: Numbers for each seed.
 
     Returns:
         (B, n), float32, the same bits on every device.
@@ -44,18 +46,18 @@ def uniform(seeds: Tensor, stream: int, n: int) -> Tensor:
 
 
 def normal(seeds: Tensor, stream: int, n: int) -> Tensor:
-    """Numbers of the standard normal distribution, by Box and Muller; none is beyond 5.8.
+    """Standard normal numbers by the Box-Muller transform; none is beyond 5.8.
 
     Args:
         seeds: (B,), int64.
-        stream: Which of the independent sequences of a seed.
-        n: How many for each seed.
+        stream: Number of one of the independent sequences of a seed.
+        n: Numbers for each seed.
 
     Returns:
         (B, n), float32, the same to float rounding on every device.
     """
     hashes = _hashes(seeds, stream, (n + 1) // 2)
-    # 1 - u is in (0, 1], whose logarithm is finite
+    # 1 - u lies in (0, 1], so its logarithm is finite. One hash holds enough bits for radius and angle.
     radius = (-2 * torch.log(1 - _fraction(hashes, 64 - _DIGITS))).sqrt()
     angle = 2 * math.pi * _fraction(hashes, 64 - 2 * _DIGITS)
     return torch.stack([radius * angle.cos(), radius * angle.sin()], dim=2).flatten(1)[:, :n]
@@ -65,7 +67,10 @@ def splitmix64(counters: Tensor) -> Tensor:
     """The output function of SplitMix64: a bijection of 64 bits under which neighbours look unrelated.
 
     Args:
-        counters: int64, any shape.
+        counters: int64, (...) of any shape.
+
+    Returns:
+        int64, (...) of the same shape.
     """
     bits = (counters ^ _shifted(counters, 30)) * _FIRST_FACTOR
     bits = (bits ^ _shifted(bits, 27)) * _SECOND_FACTOR
@@ -73,13 +78,13 @@ def splitmix64(counters: Tensor) -> Tensor:
 
 
 def _hashes(seeds: Tensor, stream: int, n: int) -> Tensor:
-    """(B, n): SplitMix64 from a state that is itself a hash, so that near seeds do not run through the same states."""
+    """Outputs of SplitMix64, (B, n), from a state that is itself a hash, so that nearby seeds share no states."""
     states = splitmix64(splitmix64(seeds + _STEP) + _signed(stream * _STEP % (1 << 64)))
     return splitmix64(states[:, None] + _STEP * torch.arange(1, n + 1, device=seeds.device))
 
 
 def _shifted(bits: Tensor, places: int) -> Tensor:
-    """Right shift that brings in zeros, where torch brings in copies of the sign."""
+    """Logical right shift: zeros come in, where torch's shift copies the sign."""
     return (bits >> places) & ((1 << (64 - places)) - 1)
 
 

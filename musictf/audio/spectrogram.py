@@ -3,9 +3,9 @@
 Shapes:  B batch   N audio samples   T frames   F mel bands
 Units:   times in seconds, rates in hertz, levels in decibels.
 
-Recipe: 16 kHz, n_fft 1024, hop 512, Hann, centred, 128 slaney mels, power, decibels with 100 dB of range below the
-loudest cell of the excerpt. The published code puts f_max at 11025 Hz, above Nyquist, which leaves the top bands
-empty; 8000 Hz is our correction.
+Recipe: 16 kHz, n_fft 1024, hop 512, Hann, centred, 128 slaney mels, power, decibels limited to 100 dB below the largest
+value of the excerpt. The published code sets f_max to 11025 Hz, above Nyquist, which leaves the top bands empty;
+8000 Hz is our correction.
 """
 
 from __future__ import annotations
@@ -22,12 +22,23 @@ from torch import Tensor, nn
 from musictf.audio.token_grid import TokenGrid
 from musictf.errors import InputError
 
-_POWER_FLOOR = 1e-10
+_POWER_FLOOR = 1e-10  # -100 dB: the logarithm of silence is finite
 
 
 @dataclass(kw_only=True)
 class LogMelConfig:
-    """Front end of a backbone; rates in hertz, lengths in samples."""
+    """Log-mel front end of a backbone.
+
+    Attributes:
+        sample_rate: Sample rate in hertz; other audio is resampled.
+        n_fft: Window length in samples.
+        hop_length: Samples between two frames.
+        n_mels: Mel bands.
+        f_min: Lowest frequency in hertz.
+        f_max: Highest frequency in hertz.
+        top_db: Dynamic range below the loudest value, in decibels.
+        normalise: none, or peak (the whole track is divided by its largest magnitude).
+    """
 
     sample_rate: int = 16_000
     n_fft: int = 1024
@@ -72,7 +83,7 @@ class LogMelConfig:
 
 
 class LogMel(nn.Module):
-    """Waveform (B, N) to log-mel (B, F, T), on the device it lives on, in float32 whatever the autocast."""
+    """Waveform (B, N) to log-mel (B, F, T) in dB, on the device of its buffers, in float32 whatever the autocast."""
 
     def __init__(self, config: LogMelConfig) -> None:
         super().__init__()
@@ -93,6 +104,6 @@ class LogMel(nn.Module):
     def forward(self, waveform: Tensor) -> Tensor:
         with torch.autocast(waveform.device.type, enabled=False):
             level = 10 * torch.log10(self.power(waveform.float()).clamp(min=_POWER_FLOOR))
-            # Over each excerpt alone: torchaudio's own top_db looks at the loudest cell of the whole batch.
+            # For each excerpt alone: torchaudio's own top_db uses the largest value of the whole batch.
             loudest = level.amax(dim=(-2, -1), keepdim=True)
             return torch.maximum(level, loudest - self.config.top_db)

@@ -1,4 +1,4 @@
-"""Ballroom: 698 excerpts of 30 s for dancing, with beats, bars, tempo and dance.
+"""Ballroom: 698 excerpts of 30 s of ballroom dance music, with beats, bars, tempo and dance.
 
 Gouyon, Klapuri, Dixon, Alonso, Tzanetakis, Uhle and Cano, "An experimental comparison of audio tempo induction
 algorithms", IEEE TASLP 14(5), 2006; beats by Krebs, Böck and Widmer, "Rhythmic pattern modeling for beat and downbeat
@@ -6,9 +6,9 @@ tracking in musical audio", ISMIR 2013.
 
 Conventions: both layouts are read, the one of mirdata (``B_1.0``) and the one of the archives (``BallroomData`` and
 ``BallroomAnnotations``). Genre is the dance, which is the name of the folder; the three kinds of rumba are one. Beats
-are counted from 1 in the bar; intros without musical content have none (says the README of the annotations).
-Thirteen files repeat another one and are left out, so that 685 tracks remain, as in Beat This! (Foscarin 2024). A
-group is what a name says without its track number: an album or a medium.
+are counted from 1 in the bar; intros without musical content have none (README of the annotations). Thirteen files
+repeat another one and are left out, so that 685 tracks remain, as in Beat This! (Foscarin 2024). A group is the name
+of a file without its track number: an album or a medium.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from musictf.datasets.base import AnnotationFile, Dataset, Track, derived_split,
 from musictf.datasets.layout import annotation_files, annotation_folder, audio_folder
 from musictf.datasets.tabular import read_text
 
-# Sturm 2014, as listed by the README of github.com/CPJKU/BallroomAnnotations: four exact and nine recording replicas.
+# File -> the file that it repeats. Sturm 2014, as listed by the README of github.com/CPJKU/BallroomAnnotations: four
+# exact and nine recording replicas.
 REPLICAS = {
     "Albums-Chrisanne2-12": "Albums-AnaBelen_Veneo-11",
     "Albums-Fire-09": "Albums-Fire-08",
@@ -42,7 +43,7 @@ REPLICAS = {
 
 @dataclass(kw_only=True)
 class Ballroom(Dataset):
-    """Excerpts for dancing. ``root`` holds ``B_1.0``, or ``BallroomData`` and ``BallroomAnnotations``."""
+    """Excerpts of dance music. ``root`` holds ``B_1.0``, or ``BallroomData`` and ``BallroomAnnotations``."""
 
     name: ClassVar[str] = "ballroom"
     annotations: ClassVar[tuple[str, ...]] = ("beats", "tempo", "genre")
@@ -72,16 +73,13 @@ class Ballroom(Dataset):
             root, "B_1.0/annotations/tempo", "annotations/tempo", "BallroomAnnotations/ballroomGroundTruth"
         )
         audio = audio_folder(root, "B_1.0/audio", "BallroomData", "audio")
-        dances = _dances(audio)
+        # The folder of each recording: from the list in the archive (./Waltz/Media-1.wav a line), which a copy without
+        # audio may still have, and from the files that exist.
+        listing = audio / "allBallroomFiles"
+        listed = [Path(line) for line in read_text(listing).split()] if listing.is_file() else []
+        dances = {path.stem: path.parent.name for path in [*listed, *sorted(audio.glob("*/*.wav"))]}
         paths = annotation_files(beats, self.name, "*.beats")
         return [_track(path, tempi / f"{path.stem}.bpm", audio, dances.get(path.stem)) for path in paths]
-
-
-def _dances(audio: Path) -> dict[str, str]:
-    """The folder of each recording, from the list in the archive (``./Waltz/Media-1.wav`` a line) and what is there."""
-    listing = audio / "allBallroomFiles"
-    listed = [Path(line) for line in read_text(listing).split()] if listing.is_file() else []
-    return {path.stem: path.parent.name for path in [*listed, *sorted(audio.glob("*/*.wav"))]}
 
 
 def _track(beats: Path, tempo: Path, audio: Path, dance: str | None) -> Track:
@@ -89,7 +87,8 @@ def _track(beats: Path, tempo: Path, audio: Path, dance: str | None) -> Track:
     if tempo.is_file():
         labels["tempo"] = AnnotationFile(tempo, read_tempo)
     if dance is not None:
-        labels["genre"] = dance.split("-")[0]
-    group = beats.stem[:-2].rstrip("-")  # Albums-Fire-08: track 8 of an album; Media-105901: track 1 of a medium
+        labels["genre"] = dance.split("-")[0]  # Rumba-American, Rumba-International, Rumba-Misc
+    # Albums-Fire-08 is track 8 of an album, Media-105901 track 1 of a medium.
+    group = beats.stem[:-2].rstrip("-")
     path = audio / (dance or "") / f"{beats.stem}.wav"
     return Track(track_id=beats.stem, audio=path, split=derived_split(group), group=group, labels=labels)

@@ -7,10 +7,10 @@ Conventions:
 
 * Chords: where two intervals overlap (bmcfee/crema issue 22 lists such files), the earlier one ends where the later
   begins; a gap becomes ``X``, which no score counts.
-* Beats: ``New Point`` in place of a position is filled in from its neighbours, in bars as long as the file's longest.
-  Revolution 9 has no beats and no key.
-* Key: the one that sounds longest. ``E`` is E major, ``A:minor`` A minor; a song whose longest key is in another mode
-  (``D:mixolydian``) or which has none has no key here.
+* Beats: the position ``New Point`` is replaced by one that follows from its neighbours, in bars as long as the longest
+  of the file. Revolution 9 has no beats and no key.
+* Key: the one with the longest total duration. ``E`` is E major, ``A:minor`` A minor; a song whose longest key is in
+  another mode (``D:mixolydian``), or without a key, has no key here.
 * Sections (``seglab``) are not read.
 * A group is an album; both discs of The Beatles are one. Derived splits hold eight albums for training, Help! and
   Let It Be for validation and A Hard Day's Night for testing; The Beatles alone is a sixth of all songs.
@@ -72,6 +72,7 @@ class Beatles(Dataset):
 
 def _track(root: Path, folder: Path, chords: Path) -> Track:
     album, song = chords.parent.name, chords.stem
+    # Not every song has beats and a key; the chords are the index.
     labels: dict[str, Any] = {"chords": AnnotationFile(chords, read_song_chords), "artist": "The Beatles"}
     beats = folder / "beat" / "The Beatles" / album / f"{song}.txt"
     if beats.is_file():
@@ -79,6 +80,7 @@ def _track(root: Path, folder: Path, chords: Path) -> Track:
     key = folder / "keylab" / "The Beatles" / album / f"{song}.lab"
     if key.is_file():
         labels["key"] = AnnotationFile(key, read_song_key)
+    # 10CD1_-_The_Beatles and 10CD2_-_The_Beatles are one group.
     group = re.sub(r"^\d+(CD\d)?_-_", "", album)
     audio = audio_file(root / "audio" / album, song, ".wav")
     return Track(track_id=f"{album}/{song}", audio=audio, split=derived_split(group), group=group, labels=labels)
@@ -90,7 +92,7 @@ def read_song_chords(path: Path) -> Chords:
 
 
 def read_song_key(path: Path) -> str | None:
-    """The key that sounds longest: ``start end Key name`` a line, beside lines that say ``Silence``.
+    """The key with the longest total duration: ``start end Key name`` a line, besides lines with ``Silence``.
 
     Raises:
         InputError: a line does not parse.
@@ -98,6 +100,7 @@ def read_song_key(path: Path) -> str | None:
     intervals, labels = [], []
     for number, line in numbered_lines(path):
         fields, where = line.split(), f"{path}:{number}"
+        # Silence has no name after it.
         if len(fields) < 3 or (fields[2] == "Key" and len(fields) != 4):
             raise InputError(f"{where}: expected 'start end Key name', found {line!r}")
         if fields[2] == "Key":
@@ -128,7 +131,7 @@ def _position(fields: list[str], where: str) -> int | None:
 
 
 def filled_positions(positions: Sequence[int | None]) -> list[int] | list[None]:
-    """Positions with those that are missing counted back from the next one, and after the last one forward.
+    """Fill missing positions: counted back from the next known one, and forward after the last known one.
 
     >>> filled_positions([3, 4, None, 2, None])
     [3, 4, 1, 2, 3]
@@ -136,7 +139,7 @@ def filled_positions(positions: Sequence[int | None]) -> list[int] | list[None]:
     known = [position for position in positions if position is not None]
     if not known:
         return [None] * len(positions)
-    length, filled = max(*known, 2), list(positions)
+    length, filled = max(*known, 2), list(positions)  # of a bar, in beats; 2 if all known positions are downbeats
     for index in range(len(filled) - 2, -1, -1):
         following = filled[index + 1]
         if filled[index] is None and following is not None:

@@ -2,11 +2,11 @@
 
 Burgoyne, Wild and Fujinaga, "An expert ground truth set for audio chord recognition and music analysis", ISMIR 2011.
 
-Conventions: slots were drawn at random, so a song may come several times, under several numbers: all of them are
-tracks, as the authors advise, and a song is a group (title and artist without case, punctuation and a leading "The"),
-so that no split tears it. Slots without a title were never annotated. Splits are derived song by song. MIREX splits
-by number (1 to 1000 for training, 1001 to 1300 the test set of 2012), which puts one song on both sides. Chords are
-those of ``full.lab``; its last line holds only white space.
+Conventions: slots were drawn at random, so a song may occur under several numbers: all of them are tracks, as the
+authors advise, and a song is a group (title and artist without case, punctuation and a leading "The"), so that it lies
+in one split. Slots without a title were never annotated. Splits are derived song by song. MIREX splits by number (1 to
+1000 for training, 1001 to 1300 the test set of 2012), which puts some songs in both. Chords are those of ``full.lab``,
+whose last line has only white space.
 """
 
 from __future__ import annotations
@@ -51,11 +51,13 @@ class Billboard(Dataset):
         index = index_file(root, self.name, "billboard-2.0-index.csv")
         folder = annotation_folder(root, self.name, "McGill-Billboard")
         tracks: dict[str, Track] = {}
+        # Other columns are dates and ranks in the charts.
         for where, row in table_rows(index, ["id", "title", "artist"]):
             if not row["title"].strip():
-                continue
+                continue  # never annotated
             if not row["id"].isdecimal() or f"{int(row['id']):04d}" in tracks:
                 raise InputError(f"{where}: expected a number that no other slot has, found {row['id']!r}")
+            # The index writes 3, the folders 0003.
             name = f"{int(row['id']):04d}"
             tracks[name] = _track(name, row, folder / name / "full.lab", root / "audio")
         return list(tracks.values())
@@ -69,7 +71,7 @@ def _track(name: str, row: dict[str, str], chords: Path, audio: Path) -> Track:
 
 
 def _bare(text: str) -> str:
-    """A name without what differs between two mentions of it: ``The Rolling Stones`` and ``Rolling Stones``.
+    """A name without what varies between its spellings: ``The Rolling Stones`` and ``Rolling Stones``.
 
     >>> _bare("Rock & Roll"), _bare("The Beach Boys")
     ('rockandroll', 'beachboys')

@@ -1,10 +1,12 @@
 """BRID: Brazilian percussion, solo and in groups, with beats and downbeats of the groups.
 
-``BRID_1.0/Annotations/beats/<track>.beats`` (time, position; also ``annotations``) and audio named as its track,
-anywhere in ``BRID_1.0``.
+Maia, de Tomaz Jr., Fuentes, Rocamora, Biscainho, Costa and Cohen, "BRID", 2018.
+
+Layout: ``BRID_1.0/Annotations/beats/<track>.beats`` (time, position; the folder may be ``annotations``), and audio with
+the name of its track anywhere in ``BRID_1.0``.
 
 Conventions: tracks are those with beats, the mixtures; solos of one instrument have none and are not listed. Bars have
-two beats. There is no official split, and who plays is not given: it is derived from the track.
+two beats. There is no official split, and the players are not named: the split is derived from the track.
 """
 
 from __future__ import annotations
@@ -32,8 +34,10 @@ class BRID(Dataset):
 
     def read_tracks(self) -> list[Track]:
         root = single_root(self.root, self.name)
+        # Both spellings occur.
         names = (f"{folder}{name}/beats" for folder in ("BRID_1.0/", "") for name in ("Annotations", "annotations"))
         beats = annotation_folder(root, self.name, *names)
+        # Folders of the audio differ between copies; names of tracks are unique.
         files = Collection(beats.parents[1])
         return [
             Track(

@@ -1,11 +1,14 @@
 """Candombe: Uruguayan drumming, with beats and downbeats.
 
-``candombe_annotations/with_bar_number/<track>.csv`` (``time,bar.beat``) and audio named as its track, anywhere in
-``root``.
+Nunes, Rocamora, Jure and Biscainho, "Beat and downbeat tracking based on rhythmic patterns applied to the Uruguayan
+candombe drumming", ISMIR 2015.
 
-Conventions: in ``10.1`` the bar is 10 and the beat 1; it is a text, not a number. Takes of one session, which have
-drummers in common, are a group (``csic.1995_ansina1``); the split is derived from it, so that of eight sessions one is
-tested (5 takes) and one is for validation (2). There is no official split.
+Layout: ``candombe_annotations/with_bar_number/<track>.csv`` (``time,bar.beat``), and audio with the name of its track
+anywhere in ``root``.
+
+Conventions: in ``10.1`` the bar is 10 and the beat 1; it is a text, not a number. Takes of one session, which share
+drummers, are a group (``csic.1995_ansina1``); the split is derived from it, so that of eight sessions one is for
+testing (5 takes) and one for validation (2). There is no official split.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from musictf.errors import InputError
 
 @dataclass(kw_only=True)
 class Candombe(Dataset):
-    """Performances with ``beats``; ``root`` is the folder that both archives were unpacked in."""
+    """Performances with ``beats``; ``root`` is the folder where both archives were unpacked."""
 
     name: ClassVar[str] = "candombe"
     citation: ClassVar[str] = "Nunes, Rocamora, Jure, Biscainho: Beat and downbeat tracking ... Candombe, ISMIR 2015"
@@ -38,7 +41,7 @@ class Candombe(Dataset):
     def read_tracks(self) -> list[Track]:
         root = single_root(self.root, self.name)
         folder = annotation_folder(root, self.name, "candombe_annotations/with_bar_number", "with_bar_number")
-        files = Collection(root)
+        files = Collection(root)  # audio may be in any folder below the root
         return [_track(path, files.find(path.stem)) for path in annotation_files(folder, self.name, "*.csv")]
 
 
@@ -50,14 +53,15 @@ def read_beats(path: Path) -> Beats:
     """
     beats: list[BeatRow] = []
     for where, (time, label) in columns(path, 2, ","):
-        found = re.fullmatch(r"\d+\.([1-9]\d*)", label)
-        if found is None:
+        match = re.fullmatch(r"\d+\.([1-9]\d*)", label)
+        if match is None:
             raise InputError(f"{where}: {label!r} is not bar.beat")
-        beats.append((where, parse_number(time, where), int(found.group(1))))
+        beats.append((where, parse_number(time, where), int(match[1])))
     return assemble_beats(beats, path)
 
 
 def _track(path: Path, audio: Path) -> Track:
+    # csic.1995_ansina1_02 is the second take of a session.
     session = path.stem.rpartition("_")[0] or path.stem
     labels = {"beats": AnnotationFile(path, read_beats)}
     return Track(track_id=path.stem, audio=audio, split=derived_split(session), group=session, labels=labels)

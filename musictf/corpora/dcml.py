@@ -1,21 +1,23 @@
-"""DCML: scores with a harmonic analysis by experts, the Annotated Mozart Sonatas and every corpus laid out like them.
+"""DCML: scores with a harmonic analysis by experts: the Annotated Mozart Sonatas, and all corpora in their layout.
 
-``harmonies/<piece>.harmonies.tsv``, ``measures/<piece>.measures.tsv`` and the scores, ``MS3/<piece>.mscx``; a folder
-of such corpora will do as well, and its pieces are then called ``<corpus>/<piece>``.
+Hentschel, Neuwirth and Rohrmeier, "The Annotated Mozart Sonatas: score, harmony, and cadence", TISMIR 4(1), 2021.
 
-Conventions: no recordings exist. Audio is ``audio_root/<piece>.wav``, a rendering of the score that you make, with
-MuseScore for one: at ``tempo`` quarter notes a minute throughout (take out tempo marks, stretched fermatas and the
+Layout: ``harmonies/<piece>.harmonies.tsv``, ``measures/<piece>.measures.tsv`` and the scores, ``MS3/<piece>.mscx``. The
+root may also be a folder of such corpora, whose pieces are then named ``<corpus>/<piece>``.
+
+Conventions: no recordings exist. Audio is ``audio_root/<piece>.wav``, a rendering of the score that you make, for
+example with MuseScore: at ``tempo`` quarter notes a minute throughout (without tempo marks, stretched fermatas and the
 pauses of section breaks), "Play repeats" off. Every bar is then played once, in the order of the score, first endings
-too: this is the time line of the column ``quarterbeats_all_endings``, and of ``quarterbeats`` where a table has no
-endings and lacks the first. Nothing here can tell that a rendering follows another tempo: listen to one.
+too: this is the time line of the column ``quarterbeats_all_endings``, or of ``quarterbeats`` in a table without
+endings, which lacks the first. A rendering at another tempo cannot be detected here: listen to one.
 
-A chord lasts until the next one, as the DCML standard has it; rows that mark a phrase or a cadence without a chord do
-not end one. ``@none`` (no harmony can be inferred) is ``N``; what is no label of the standard is ``X``. The root is the
-analyst's (``V(64)`` is on G in C major), but what stands above it are the tones of the column ``chord_tones``, so
-suspensions are told (``G:(4,6)``); added tones follow as 9, 11 and 13. An augmented sixth is written from the note
-below that interval (``F:(3,5,#6)``), which is its bass: its root in the analysis is not one that is heard. A pedal note
-is not written. Beats are counted by the time signature; where its numerator is 6, 9 or 12, a beat is three of its
-units. The key is that of the piece; local keys serve the chords only. Movements of a work share a split.
+A chord lasts until the next one, as in the DCML standard; rows that mark a phrase or a cadence without a chord do not
+end one. ``@none`` (no harmony can be inferred) is ``N``; a text that is no label of the standard is ``X``. The root is
+that of the analysis (``V(64)`` is on G in C major), but the tones above it are those of the column ``chord_tones``, so
+that suspensions are annotated (``G:(4,6)``); added tones follow as 9, 11 and 13. An augmented sixth is written from the
+lower note of that interval (``F:(3,5,#6)``), which is its bass: the root of the analysis does not sound. Pedal notes
+are not written. Beats follow the time signature; if its numerator is 6, 9 or 12, a beat has three of its units. The key
+is that of the piece; local keys serve the chords only. Movements of a work share a split.
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ from musictf.datasets.tabular import table_rows
 from musictf.errors import InputError
 
 CHORD_COLUMNS = (
-    "duration_qb",
+    "duration_qb",  # in quarter notes
     "globalkey",
     "localkey",
     "numeral",
@@ -56,7 +58,7 @@ CHORD_COLUMNS = (
     "root",
     "bass_note",
 )
-AUGMENTED_SIXTHS = ("It", "Fr", "Ger")
+AUGMENTED_SIXTHS = ("It", "Fr", "Ger")  # of the column chord_type
 
 
 @dataclass(kw_only=True)
@@ -65,8 +67,8 @@ class DCML(Dataset):
 
     Attributes:
         root: The checkout of a corpus (``harmonies``, ``measures``), or a folder of several.
-        audio_root: Your renderings, ``<piece>.wav``; ``root/audio`` where it is not given.
-        tempo: Quarter notes a minute, at which every piece was rendered.
+        audio_root: Your renderings, ``<piece>.wav``; ``root/audio`` by default.
+        tempo: Tempo of all renderings in quarter notes a minute.
     """
 
     name: ClassVar[str] = "dcml"
@@ -136,26 +138,32 @@ def read_chords(path: Path, tempo: float) -> Chords:
 
 
 def _chord_rows(path: Path, tempo: float) -> Iterator[ChordRow]:
-    rows = [entry for entry in _positions(path, CHORD_COLUMNS) if not _is_mark(entry[2])]
+    """Start and end in seconds and Harte label of each chord, with its ``path:line``."""
+    rows = [
+        (where, position, row)
+        for where, position, row in _positions(path, CHORD_COLUMNS)
+        # A row without a numeral that marks the end of a phrase or a cadence is no chord.
+        if row["numeral"] or not (row.get("phraseend") or row.get("cadence"))
+    ]
     for index, (where, position, row) in enumerate(rows):
         is_last = index + 1 == len(rows)
         end = position + parse_number(row["duration_qb"], where) if is_last else rows[index + 1][1]
-        if end != position:  # of two labels at one place, the later one holds
+        if end != position:  # of two labels at one position, the later one holds
             yield where, float(position) * 60 / tempo, float(end) * 60 / tempo, harte(row, where)
 
 
-def _is_mark(row: dict[str, str]) -> bool:
-    return not row["numeral"] and bool(row.get("phraseend") or row.get("cadence"))
-
-
 def _positions(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, Fraction, dict[str, str]]]:
-    """Rows, each with where it stands and its distance from the start of the piece in quarter notes."""
+    """Rows with their ``path:line`` and their distance from the start of the piece in quarter notes."""
     for where, row in table_rows(path, ("quarterbeats", *columns), delimiter="\t"):
         yield where, _fraction(row.get("quarterbeats_all_endings") or row["quarterbeats"], where), row
 
 
 def harte(row: dict[str, str], where: str) -> str:
-    """The chord of a row of a table of harmonies: N where it states that there is none, X where it is no chord.
+    """The chord of a row of a table of harmonies; N if the row states that there is none, X if it is no chord.
+
+    Args:
+        row: Columns of ``CHORD_COLUMNS``.
+        where: ``path:line``, for errors.
 
     Raises:
         InputError: its key or a number does not parse.
@@ -164,7 +172,7 @@ def harte(row: dict[str, str], where: str) -> str:
         return "N"
     if not row["chord_tones"]:
         return "X"
-    tones = _fifths(row["chord_tones"], where)
+    tones = _fifths(row["chord_tones"], where)  # relative to the tonic of the local key
     root = min(tones) if row["chord_type"] in AUGMENTED_SIXTHS else _fifths(row["root"], where)[0]
     bass = _fifths(row["bass_note"], where)[0]
     extra = _fifths(row["added_tones"], where) if row["added_tones"] else []
@@ -174,7 +182,7 @@ def harte(row: dict[str, str], where: str) -> str:
 
 
 def read_beats(path: Path, tempo: float) -> Beats:
-    """Beats of a table of measures, with positions; an upbeat, or the rest of a split bar, counts on in its bar.
+    """Beats of a table of measures, with positions; an upbeat and the rest of a split bar count on in their bar.
 
     Args:
         path: ``<piece>.measures.tsv``.
@@ -187,16 +195,18 @@ def read_beats(path: Path, tempo: float) -> Beats:
 
 
 def _beat_rows(path: Path, tempo: float) -> Iterator[BeatRow]:
+    """Time in seconds and position of each beat, with its ``path:line``."""
     for where, start, row in _positions(path, ("timesig", "act_dur", "mc_offset")):
         beat = beat_unit(row["timesig"], where)
         offset, duration = _fraction(row["mc_offset"], where), _fraction(row["act_dur"], where)
+        # mc_offset: where in its bar a measure of the table begins, as the second part of a split bar does.
         for index in range(math.ceil(offset / beat), math.ceil((offset + duration) / beat)):
             quarters = start + 4 * (index * beat - offset)
             yield where, float(quarters) * 60 / tempo, index + 1
 
 
 def beat_unit(signature: str, where: str) -> Fraction:
-    """The length of a beat in whole notes: the unit of the time signature, or three where it groups them by three.
+    """Length of a beat in whole notes: the unit of the time signature, or three units where it groups them by three.
 
     >>> [str(beat_unit(signature, "")) for signature in ("4/4", "2/2", "3/8", "6/8", "12/16")]
     ['1/4', '1/2', '1/8', '3/8', '3/16']
@@ -211,11 +221,12 @@ def beat_unit(signature: str, where: str) -> Fraction:
 
 
 def read_key(path: Path) -> str | None:
-    """The global key, or None where a table has several.
+    """The global key, or None if a table has several.
 
     Raises:
         InputError: a row does not parse.
     """
+    # Column globalkey: lower case is minor.
     keys = {_key(row["globalkey"], where) for where, row in table_rows(path, ("globalkey",), delimiter="\t")}
     return keys.pop() if len(keys) == 1 else None
 

@@ -4,9 +4,9 @@ Wong and Hernandez, "FMAK: a dataset of key and mode annotations for the Free Mu
 version 2 (some 200 keys corrected): Kong et al., "STONE: self-supervised tonality estimator", ISMIR 2024.
 
 Conventions: ``fmakv2.csv`` has the columns ``key_and_mode`` (``F# Major``, ``A minor``), ``track_id`` (no leading
-zeros) and ``spotify_uri``; keys are handed on as ``F# major``. Audio is FMA's: ``fma_full/000/000010.mp3`` (whole
-tracks), ``fma_large`` (30 s of each) or, as FMAK itself packs it, ``000/000010.mp3``. There is no official split.
-Columns and audio layout are those that public readers of the file state; the file itself was not at hand.
+zeros) and ``spotify_uri``; keys are written ``F# major``. Audio is that of FMA: ``fma_full/000/000010.mp3`` (whole
+tracks), ``fma_large`` (30 s of each) or, as in the archives of FMAK, ``000/000010.mp3``. There is no official split.
+Columns and audio layout are those of public readers of the file; we had no copy of the file itself.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class FMAKv2(Dataset):
 
     Attributes:
         root: Folder with ``fmakv2.csv`` and the audio of FMA.
-        split: ``derived``: by a hash of the track, so that an artist may stand on two sides; ``fma``: FMA's own split
-            of tracks, artists apart, which needs ``fma_metadata/tracks.csv`` in the root.
+        split: ``derived``: by a hash of the track, so that an artist may be in two splits; ``fma``: the split of FMA,
+            where no artist is in two splits, which needs ``fma_metadata/tracks.csv`` in the root.
     """
 
     name: ClassVar[str] = "fmakv2"
@@ -63,14 +63,21 @@ class FMAKv2(Dataset):
 
     def read_tracks(self) -> list[Track]:
         root = single_root(self.root, self.name)
-        # The second is the name that mirdata saves it under.
+        # The second is the name under which mirdata saves it.
         path = index_file(root, self.name, "fmakv2.csv", "fmakv2_metadata.csv")
         audio = audio_folder(root, "fma_full", "fma_large", ".")
-        keys = _read_keys(path)
+        keys: dict[int, str] = {}
+        for where, row in table_rows(path, ["track_id", "key_and_mode"]):
+            match = KEY.fullmatch(row["key_and_mode"].strip())
+            if not match or not row["track_id"].isdecimal():
+                raise InputError(
+                    f"{where}: expected a key such as 'F# Major' and a track_id, found {list(row.values())!r}"
+                )
+            keys[int(row["track_id"])] = f"{match[1].capitalize()} {match[2].lower()}"
         known = _read_fma(index_file(root, self.name, "fma_metadata/tracks.csv")) if self.split == "fma" else {}
         tracks = []
         for number, key in sorted(keys.items()):
-            name = f"{number:06d}"
+            name = f"{number:06d}"  # FMA's files and folders have leading zeros
             if self.split == "fma" and number not in known:
                 raise InputError(f"{root / 'fma_metadata/tracks.csv'}: has no track {number}, which {path.name} lists")
             group, split = known.get(number, (name, derived_split(name)))
@@ -80,24 +87,15 @@ class FMAKv2(Dataset):
         return tracks
 
 
-def _read_keys(path: Path) -> dict[int, str]:
-    """Key of each track, by FMA's number."""
-    keys: dict[int, str] = {}
-    for where, row in table_rows(path, ["track_id", "key_and_mode"]):
-        found = KEY.fullmatch(row["key_and_mode"].strip())
-        if not found or not row["track_id"].isdecimal():
-            raise InputError(f"{where}: expected a key such as 'F# Major' and a track_id, found {list(row.values())!r}")
-        keys[int(row["track_id"])] = f"{found[1].capitalize()} {found[2].lower()}"
-    return keys
-
-
 def _read_fma(path: Path) -> dict[int, tuple[str, str]]:
-    """Artist and split of each track of FMA: its table has two lines of column names and a third for the index."""
+    """Artist and split of each track of FMA."""
+    # The table has two lines of column names, and a third with the name of the index.
     lines = csv.reader(io.StringIO(read_text(path), newline=""))
     columns = list(zip(next(lines, []), next(lines, [])))
     next(lines, None)
     try:
         artist, split = columns.index(("artist", "id")), columns.index(("set", "split"))
+        # An artist is a number too: the text keeps it apart from the name of a track.
         return {int(row[0]): (f"artist {row[artist]}", FMA_SPLITS[row[split]]) for row in lines if row}
     except (ValueError, IndexError, KeyError):
         raise InputError(f"{path}: not FMA's table of tracks (artist id and set split of each track)") from None

@@ -3,11 +3,11 @@
 Knees et al., "Two data sets for tempo estimation and key detection in electronic dance music annotated from user
 corrections", ISMIR 2015; GiantSteps+ (revised): Faraldo, PhD thesis, UPF 2017. Training set: GiantSteps-MTG-keys.
 
-Conventions: a key is a text, tonic and mode, the tonic in sharps or flats as it is given (``D major``, ``Bb minor``).
+Conventions: a key is a text, tonic and mode, the tonic in sharps or flats as annotated (``D major``, ``Bb minor``).
 With ``train_root`` all of GiantSteps is the test split, and the tracks of GiantSteps-MTG-keys with one key and
 confidence 2 are ``train`` and ``valid``, 80 to 20 by a hash of the artists (the rule of Korzeniowski and Widmer,
 ISMIR 2018); the others have no single key and are not used. Without it GiantSteps itself is split by the hash.
-Artists who ever worked together are one group; the GitHub copy of GiantSteps names none, so there a track is its own.
+Artists who share a track are one group; the GitHub copy of GiantSteps names no artists, so there a track is a group.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from musictf.datasets.tabular import read_text, table_rows
 from musictf.errors import InputError
 
 ONE_KEY = re.compile(r"([A-G][b#]?) (major|minor)", re.IGNORECASE)
-# 10089 Jason Sparks - Close My Eyes feat. J. Little (Original Mix)
+# Such as: 10089 Jason Sparks - Close My Eyes feat. J. Little (Original Mix)
 NUMBER_AND_ARTISTS = re.compile(r"\d+ (?P<artists>.+?) - ")
-CERTAIN = "2"
+CERTAIN = "2"  # the highest confidence, column C
 
 
 @dataclass(kw_only=True)
@@ -35,7 +35,7 @@ class GiantStepsKey(Dataset):
 
     Attributes:
         root: Folder with ``keys_gs+`` and ``audio`` (GiantSteps+, 600 tracks), or the GitHub repository with
-            ``annotations/key`` and ``audio`` (604 tracks, the test set that papers report). The label says which.
+            ``annotations/key`` and ``audio`` (604 tracks, the test set of papers). The label states which.
         train_root: Repository of GiantSteps-MTG-keys with ``annotations/annotations.txt`` and ``audio``.
     """
 
@@ -73,7 +73,7 @@ class GiantStepsKey(Dataset):
 
 
 def read_key(path: Path) -> str | None:
-    """Key in the first field of a file, as ``D major``; None where that is no single major or minor key.
+    """Key in the first field of a file, as ``D major``; None if that is no single major or minor key.
 
     Raises:
         InputError: the file cannot be read or is empty.
@@ -81,13 +81,14 @@ def read_key(path: Path) -> str | None:
     text = read_text(path).strip()
     if not text:
         raise InputError(f"{path}: holds no key")
+    # Other fields follow a tab or a line break.
     return _one_key(text.split("\t")[0].split("\n")[0])
 
 
 def _one_key(text: str) -> str | None:
     """``d# Minor`` as ``D# minor``; None for ``-``, ``C minor / F minor`` and the like."""
-    found = ONE_KEY.fullmatch(text.strip())
-    return f"{found[1].capitalize()} {found[2].lower()}" if found else None
+    match = ONE_KEY.fullmatch(text.strip())
+    return f"{match[1].capitalize()} {match[2].lower()}" if match else None
 
 
 def _is_plus(root: Path) -> bool:
@@ -95,6 +96,7 @@ def _is_plus(root: Path) -> bool:
 
 
 def _giantsteps(root: Path, is_test: bool) -> list[Track]:
+    """Tracks of GiantSteps or GiantSteps+: all for testing, or in derived splits."""
     folder, suffix = (root / "keys_gs+", ".txt") if _is_plus(root) else (root / "annotations/key", ".key")
     paths = sorted(path for path in folder.glob(f"*{suffix}") if not path.name.startswith("."))
     if not paths:
@@ -102,7 +104,9 @@ def _giantsteps(root: Path, is_test: bool) -> list[Track]:
             f"{root} holds neither keys_gs+/*.txt nor annotations/key/*.key; musictf data prepare giantsteps_key ROOT "
             "lists what a copy lacks"
         )
-    groups = joined([_artists(path.stem) for path in paths])
+    # Artists in lower case; a file name without artists is a group of its own.
+    matches = [(path.stem, NUMBER_AND_ARTISTS.match(path.stem)) for path in paths]
+    groups = joined([match["artists"].lower().split(", ") if match else [stem] for stem, match in matches])
     return [
         Track(
             track_id=path.stem,
@@ -115,17 +119,15 @@ def _giantsteps(root: Path, is_test: bool) -> list[Track]:
     ]
 
 
-def _artists(stem: str) -> list[str]:
-    """Artists that a file name names, in small letters; the name itself where it names none."""
-    found = NUMBER_AND_ARTISTS.match(stem)
-    return found["artists"].lower().split(", ") if found else [stem]
-
-
 def _mtg_keys(root: Path) -> list[Track]:
     """Tracks of GiantSteps-MTG-keys that have one key with confidence 2."""
     path = index_file(root, GiantStepsKey.name, "annotations/annotations.txt")
-    artists = _mtg_artists(root)
+    beatport = table_rows(
+        index_file(root, GiantStepsKey.name, "annotations/beatport_metadata.txt"), ["ID", "ARTIST"], delimiter="\t"
+    )
+    artists = {row["ID"]: [name.strip().lower() for name in row["ARTIST"].split(",")] for _, row in beatport}
     rows = [row for _, row in table_rows(path, ["ID", "MANUAL KEY", "C"], delimiter="\t")]
+    # Grouped before any track is left out: a track without a single key may still connect two artists.
     groups = joined([artists.get(row["ID"], [f"mtg {row['ID']}"]) for row in rows])
     tracks = []
     for row, group in zip(rows, groups, strict=True):
@@ -133,6 +135,7 @@ def _mtg_keys(root: Path) -> list[Track]:
         if key is None or row["C"].strip() != CERTAIN:
             continue
         name = f"{row['ID']}.LOFI"
+        # Both derived test and valid are validation here: GiantSteps itself is the test split.
         split = "train" if derived_split(group) == "train" else "valid"
         tracks.append(
             Track(
@@ -141,12 +144,3 @@ def _mtg_keys(root: Path) -> list[Track]:
             )
         )  # fmt: skip
     return tracks
-
-
-def _mtg_artists(root: Path) -> dict[str, list[str]]:
-    """Artists of each track by its id, in small letters."""
-    path = index_file(root, GiantStepsKey.name, "annotations/beatport_metadata.txt")
-    return {
-        row["ID"]: [name.strip().lower() for name in row["ARTIST"].split(",")]
-        for _, row in table_rows(path, ["ID", "ARTIST"], delimiter="\t")
-    }

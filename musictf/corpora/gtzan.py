@@ -3,10 +3,10 @@
 Tzanetakis and Cook, "Musical genre classification of audio signals", IEEE TSAP 2002. Beats and downbeats: Marchand,
 Fresnel and Peeters, "GTZAN-Rhythm", ISMIR 2015 late-breaking; tempo with them: github.com/TempoBeatDownbeat.
 
-Conventions: clips repeat, and artists are unevenly spread (Sturm, "The GTZAN dataset: its contents, its faults", 2013),
-so a random split rewards knowing the recording. The default is the fault-filtered split of 930 clips that keeps artists
-apart (`gtzan_filtered.txt`; ``gtzan_ff`` elsewhere). ``split=all`` takes the 1,000 clips with a split by a hash of
-their name; it tears artists apart, and the label says ``random``.
+Conventions: clips repeat, and some artists have many (Sturm, "The GTZAN dataset: its contents, its faults", 2013), so a
+random split rewards memory of the recording. The default is the fault-filtered split of 930 clips in which no artist is
+in two splits (`gtzan_filtered.txt`; ``gtzan_ff`` elsewhere). ``split=all`` takes the 1,000 clips with a split by a hash
+of their name; artists are then in several splits, and the label contains ``random``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from musictf.errors import InputError
 GENRES = ("blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock")
 CLIPS_PER_GENRE = 100
 
-# Where copies keep their genre folders: the archive, Kaggle's twice, the root itself.
+# Genre folders of a copy: in the archive, in Kaggle's copy (two layouts), in the root itself.
 AUDIO = ("genres", "genres_original", "Data/genres_original", ".")
 BEATS = ("gtzan_tempo_beat-main/beats", "gtzan_tempo_beat/beats")
 TEMPO = ("gtzan_tempo_beat-main/tempo", "gtzan_tempo_beat/tempo")
@@ -40,14 +40,14 @@ SAME_BEAT_SECONDS = 5e-3
 
 @dataclass(kw_only=True)
 class GTZAN(Dataset):
-    """Clips with a genre and, where their files are there, beats and tempo.
+    """Clips with a genre and, where their files exist, beats and tempo.
 
     Beats are read from ``gtzan_tempo_beat-main/beats`` (github.com/TempoBeatDownbeat/gtzan_tempo_beat), or else from
     the JAMS files of GTZAN-Rhythm; tempo from ``gtzan_tempo_beat-main/tempo``. A few clips have no such file.
 
     Attributes:
         root: Folder with ``genres/blues/blues.00000.wav`` (or ``.au``).
-        split: ``filtered`` (930 clips, artists apart) or ``all`` (1,000 clips, a split by hash).
+        split: ``filtered`` (930 clips, no artist in two splits) or ``all`` (1,000 clips, a split by hash).
     """
 
     name: ClassVar[str] = "gtzan"
@@ -77,13 +77,18 @@ class GTZAN(Dataset):
 
     def read_tracks(self) -> list[Track]:
         root = single_root(self.root, self.name)
+        # A folder counts if it holds a genre: the root exists in any case.
         audio = next((root / name for name in AUDIO if any((root / name / genre).is_dir() for genre in GENRES)), None)
         if audio is None:
             raise InputError(
                 f"{root} holds no folder of a genre (genres/blues); musictf data prepare gtzan ROOT lists what a "
                 "copy lacks"
             )
-        splits = _filtered_splits() if self.split == "filtered" else _derived_splits()
+        if self.split == "filtered":
+            splits = _filtered_splits()
+        else:
+            clips = (f"{genre}.{number:05d}" for genre in GENRES for number in range(CLIPS_PER_GENRE))
+            splits = {clip: derived_split(clip) for clip in clips}
         return [_track(root, audio, clip, split) for clip, split in sorted(splits.items())]
 
 
@@ -93,21 +98,17 @@ def _filtered_splits() -> dict[str, str]:
     for line in read_text(Path(__file__).with_name("gtzan_filtered.txt")).splitlines():
         if line.startswith("#"):
             continue
-        split, genre, *ranges = line.split()
+        split, genre, *ranges = line.split()  # train blues 0-11 13 ...
         for first, _, last in (numbers.partition("-") for numbers in ranges):
             splits.update((f"{genre}.{n:05d}", split) for n in range(int(first), int(last or first) + 1))
     return splits
-
-
-def _derived_splits() -> dict[str, str]:
-    clips = (f"{genre}.{number:05d}" for genre in GENRES for number in range(CLIPS_PER_GENRE))
-    return {clip: derived_split(clip) for clip in clips}
 
 
 def _track(root: Path, folder: Path, clip: str, split: str) -> Track:
     genre, number = clip.split(".")
     labels: dict[str, Any] = {"genre": genre, "tags": [genre]}
     annotation = f"gtzan_{genre}_{number}"
+    # In order of preference: a label takes the first file that exists.
     sources: tuple[tuple[str, Path, Callable[[Path], Any]], ...] = (
         ("beats", audio_folder(root, *BEATS) / f"{annotation}.beats", read_beats),
         ("beats", audio_folder(root, *JAMS) / f"{clip}.wav.jams", read_jams_beats),
@@ -117,13 +118,14 @@ def _track(root: Path, folder: Path, clip: str, split: str) -> Track:
         if name not in labels and path.is_file():
             labels[name] = AnnotationFile(path, read)
     audio = folder / genre / f"{clip}.wav"
+    # The archive has .au, later copies .wav.
     if not audio.is_file() and audio.with_suffix(".au").is_file():
         audio = audio.with_suffix(".au")
     return Track(track_id=clip, audio=audio, split=split, group=clip, labels=labels)
 
 
 def read_tempo(path: Path) -> float:
-    """Beats per minute of a ``.bpm`` file: one number.
+    """Tempo in beats per minute of a ``.bpm`` file with one number.
 
     Raises:
         InputError: it is not one.
@@ -139,19 +141,19 @@ def read_tempo(path: Path) -> float:
 
 
 def read_jams_beats(path: Path) -> Beats:
-    """Beats of a JAMS file of GTZAN-Rhythm, which holds beats and downbeats as two lists of times.
+    """Beats of a JAMS file of GTZAN-Rhythm, which has beats and downbeats as two lists of times.
 
-    Positions count up from each downbeat, 1. Beats before the first one count from 2: all that is annotated of them is
-    that they are no downbeats.
+    Positions count up from each downbeat, 1. Beats before the first one count from 2: of them only is known that they
+    are no downbeats.
 
     Raises:
         InputError: it does not parse, has no beats, or a downbeat is not one of them.
     """
     beats, downbeats = (_jams_times(path, kind) for kind in ("beat", "downbeat"))
-    is_downbeat = np.any(np.abs(beats[:, None] - downbeats[None]) < SAME_BEAT_SECONDS, axis=1)
+    is_downbeat = np.any(np.abs(beats[:, None] - downbeats[None]) < SAME_BEAT_SECONDS, axis=1)  # (beats,)
     if np.count_nonzero(is_downbeat) != len(downbeats):
         raise InputError(f"{path}: {len(downbeats)} downbeats, of which {np.count_nonzero(is_downbeat)} are beats")
-    position, positions = 1, []
+    position, positions = 1, []  # a first beat that is no downbeat gets position 2
     for starts_bar in is_downbeat.tolist():
         position = 1 if starts_bar else position + 1
         positions.append(position)
@@ -162,8 +164,9 @@ def _jams_times(path: Path, kind: str) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Ascending times in seconds of the annotation of a kind (``beat``, ``downbeat``)."""
     try:
         annotations = json.loads(read_text(path))["annotations"]
-        found = [one["data"] for one in annotations if one.get("sandbox", {}).get("annotation_type") == kind]
-        times = [float(event["time"]) for event in found[0]]
+        # The sandbox of a list states its kind.
+        lists = [entry["data"] for entry in annotations if entry.get("sandbox", {}).get("annotation_type") == kind]
+        times = [float(event["time"]) for event in lists[0]]
     except (ValueError, KeyError, TypeError, IndexError, AttributeError):
         raise InputError(f"{path}: expected JAMS with a {kind!r} annotation, as GTZAN-Rhythm has it") from None
     return np.unique(np.asarray(times, dtype=np.float64))

@@ -1,13 +1,16 @@
-"""GuitarSet: solo acoustic guitar by six players, with chords, beats, keys and notes of every string (JAMS).
+"""GuitarSet: solo acoustic guitar by six players, with chords, beats, keys and the notes of every string.
 
-``annotation/<track>.jams`` and ``audio_mono-mic/<track>_mic.wav``; a track is ``PLAYER_STYLE-TEMPO-KEY_comp|solo``.
+Xi, Bittner, Pauwels, Ye and Bello, "GuitarSet: a dataset for guitar transcription", ISMIR 2018.
 
-Conventions: there is no official split. ``player`` is left out for the test, as in leave-one-player-out evaluations of
-guitar transcription; the player before is for validation. All six play the same thirty lead sheets, so chord sequences
-are shared across splits, recordings and hands are not. Accompaniment and solo of one sheet by one player are a group.
-A JAMS file holds two chord annotations: the lead sheet the player read (``instructed``, the default) and what was
-played, inferred from the notes (``performed``). The chords of a solo are those of its accompaniment, which is not in
-the recording: ``dataset.playing=comp`` leaves solos out. Onsets are those of all strings together.
+Layout: ``annotation/<track>.jams`` and ``audio_mono-mic/<track>_mic.wav``; a track is named
+``PLAYER_STYLE-TEMPO-KEY_comp|solo``.
+
+Conventions: there is no official split. ``player`` is left out for the test split, as in leave-one-player-out
+evaluations of guitar transcription; the player before is for validation. All six play the same thirty lead sheets, so
+splits share chord sequences, but no recordings and no players. Accompaniment and solo of one sheet by one player are a
+group. A JAMS file has two chord annotations: the lead sheet that the player read (``instructed``, the default) and the
+chords as played, inferred from the notes (``performed``). The chords of a solo are those of its accompaniment, which is
+not in the recording: ``dataset.playing=comp`` leaves solos out. Onsets are those of all strings together.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from musictf.datasets.tabular import read_object
 from musictf.errors import InputError
 
 PLAYERS = 6
+# Folder and suffix of each recording: a microphone, or the six pickups mixed.
 RECORDINGS = {"mic": ("audio_mono-mic", "_mic.wav"), "mix": ("audio_mono-pickup_mix", "_mix.wav")}
 PLAYING = {"comp": ("_comp",), "solo": ("_solo",), "all": ("_comp", "_solo")}
 
@@ -46,13 +50,7 @@ class GuitarSet(Dataset):
     license: ClassVar[str] = "audio and annotations: CC BY 4.0"
     homepage: ClassVar[str] = "https://zenodo.org/records/3371780: annotation.zip and audio_mono-mic.zip"
     published: ClassVar[dict[str, int]] = {"tracks": 360}
-    annotations: ClassVar[tuple[str, ...]] = (
-        "chords",
-        "beats",
-        "onsets",
-        "key",
-        "tempo",
-    )
+    annotations: ClassVar[tuple[str, ...]] = ("chords", "beats", "onsets", "key", "tempo")
 
     root: Any = None
     player: int = 5
@@ -74,15 +72,16 @@ class GuitarSet(Dataset):
         folder, suffix = RECORDINGS[self.recording]
         try:
             player, sheet, _ = path.stem.split("_")
-            behind = (self.player - int(player)) % PLAYERS
-            tempo = float(sheet.split("-")[1])
+            distance = (self.player - int(player)) % PLAYERS
+            tempo = float(sheet.split("-")[1])  # 00_BN1-129-Eb_comp: in beats per minute
         except (ValueError, IndexError):
             raise InputError(f"{path}: a track is named PLAYER_STYLE-TEMPO-KEY_comp or _solo") from None
         readers = {"chords": CHORD_READERS[self.chords], "beats": read_beats, "onsets": read_onsets, "key": read_key}
+        # One JAMS file has all annotations.
         return Track(
             track_id=path.stem,
             audio=root / folder / f"{path.stem}{suffix}",
-            split="test" if behind == 0 else "valid" if behind == 1 else "train",
+            split={0: "test", 1: "valid"}.get(distance, "train"),
             group=f"{player}_{sheet}",
             labels={"tempo": tempo} | {name: AnnotationFile(path, reader) for name, reader in readers.items()},
         )
@@ -108,7 +107,7 @@ def read_beats(path: Path) -> Beats:
 
 
 def read_key(path: Path) -> str | None:
-    """The key that sounds longest."""
+    """The key with the longest total duration."""
     (keys,) = _annotations(path, "key_mode", 1)
     intervals = [(float(key["time"]), float(key["time"]) + float(key["duration"])) for key in keys]
     return longest_key(intervals, [str(key["value"]) for key in keys])
@@ -116,7 +115,8 @@ def read_key(path: Path) -> str | None:
 
 def read_onsets(path: Path) -> Seconds:
     """Onset times (n,) in seconds of the notes on all strings."""
-    strings = _annotations(path, "note_midi", 6)
+    strings = _annotations(path, "note_midi", 6)  # one annotation a string
+    # Sorted; strings struck at exactly the same time are one onset.
     return np.unique(np.array([float(note["time"]) for notes in strings for note in notes], dtype=np.float64))
 
 
@@ -129,9 +129,9 @@ def _chords(path: Path, which: int) -> Chords:
 
 
 def _annotations(path: Path, namespace: str, count: int) -> list[list[dict[str, Any]]]:
-    """Observations of the annotations of one kind, in the order of the file."""
-    every = read_object(path).get("annotations", ())
-    found = [annotation["data"] for annotation in every if annotation.get("namespace") == namespace]
-    if len(found) != count:
-        raise InputError(f"{path}: {len(found)} annotations {namespace!r}, expected {count}")
-    return found
+    """Observations of the annotations of one namespace, in the order of the file; there must be ``count`` of them."""
+    annotations = read_object(path).get("annotations", ())
+    data = [annotation["data"] for annotation in annotations if annotation.get("namespace") == namespace]
+    if len(data) != count:
+        raise InputError(f"{path}: {len(data)} annotations {namespace!r}, expected {count}")
+    return data

@@ -1,11 +1,12 @@
-"""Hainsworth: 222 excerpts of a minute in six styles, with beats and downbeats, many of them hard.
+"""Hainsworth: 222 excerpts of a minute in six styles, with beats and downbeats, many of them difficult.
 
 Hainsworth and Macleod, "Particle filtering applied to musical tempo tracking", EURASIP Journal on Applied Signal
 Processing 2004(15); annotations revised by Böck and others in 2014.
 
-Conventions: the layout is the one of mirdata, ``H_1.0/audio/hains001.flac`` and ``H_1.0/annotations/beats``. Beats are
-counted from 1 in the bar. The numbers have holes. Style is not part of the annotations, and artists are not named: each
-excerpt is a group of its own.
+Layout: that of mirdata, ``H_1.0/audio/hains001.flac`` and ``H_1.0/annotations/beats``.
+
+Conventions: beats are counted from 1 in the bar. Numbers of excerpts are not consecutive. Style is not part of the
+annotations, and artists are not named: each excerpt is a group.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Hainsworth(Dataset):
     )
     license: ClassVar[str] = "not stated for the audio, which is commercial; mirdata lists CC BY-NC-SA 4.0"
     homepage: ClassVar[str] = (
-        "audio is no longer distributed (ask whoever has a copy); "
+        "audio is no longer distributed (ask researchers who have a copy); "
         "beats https://github.com/superbock/ISMIR2019 or https://github.com/CPJKU/beat_this_annotations"
     )
     published: ClassVar[dict[str, int]] = {"tracks": 222}
@@ -43,9 +44,11 @@ class Hainsworth(Dataset):
         tracks = []
         for path in annotation_files(folder / "beats", self.name, "*.beats"):
             labels = {"beats": AnnotationFile(path, read_beats)}
+            # Not every copy has tempi.
             tempo = folder / "tempo" / f"{path.stem}.bpm"
             if tempo.is_file():
                 labels["tempo"] = AnnotationFile(tempo, read_tempo)
+            # FLAC in mirdata's layout; other copies may have another format.
             audio = audio_file(folder.parent / "audio", path.stem, ".flac")
             split = derived_split(path.stem)
             tracks.append(Track(track_id=path.stem, audio=audio, split=split, group=path.stem, labels=labels))

@@ -1,10 +1,14 @@
 """The Harmonix Set: beats and downbeats of Western pop.
 
-``dataset/beats_and_downbeats/<track>.txt`` (time, beat in the bar, bar) and ``dataset/metadata.csv`` of a checkout.
+Nieto, McCallum, Davies, Robertson, Stark and Egozy, "The Harmonix Set: beats, downbeats, and functional segment
+annotations of Western popular music", ISMIR 2019.
 
-Conventions: no audio is distributed. Every file below ``audio_root`` named as a track is taken; recordings from
-elsewhere (the authors list videos) start earlier or later than those annotated, by up to seconds: align them first, the
-authors say how. There is no official split: it is derived from the artist. Bars have any number of beats.
+Layout: ``dataset/beats_and_downbeats/<track>.txt`` (time, beat in the bar, bar) and ``dataset/metadata.csv`` of a
+checkout.
+
+Conventions: no audio is distributed. Audio is any file below ``audio_root`` with the name of a track; recordings from
+other sources (the authors list videos) start up to seconds earlier or later than the annotated ones: align them first,
+as the authors describe. There is no official split: it is derived from the artist. Bars have any number of beats.
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ class Harmonix(Dataset):
 
     Attributes:
         root: The checkout, or its folder ``dataset``.
-        audio_root: The user's audio; ``root/audio`` where it is not given.
+        audio_root: Your audio; ``root/audio`` by default.
     """
 
     name: ClassVar[str] = "harmonix"
@@ -34,12 +38,7 @@ class Harmonix(Dataset):
     license: ClassVar[str] = "annotations: MIT; audio: not distributed"
     homepage: ClassVar[str] = "git clone https://github.com/urinieto/harmonixset; audio from the user's own collection"
     published: ClassVar[dict[str, int]] = {"tracks": 912}
-    annotations: ClassVar[tuple[str, ...]] = (
-        "beats",
-        "tempo",
-        "genre",
-        "artist",
-    )
+    annotations: ClassVar[tuple[str, ...]] = ("beats", "tempo", "genre", "artist")
 
     root: Any = None
     audio_root: Any = None
@@ -48,6 +47,7 @@ class Harmonix(Dataset):
         root = single_root(self.root, self.name)
         beats = annotation_folder(root, self.name, "dataset/beats_and_downbeats", "beats_and_downbeats")
         metadata = index_file(beats.parent, self.name, "metadata.csv")
+        # File is the name of a track: 0001_12step.
         songs = {row["File"]: row for _, row in table_rows(metadata, ("File", "Artist", "BPM", "Genre"))}
         files = Collection(audio_root(self.audio_root, root / "audio"))
         paths = annotation_files(beats, self.name, "*.txt")
@@ -56,8 +56,9 @@ class Harmonix(Dataset):
 
 def _track(path: Path, audio: Path, song: Mapping[str, str], metadata: Path) -> Track:
     labels: dict[str, Any] = {"beats": AnnotationFile(path, read_beats)}
+    # Empty fields are unknown.
     labels |= {name.lower(): song[name] for name in ("Artist", "Genre") if song.get(name)}
-    if song.get("BPM"):
+    if song.get("BPM"):  # beats per minute
         labels["tempo"] = parse_number(song["BPM"], f"{metadata}, {path.stem}")
     group = song.get("Artist") or path.stem
     return Track(track_id=path.stem, audio=audio, split=derived_split(group), group=group, labels=labels)

@@ -2,14 +2,14 @@
 
 Law, West, Mandel, Bay and Downie, "Evaluation of algorithms using games: the case of music tagging", ISMIR 2009.
 
-Conventions: four partitions of these clips are in use, and numbers of different ones do not compare (their mAP differs
-by about .05). ``variant`` names the one in use and stands in the label of every row: ``mtt:folders``.
+Conventions: four partitions of these clips are in use, and scores on different ones are not comparable (their mAP
+differs by about .05). ``variant`` selects one, and is part of the label of every row: ``mtt:folders``.
 
 * ``folders``: folders 0-b train, c valid, d-f test, clips without a top tag kept (MARBLE v1; 18,706 / 1,825 / 5,329).
 * ``pons2019``: ``train_gt_mtt.tsv val_gt_mtt.tsv test_gt_mtt.tsv`` of github.com/jordipons/musicnn-training, in
   ``data/index/mtt`` (musicnn, CLMR): made by the same folder rule, read here from the published files.
 * ``won2020``: ``train.npy valid.npy test.npy`` of github.com/minzwon/sota-music-tagging-models, in ``split/mtat``:
-  clips without a top tag left out (15,247 / 1,529 / 4,332, says issue 25 there).
+  clips without a top tag left out (15,247 / 1,529 / 4,332 according to issue 25 there).
 * ``lee2017``: ``train_list_pub.cP valid_list_pub.cP test_list_pub.cP`` of github.com/jongpillee/music_dataset_split,
   in ``MTAT_split``: clips without a top tag or shorter than 29.1 s left out (15,244 train).
 
@@ -35,7 +35,7 @@ from musictf.datasets.layout import audio_folder, index_file
 from musictf.datasets.tabular import read_text, table_rows
 from musictf.errors import InputError
 
-# The 50 tags that everyone uses, by frequency over all clips; ranks 48 and 49 tie.
+# The usual 50 tags, by frequency over all clips; ranks 48 and 49 tie.
 TOP_50 = (
     "guitar", "classical", "slow", "techno", "strings", "drums", "electronic", "rock", "fast", "piano",
     "ambient", "beat", "violin", "vocal", "synth", "female", "indian", "opera", "male", "singing",
@@ -44,6 +44,7 @@ TOP_50 = (
     "female vocal", "beats", "harp", "cello", "no voice", "weird", "country", "metal", "female voice", "choral",
 )  # fmt: skip
 
+# The folder rule: the first character of mp3_path.
 FOLDER_SPLITS = dict.fromkeys("0123456789ab", "train") | {"c": "valid"} | dict.fromkeys("def", "test")
 
 # Files of the published lists, in the order of SPLITS, and where they are obtained.
@@ -61,6 +62,7 @@ LISTS: Mapping[str, tuple[tuple[str, str, str], str]] = {
         "github.com/jongpillee/music_dataset_split, MTAT_split",
     ),
 }
+# Start and end of a clip in seconds, at the end of its name.
 CLIP_TIMES = re.compile(r"-\d+-\d+$")
 
 
@@ -72,8 +74,8 @@ class MagnaTagATune(Dataset):
         root: Folder with ``annotations_final.csv`` and the folders ``0`` to ``f``, here or in ``mp3``.
         variant: ``folders``, ``pons2019``, ``won2020`` or ``lee2017``.
         lists: Folder with the published lists of a variant other than ``folders``.
-        top_tags: How many tags. 50 is the list that everyone uses; any other number takes the most frequent ones
-            over all clips of ``annotations_final.csv``, ties in alphabetical order.
+        top_tags: Number of tags. 50 is the usual list; any other number takes the most frequent tags over all clips of
+            ``annotations_final.csv``, ties in alphabetical order.
     """
 
     name: ClassVar[str] = "magnatagatune"
@@ -113,13 +115,19 @@ class MagnaTagATune(Dataset):
         root = single_root(self.root, self.name)
         path = index_file(root, self.name, "annotations_final.csv")
         clips = _read_clips(path)
-        top = TOP_50 if self.top_tags == 50 else _most_frequent(clips, self.top_tags)
+        top: tuple[str, ...] = TOP_50
+        if self.top_tags != 50:
+            counts = Counter(tag for clip in clips for tag in clip.tags)
+            # Ties in alphabetical order, so that the list does not depend on the order of the clips.
+            top = tuple(sorted(counts, key=lambda tag: (-counts[tag], tag))[: self.top_tags])
         audio = audio_folder(root, "mp3", ".")
-        if self.variant == "folders":
-            chosen = [(clip, _folder_split(clip, path)) for clip in clips]
-        else:
+        if self.variant != "folders":
             chosen = _listed_clips(clips, self.variant, self.lists)
-        return [_track(clip, split, audio, top) for clip, split in chosen]
+            return [_track(clip, split, audio, top) for clip, split in chosen]
+        for clip in clips:
+            if clip.folder not in FOLDER_SPLITS:
+                raise InputError(f"{path}: clip {clip.clip_id} is in folder {clip.folder!r}, not one of 0 to f")
+        return [_track(clip, FOLDER_SPLITS[clip.folder], audio, top) for clip in clips]
 
 
 @dataclass(frozen=True)
@@ -128,8 +136,13 @@ class _Clip:
     path: str
     tags: frozenset[str]
 
+    @property
+    def folder(self) -> str:
+        return self.path.split("/")[0]
+
 
 def _read_clips(path: Path) -> list[_Clip]:
+    """All clips of ``annotations_final.csv``: one column a tag, 0 or 1."""
     clips = []
     for where, row in table_rows(path, ["clip_id", "mp3_path", *TOP_50], delimiter="\t"):
         clip_id, mp3 = row.pop("clip_id"), row.pop("mp3_path")
@@ -139,36 +152,26 @@ def _read_clips(path: Path) -> list[_Clip]:
     return clips
 
 
-def _most_frequent(clips: list[_Clip], count: int) -> tuple[str, ...]:
-    counts = Counter(tag for clip in clips for tag in clip.tags)
-    return tuple(sorted(counts, key=lambda tag: (-counts[tag], tag))[:count])
-
-
-def _folder_split(clip: _Clip, index: Path) -> str:
-    folder = clip.path.split("/")[0]
-    if folder not in FOLDER_SPLITS:
-        raise InputError(f"{index}: clip {clip.clip_id} is in folder {folder!r}, not one of 0 to f")
-    return FOLDER_SPLITS[folder]
-
-
 def _track(clip: _Clip, split: str, audio: Path, top: tuple[str, ...]) -> Track:
+    # artist-album-number-title: clips of one source track are a group.
     source = CLIP_TIMES.sub("", Path(clip.path).stem)
     labels = {"tags": [tag for tag in top if tag in clip.tags], "artist": source.split("-")[0]}
     return Track(track_id=clip.clip_id, audio=audio / clip.path, split=split, group=source, labels=labels)
 
 
 def _listed_clips(clips: list[_Clip], variant: str, lists: str | None) -> list[tuple[_Clip, str]]:
-    """The clips that the published lists of a variant name, with their split."""
+    """The clips in the published lists of a variant, with their split."""
     files, source = LISTS[variant]
     folder = Path(lists or "").expanduser()
     if lists is None or not all((folder / name).is_file() for name in files):
-        found = "" if lists is None else f", which {folder} does not hold all of"
+        missing = "" if lists is None else f", which {folder} does not hold all of"
         raise InputError(
-            f"dataset.variant={variant} needs dataset.lists=FOLDER with {', '.join(files)}{found} ({source})"
+            f"dataset.variant={variant} needs dataset.lists=FOLDER with {', '.join(files)}{missing} ({source})"
         )
+    # The lists name a clip by its number or by its path.
     known = {key: clip for clip in clips for key in (clip.clip_id, clip.path.removesuffix(".mp3"))}
     chosen = [(key, split, name) for split, name in zip(SPLITS, files, strict=True) for key in _keys(folder / name)]
-    seen: dict[str, str] = {}
+    seen: dict[str, str] = {}  # clip_id -> the list that has it
     for key, _, name in chosen:
         if key not in known:
             raise InputError(f"{folder / name}: clip {key!r} is not in annotations_final.csv")
@@ -179,28 +182,29 @@ def _listed_clips(clips: list[_Clip], variant: str, lists: str | None) -> list[t
 
 
 def _keys(path: Path) -> list[str]:
-    """What a published list calls its clips: ``clip_id`` (Pons), or ``folder/name`` without its extension."""
+    """Names of clips in a published list: ``clip_id`` (Pons), or ``folder/name`` without its extension."""
     if path.suffix == ".tsv":
         return [line.split("\t")[0] for line in read_text(path).split("\n") if line.strip()]
-    entries = _array_entries(path) if path.suffix == ".npy" else _pickled_entries(path)
+    if path.suffix == ".npy":
+        try:  # an array of objects would be a pickle, which could run code
+            entries = [str(entry) for entry in np.load(path, allow_pickle=False).astype(str)]
+        except (ValueError, OSError, EOFError) as error:
+            raise InputError(f"{path}: not an array of texts ({str(error).splitlines()[0]})") from None
+    else:
+        entries = _pickled_entries(path)
+    # won2020: number<tab>folder/name.mp3
     return [entry.split("\t")[-1].rsplit(".", 1)[0] for entry in entries]
 
 
-def _array_entries(path: Path) -> list[str]:
-    try:
-        return [str(entry) for entry in np.load(path, allow_pickle=False).astype(str)]
-    except (ValueError, OSError, EOFError) as error:
-        raise InputError(f"{path}: not an array of texts ({str(error).splitlines()[0]})") from None
-
-
 class _TextsOnly(pickle.Unpickler):
-    """Reads lists of texts and nothing else: a pickle that names a class could run code."""
+    """Unpickles lists of texts only: a pickle that names a class could run code."""
 
     def find_class(self, module_name: str, global_name: str) -> Any:
         raise pickle.UnpicklingError(f"it holds a {module_name}.{global_name}")
 
 
 def _pickled_entries(path: Path) -> list[str]:
+    """Texts of a pickled list; Python 2 wrote those of lee2017."""
     try:
         entries = _TextsOnly(io.BytesIO(path.read_bytes()), encoding="latin-1").load()
     except (pickle.UnpicklingError, ValueError, EOFError, OSError, IndexError, KeyError, AttributeError) as error:

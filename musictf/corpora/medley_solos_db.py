@@ -1,10 +1,12 @@
 """Medley-solos-DB: three-second clips of one of eight instruments.
 
-``Medley-solos-DB_metadata.csv`` (subset, instrument, instrument_id, song_id, uuid4), in ``annotation`` or in ``root``,
-and ``audio/Medley-solos-DB_<subset>-<instrument_id>_<uuid4>.wav``.
+Lostanlen and Cella, "Deep convolutional networks on the pitch spiral for musical instrument recognition", ISMIR 2016.
 
-Conventions: the official training, validation and test subsets; test clips come from another collection (solosDB)
-than the other two (MedleyDB). Clips of one song are a group.
+Layout: ``Medley-solos-DB_metadata.csv`` (subset, instrument, instrument_id, song_id, uuid4), in ``annotation`` or in
+``root``, and ``audio/Medley-solos-DB_<subset>-<instrument_id>_<uuid4>.wav``.
+
+Conventions: the splits are the official training, validation and test subsets; test clips come from another collection
+(solosDB) than the others (MedleyDB). Clips of one song are a group.
 """
 
 from __future__ import annotations
@@ -19,13 +21,14 @@ from musictf.datasets.tabular import table_rows
 from musictf.errors import InputError
 
 SUBSETS = {"training": "train", "validation": "valid", "test": "test"}
+# In folder annotation of mirdata's layout, beside the audio in others.
 METADATA = "Medley-solos-DB_metadata.csv"
 COLUMNS = ("subset", "instrument", "instrument_id", "song_id", "uuid4")
 
 
 @dataclass(kw_only=True)
 class MedleySolosDB(Dataset):
-    """Clips with an ``instrument`` each; ``root`` is the folder with ``audio`` and the metadata."""
+    """Clips with one ``instrument``; ``root`` is the folder with ``audio`` and the metadata."""
 
     name: ClassVar[str] = "medley_solos_db"
     citation: ClassVar[str] = "Lostanlen, Cella: Deep convolutional networks on the pitch spiral, ISMIR 2016"
@@ -49,7 +52,7 @@ def _track(folder: Path, row: dict[str, str], where: str) -> Track:
         raise InputError(f"{where}: subset {row['subset']!r} is not one of {', '.join(SUBSETS)}")
     name = f"Medley-solos-DB_{row['subset']}-{row['instrument_id']}_{row['uuid4']}.wav"
     return Track(
-        track_id=row["uuid4"],
+        track_id=row["uuid4"],  # unique over all subsets
         audio=folder / name,
         split=SUBSETS[row["subset"]],
         group=f"{row['subset']}/{row['song_id']}",

@@ -3,12 +3,12 @@
 Bittner, Fuentes, Rubinstein, Jansson, Choi and Kell, "mirdata: software for reproducible usage of datasets",
 ISMIR 2019.
 
-Conventions: mirdata finds and reads the files, and what it says becomes our labels: chords (overlaps trimmed as in
-``beatles``), beats, the key that sounds longest, tempo, genre, instrument, tags and artist. Beats keep positions only
-where all of them are counted from 1 in the bar; mirdata's 0 means outside of any bar. Splits are mirdata's where it has
-them, with a tenth of the training groups for validation where it has none, else derived; a group is an artist, or a
-track where mirdata names none. A track of its index without audio is no recording and not listed. Nothing is
-downloaded. Corpora with a loader of their own here are better read by that: it knows albums, works and duplicates.
+Conventions: mirdata finds and reads the files, and its annotations become our labels: chords (overlaps trimmed as in
+``beatles``), beats, the key with the longest duration, tempo, genre, instrument, tags and artist. Beats keep positions
+only if all of them are counted from 1 in the bar; mirdata's 0 means outside of any bar. Splits are those of mirdata,
+with a tenth of the training groups for validation if it has no validation split; without any they are derived. A group
+is an artist, or a track where mirdata names no artist. A track of its index without audio is not listed. Nothing is
+downloaded. Corpora that have a module here are better read by it: it handles albums, works and duplicates.
 """
 
 from __future__ import annotations
@@ -28,14 +28,16 @@ from musictf.annotations import Beats, Chords, assemble_beats, assemble_chords, 
 from musictf.datasets.base import AnnotationFile, Dataset, Track, derived_split, single_root
 from musictf.errors import InputError
 
-# What mirdata's loaders call a thing, the usual name first.
+# Attributes of mirdata's tracks, by what they contain, the usual name first.
 AUDIO = ("audio_path", "audio_mix_path", "audio_mic_path", "mix_path")
 ANNOTATIONS = {
     "beats": ("beats",),
     "chords": ("chords", "chords_full", "leadsheet_chords"),
     "key": ("key", "keys", "key_mode"),
 }
+# Labels that are plain values in mirdata too, with their type here.
 VALUES = {"tempo": float, "genre": str, "instrument": str, "artist": str}
+# Our splits by mirdata's names.
 SPLITS = {
     "train": "train",
     "training": "train",
@@ -44,6 +46,7 @@ SPLITS = {
     "dev": "valid",
     "test": "test",
 }
+# Time units of mirdata's annotations.
 PER_SECOND = {"s": 1.0, "ms": 1000.0}
 
 
@@ -61,7 +64,7 @@ class Mirdata(Dataset):
     license: ClassVar[str] = "that of the corpus: mirdata.initialize(NAME).license()"
     homepage: ClassVar[str] = "https://mirdata.readthedocs.io names the source of each corpus"
 
-    # A key here, where it is a fact about the class elsewhere: dataset.name=beatles says which corpus.
+    # A key of dataset.* here, and no constant of the class as in all other corpora: dataset.name=beatles.
     name: str = "mirdata"  # type: ignore[misc]
     root: Any = None
     version: str = "default"
@@ -80,7 +83,14 @@ class Mirdata(Dataset):
         tracks = [track for track_id in _track_ids(source) if (track := _track(source, track_id)) is not None]
         if not tracks:
             raise InputError(f"mirdata:{self.name} names no audio file that can be read as one track")
-        return _with_validation(tracks)
+        if any(track.split == "valid" for track in tracks):
+            return tracks
+        # Without a validation split a tenth of the training groups is taken for it.
+        held_out = {track.group for track in tracks if derived_split(track.group) == "valid"}
+        return [
+            replace(track, split="valid") if track.split == "train" and track.group in held_out else track
+            for track in tracks
+        ]
 
     @property
     def label(self) -> str:
@@ -89,7 +99,7 @@ class Mirdata(Dataset):
 
 @dataclass(frozen=True)
 class _Source:
-    """Which corpus: enough for another process to open it again."""
+    """A corpus of mirdata; another process can open it with these values, while the loader cannot be pickled."""
 
     name: str
     home: str
@@ -105,6 +115,7 @@ def _module() -> ModuleType:
 
 @lru_cache(maxsize=4)
 def _corpus(source: _Source) -> Any:
+    """The loader of mirdata; its index may have tens of thousands of entries, and is read once."""
     try:
         return _module().initialize(source.name, data_home=source.home, version=source.version)
     except ValueError as error:
@@ -114,6 +125,7 @@ def _corpus(source: _Source) -> Any:
 
 
 def _track_ids(source: _Source) -> list[str]:
+    """Names of all tracks of the index, which mirdata does not always include."""
     try:
         return list(_corpus(source).track_ids)
     except FileNotFoundError as error:
@@ -124,15 +136,19 @@ def _track_ids(source: _Source) -> list[str]:
 
 
 def _track(source: _Source, track_id: str) -> Track | None:
-    """A track as ours, or None where mirdata names no audio for it."""
+    """A track of mirdata as a `Track`, or None if mirdata names no audio for it."""
     track = _corpus(source).track(track_id)
     audio = next((path for name in AUDIO if (path := getattr(track, name, None))), None)
     if audio is None:
         return None
     labels: dict[str, Any] = {}
     for label, names in ANNOTATIONS.items():
+        # type(track): on the track itself, hasattr would read the annotation.
         for name in [name for name in names if hasattr(type(track), name)][:1]:
-            path = _annotation_path(track, name)
+            # The file of an annotation: beats_path, key_path or keys_path, or one that has several annotations.
+            stem = name.split("_")[0].rstrip("s")
+            keys = (f"{name}_path", f"{stem}_path", f"{stem}s_path", f"{name}_full_path", "lab_full_path", "jams_path")
+            path = next((Path(path) for key in keys if (path := getattr(track, key, None))), None)
             if path is not None:
                 labels[label] = AnnotationFile(path, partial(_read, source=source, track_id=track_id, name=name))
     labels |= _values(track, f"mirdata:{source.name}, track {track_id}")
@@ -141,33 +157,16 @@ def _track(source: _Source, track_id: str) -> Track | None:
     return Track(track_id=track_id, audio=Path(audio), split=split, group=group, labels=labels)
 
 
-def _with_validation(tracks: list[Track]) -> list[Track]:
-    """The tracks, with a tenth of the training groups for validation where only training and test sets are named."""
-    if any(track.split == "valid" for track in tracks):
-        return tracks
-    held_out = {track.group for track in tracks if derived_split(track.group) == "valid"}
-    return [
-        replace(track, split="valid") if track.split == "train" and track.group in held_out else track
-        for track in tracks
-    ]
-
-
-def _annotation_path(track: Any, name: str) -> Path | None:
-    """The file of an annotation: ``beats_path``, ``key_path`` or ``keys_path``, or one that holds several."""
-    stem = name.split("_")[0].rstrip("s")
-    candidates = (f"{name}_path", f"{stem}_path", f"{stem}s_path", f"{name}_full_path", "lab_full_path", "jams_path")
-    return next((Path(path) for key in candidates if (path := getattr(track, key, None))), None)
-
-
 def _attribute(track: Any, name: str, corpus: str) -> Any:
+    """An attribute that mirdata may read from a metadata file; None where the corpus has none."""
     try:
         return getattr(track, name, None)
     except FileNotFoundError as error:
-        raise InputError(f"mirdata:{corpus} lacks a file that says {name!r}: {_line(error)}") from None
+        raise InputError(f"mirdata:{corpus} lacks a file that states {name!r}: {_line(error)}") from None
 
 
 def _values(track: Any, where: str) -> dict[str, Any]:
-    """Labels that are plain values: those that the track has, and that are not empty."""
+    """Labels that are plain values, without empty ones."""
     corpus = where.partition(",")[0].removeprefix("mirdata:")
     labels: dict[str, Any] = {}
     for name, kind in VALUES.items():
@@ -188,7 +187,7 @@ def _value(value: Any, kind: type, where: str) -> Any:
 
 
 def _read(path: Path, *, source: _Source, track_id: str, name: str) -> Any:
-    """An annotation as mirdata reads it, in our form; None where mirdata has none after all."""
+    """An annotation that mirdata reads, in our form; None if the track has none after all."""
     where = f"{path} (mirdata:{source.name}, track {track_id})"
     try:
         value = getattr(_corpus(source).track(track_id), name)
@@ -198,17 +197,18 @@ def _read(path: Path, *, source: _Source, track_id: str, name: str) -> Any:
 
 
 def _beats(value: Any, where: str) -> Beats:
-    """`mirdata.annotations.BeatData`: ``times``, ``time_unit``, ``positions``, ``position_unit``."""
+    """Beats of a `mirdata.annotations.BeatData` (``times``, ``time_unit``, ``positions``, ``position_unit``)."""
     times = _seconds(value.times, value.time_unit, where)
     positions = None if value.positions is None else np.asarray(value.positions)
-    counted = positions is not None and value.position_unit == "bar_index" and bool((positions >= 1).all())
-    known = positions.astype(int).tolist() if counted and positions is not None else [None] * len(times)
-    rows = [(f"{where}, beat {index + 1}", float(time), known[index]) for index, time in enumerate(times)]
+    # Position 0 is outside of any bar.
+    is_counted = positions is not None and value.position_unit == "bar_index" and bool((positions >= 1).all())
+    numbers = positions.astype(int).tolist() if is_counted and positions is not None else [None] * len(times)
+    rows = [(f"{where}, beat {index + 1}", float(time), numbers[index]) for index, time in enumerate(times)]
     return assemble_beats(rows, where)
 
 
 def _chords(value: Any, where: str) -> Chords:
-    """`mirdata.annotations.ChordData`: ``intervals``, ``labels``; it forgets its unit, which is the second."""
+    """Chords of a `mirdata.annotations.ChordData` (``intervals``, ``labels``), whose unit is always the second."""
     rows = zip(np.asarray(value.intervals, dtype=np.float64), value.labels, strict=True)
     numbered = enumerate(rows, start=1)
     return assemble_chords(
@@ -219,7 +219,7 @@ def _chords(value: Any, where: str) -> Chords:
 
 
 def _key(value: Any, where: str) -> str | None:
-    """`mirdata.annotations.KeyData` (``intervals``, ``keys``), or a name, or several names of one track."""
+    """Key of a `mirdata.annotations.KeyData` (``intervals``, ``keys``), of a name, or of a list of names."""
     if isinstance(value, str):
         return key_name(value)
     if isinstance(value, list):
@@ -235,6 +235,7 @@ def _seconds(times: Any, unit: str, where: str) -> Any:
 
 
 def _line(error: Exception) -> str:
+    """The first line of a message; mirdata's may have several."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 

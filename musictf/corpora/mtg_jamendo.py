@@ -1,10 +1,10 @@
-"""MTG-Jamendo: 55,000 full tracks under Creative Commons licences, with tags that their makers gave.
+"""MTG-Jamendo: 55,000 full tracks under Creative Commons licences, with tags by their authors.
 
 Bogdanov, Won, Tovstogan, Porter and Serra, "The MTG-Jamendo dataset for automatic music tagging", ICML 2019 workshop.
 
-Conventions: the splits are the authors' own (five of them, artists kept apart); tags keep the prefix that they have
-there (``genre---rock``, ``mood/theme---calm``). Every subset is multi-label: a track with one genre has a list of one.
-A track is named as in the index (``track_0000948``); its group is its artist.
+Conventions: the splits are the official ones (five of them, no artist in two parts of one); tags keep their prefix
+(``genre---rock``, ``mood/theme---calm``). Every subset is multi-label: a track with one genre has a list of one tag. A
+track is named as in the index (``track_0000948``); its group is its artist.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SUBSETS = ("top50tags", "genre", "instrument", "moodtheme")
 FILE_SPLITS = {"train": "train", "validation": "valid", "test": "test"}
 COLUMNS = ["TRACK_ID", "ARTIST_ID", "ALBUM_ID", "PATH", "DURATION", "TAGS"]
 
-# What is distributed of the audio: full at 320 kbit/s, low as .low.mp3; where scripts and people unpack it.
+# Usual folders of the two distributed qualities: full at 320 kbit/s, low as .low.mp3.
 FOLDERS = {"full": ("audio", "raw_30s/audio"), "low": ("audio-low", "raw_30s/audio-low")}
 
 
@@ -33,8 +33,8 @@ class MTGJamendo(Dataset):
     Attributes:
         root: Folder with ``data/splits`` of the repository and ``audio/48/948.mp3`` or ``audio-low/48/948.low.mp3``.
         subset: ``top50tags``, ``genre``, ``instrument`` or ``moodtheme``.
-        split: Which of the five, 0 to 4. Published numbers are mostly of 0.
-        audio: ``full``, ``low``, or ``auto``: the full audio where that folder is there, else the low one.
+        split: One of the five, 0 to 4. Most published results are for 0.
+        audio: ``full``, ``low``, or ``auto``: the full audio if its folder exists, else the low one.
     """
 
     name: ClassVar[str] = "mtg_jamendo"
@@ -69,26 +69,25 @@ class MTGJamendo(Dataset):
 
     def read_tracks(self) -> list[Track]:
         root = single_root(self.root, self.name)
-        quality = self.audio if self.audio != "auto" else _quality(root)
+        # One quality for all tracks of a run, full if a copy has both.
+        available = [name for name in FOLDERS if any((root / folder).is_dir() for folder in FOLDERS[name])]
+        quality = self.audio if self.audio != "auto" else next(iter(available), "full")
         folder, suffix = audio_folder(root, *FOLDERS[quality]), ".low.mp3" if quality == "low" else ".mp3"
         tracks = []
         for file_split, split in FILE_SPLITS.items():
             name = f"splits/split-{self.split}/autotagging_{self.subset}-{file_split}.tsv"
             path = index_file(root, self.name, f"data/{name}", name)
             for fields in _rows(path):
+                # PATH is 48/948.mp3 in either quality.
                 audio = folder / (fields[3].removesuffix(".mp3") + suffix)
                 labels = {"tags": fields[5:], "artist": fields[1], "album": fields[2]}
                 tracks.append(Track(track_id=fields[0], audio=audio, split=split, group=fields[1], labels=labels))
         return tracks
 
 
-def _quality(root: Path) -> str:
-    """The audio that a copy has; full where it has both, so that no two tracks of one run differ in it."""
-    return next((name for name in FOLDERS if any((root / folder).is_dir() for folder in FOLDERS[name])), "full")
-
-
 def _rows(path: Path) -> list[list[str]]:
-    """Fields of each track. A row has as many columns as the track has tags, so the header fits only some."""
+    """Fields of each track, the sixth and all later ones being its tags."""
+    # A row has one column for each tag, so csv.DictReader would put all tags after the first under one key.
     header, *lines = read_text(path).rstrip("\n").split("\n")
     if header.rstrip("\r").split("\t") != COLUMNS:
         raise InputError(f"{path}:1: expected the columns {' '.join(COLUMNS)}, found {header[:80]!r}")

@@ -1,10 +1,13 @@
 """NSynth: four-second notes of sampled instruments, eleven families.
 
-``nsynth-{train,valid,test}/examples.json`` (one entry a note) and ``nsynth-*/audio/<note>.wav``.
+Engel, Resnick, Roberts, Dieleman, Norouzi, Eck and Simonyan, "Neural audio synthesis of musical notes with WaveNet
+autoencoders", ICML 2017.
 
-Conventions: the official folders are the splits; ``dataset.splits=[valid,test]`` reads those that a copy has. Notes of
-one instrument are a group. No training instrument is in the other splits, but valid and test share instruments: a
-choice made on valid is not made on strangers.
+Layout: ``nsynth-{train,valid,test}/examples.json`` (one entry a note) and ``nsynth-*/audio/<note>.wav``.
+
+Conventions: the official folders are the splits; ``dataset.splits=[valid,test]`` reads only those. Notes of one
+instrument are a group. No training instrument is in another split, but valid and test share instruments: selection on
+valid is therefore not selection on unseen instruments.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ class NSynth(Dataset):
 
     Attributes:
         root: Folder that holds ``nsynth-train``, ``nsynth-valid`` and ``nsynth-test``.
-        splits: Which of them are there.
+        splits: Splits of the copy.
     """
 
     name: ClassVar[str] = "nsynth"
@@ -33,7 +36,7 @@ class NSynth(Dataset):
     license: ClassVar[str] = "audio and annotations: CC BY 4.0"
     homepage: ClassVar[str] = "https://magenta.tensorflow.org/datasets/nsynth: the three json/wav archives"
     published: ClassVar[dict[str, int]] = {"tracks": 305_979, "train": 289_205, "valid": 12_678, "test": 4_096}
-    annotations: ClassVar[tuple[str, ...]] = ("instrument",)
+    annotations: ClassVar[tuple[str, ...]] = ("instrument",)  # "pitch" serves no task
 
     root: Any = None
     splits: list[str] = field(default_factory=lambda: list(SPLITS))
@@ -43,16 +46,17 @@ class NSynth(Dataset):
         unknown = [split for split in self.splits if split not in SPLITS]
         if unknown or not self.splits:
             raise InputError(f"dataset.splits={self.splits} must be some of {', '.join(SPLITS)}")
-        return [track for split in self.splits for track in _notes(root, split)]
-
-
-def _notes(root: Path, split: str) -> list[Track]:
-    path = index_file(root, NSynth.name, f"nsynth-{split}/examples.json")
-    return [_track(name, note, split, path) for name, note in sorted(read_object(path).items())]
+        tracks = []
+        for split in self.splits:
+            path = index_file(root, self.name, f"nsynth-{split}/examples.json")
+            # Sorted: the order of the entries is no part of the format.
+            tracks += [_track(name, note, split, path) for name, note in sorted(read_object(path).items())]
+        return tracks
 
 
 def _track(name: str, note: dict[str, Any], split: str, path: Path) -> Track:
     try:
+        # The family is the class of the task, the single instrument the group.
         labels = {"instrument": str(note["instrument_family_str"]), "pitch": int(note["pitch"])}
         group = str(note["instrument_str"])
     except (KeyError, TypeError, ValueError) as error:

@@ -1,13 +1,17 @@
 """POP909: piano arrangements of Chinese pop songs (MIDI), aligned with the original recordings.
 
-``POP909/<song>/<song>.mid``, ``beat_audio.txt`` (time, position), ``beat_midi.txt`` (time, start of a half bar, start
-of a bar), ``chord_audio.txt`` and ``key_audio.txt`` (start, end, label).
+Wang, Chen, Jiang, Zhang, Xu, Dai, Gu and Xia, "POP909: a pop-song dataset for music arrangement generation",
+ISMIR 2020.
 
-Conventions: no audio is distributed. Every file below ``audio_root`` named as a song (``001.wav``) is taken: the
-original recording, or a rendering of ``<song>.mid`` from its first tick, by any synthesiser; both share one time line.
-Beats, chords and keys were found by algorithms in the original audio, only tempo curves are by hand: good for material
-to train on, poor as the truth of a test. ``dataset.beats=midi`` takes the beats of the arrangement instead. The key
-is the one that sounds longest. Splits are derived from the song: artists stand in a spreadsheet that is not read.
+Layout: ``POP909/<song>/<song>.mid``, ``beat_audio.txt`` (time, position), ``beat_midi.txt`` (time, start of a half bar,
+start of a bar), ``chord_audio.txt`` and ``key_audio.txt`` (start, end, label).
+
+Conventions: no audio is distributed. Audio is any file below ``audio_root`` with the name of a song (``001.wav``): the
+original recording, or a rendering of ``<song>.mid`` from its first tick by any synthesiser; both have the same times.
+Beats, chords and keys were estimated by algorithms from the original audio, only tempo curves are by hand: usable for
+training, not as the reference of a test. ``dataset.beats=midi`` takes the beats of the arrangement instead. The key is
+the one with the longest total duration. Splits are derived from the song: artists are in a spreadsheet, which is not
+read.
 """
 
 from __future__ import annotations
@@ -30,7 +34,7 @@ class POP909(Dataset):
 
     Attributes:
         root: The checkout, or its folder ``POP909``.
-        audio_root: Recordings or renderings; ``root/audio`` where it is not given.
+        audio_root: Recordings or renderings; ``root/audio`` by default.
         beats: ``audio`` or ``midi``.
     """
 
@@ -39,11 +43,7 @@ class POP909(Dataset):
     license: ClassVar[str] = "MIDI and annotations: MIT; audio: not distributed"
     homepage: ClassVar[str] = "git clone https://github.com/music-x-lab/POP909-Dataset; audio rendered from its MIDI"
     published: ClassVar[dict[str, int]] = {"tracks": 909}
-    annotations: ClassVar[tuple[str, ...]] = (
-        "beats",
-        "chords",
-        "key",
-    )
+    annotations: ClassVar[tuple[str, ...]] = ("beats", "chords", "key")
 
     root: Any = None
     audio_root: Any = None
@@ -53,6 +53,7 @@ class POP909(Dataset):
         root = single_root(self.root, self.name)
         if self.beats not in BEAT_READERS:
             raise InputError(f"dataset.beats={self.beats} is not one of {', '.join(BEAT_READERS)}")
+        # The root may be the checkout or its folder POP909.
         songs = audio_folder(root, "POP909", ".")
         folders = sorted(folder for folder in songs.glob("[0-9][0-9][0-9]") if folder.is_dir())
         if not folders:
@@ -66,7 +67,7 @@ class POP909(Dataset):
             "chords": AnnotationFile(folder / "chord_audio.txt", read_chords),
             "key": AnnotationFile(folder / "key_audio.txt", read_key),
         }
-        song = f"pop909/{folder.name}"
+        song = f"pop909/{folder.name}"  # 001 may be a group of other corpora too
         return Track(track_id=folder.name, audio=audio, split=derived_split(song), group=song, labels=labels)
 
 
@@ -76,21 +77,22 @@ def read_midi_beats(path: Path) -> Beats:
     Raises:
         InputError: a line does not parse.
     """
-    found = [(where, time, bar) for where, (time, _, bar) in columns(path, 3)]
-    positions = positions_of([parse_number(bar, where) == 1 for where, _, bar in found])
-    beats = zip(found, positions)
+    rows = [(where, time, bar) for where, (time, _, bar) in columns(path, 3)]
+    positions = positions_of([parse_number(bar, where) == 1 for where, _, bar in rows])  # written 1.0
+    beats = zip(rows, positions)
     return assemble_beats(((where, parse_number(time, where), position) for (where, time, _), position in beats), path)
 
 
+# By the value of dataset.beats; the audio's beats have positions already.
 BEAT_READERS = {"audio": read_beats, "midi": read_midi_beats}
 
 
 def read_key(path: Path) -> str | None:
-    """The key that sounds longest.
+    """The key with the longest total duration.
 
     Raises:
         InputError: a line does not parse.
     """
-    found = list(columns(path, 3))
-    intervals = [(parse_number(start, where), parse_number(end, where)) for where, (start, end, _) in found]
-    return longest_key(intervals, [label for _, (_, _, label) in found])
+    rows = list(columns(path, 3))
+    intervals = [(parse_number(start, where), parse_number(end, where)) for where, (start, end, _) in rows]
+    return longest_key(intervals, [label for _, (_, _, label) in rows])

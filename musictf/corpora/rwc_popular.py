@@ -1,15 +1,15 @@
-"""RWC Popular: 100 songs made for research, with beats, downbeats and chords.
+"""RWC Popular: 100 songs recorded for research, with beats, downbeats and chords.
 
 Goto, Hashiguchi, Nishimura and Oka, "RWC Music Database: Popular, Classical and Jazz Music Databases", ISMIR 2002;
 beats by Goto, "AIST annotation for the RWC Music Database", ISMIR 2006; chords by Cho and Bello, "A feature smoothing
 method for chord recognition using recurrence plots", ISMIR 2011.
 
-Conventions: piece numbers 1 to 100 name the tracks (``RM-P001``). Audio is found as on the seven discs
-(``audio/rwc-p-m01/1.wav``) and as in the release of 2026 (``RWC-P/RWC_P001.wav``). A beat file has three columns,
-start and end in hundredths of a second and where in the bar: 384 is the downbeat, other numbers count ticks from it.
-Positions are counted from the downbeat before; those of an upbeat are counted back from the first downbeat, in bars
-as long as the first whole one. Lines with -1 lie outside of any bar and are no beats. Splits are derived piece by
-piece: artists are named in a file of metadata that not every copy has.
+Conventions: piece numbers 1 to 100 name the tracks (``RM-P001``). Audio is found in the layout of the seven discs
+(``audio/rwc-p-m01/1.wav``) and in that of the release of 2026 (``RWC-P/RWC_P001.wav``). A beat file has three columns:
+start and end in hundredths of a second, and the position in the bar: 384 is the downbeat, other numbers count ticks
+from it. Positions are counted from the previous downbeat; those of an upbeat are counted back from the first downbeat,
+in bars as long as the first whole one. Lines with -1 lie outside of any bar and are no beats. Splits are derived piece
+by piece: artists are named in a file of metadata that not every copy has.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from musictf.errors import InputError
 
 # The piece with which each of the seven discs begins.
 FIRST_PIECES = (1, 17, 33, 49, 65, 81, 91)
-DOWNBEAT = 384
-OUTSIDE = -1
+DOWNBEAT = 384  # third column of a downbeat
+OUTSIDE = -1  # third column of a line outside of any bar
 
 
 @dataclass(kw_only=True)
@@ -53,6 +53,7 @@ class RWCPopular(Dataset):
     def read_tracks(self) -> list[Track]:
         root = single_root(self.root, self.name)
         beats = annotation_folder(root, self.name, "annotations/AIST.RWC-MDB-P-2001.BEAT", "AIST.RWC-MDB-P-2001.BEAT")
+        # N001-M01-T01.lab is piece 1; files may be in subfolders.
         chords = {path.name[:4]: path for path in (beats.parent / "AIST.RWC-MDB-P-2001.CHORD").rglob("N*.lab")}
         paths = annotation_files(beats, self.name, "RM-P*.BEAT.TXT")
         return [_track(root, path, chords) for path in paths]
@@ -65,19 +66,17 @@ def _track(root: Path, beats: Path, chords: dict[str, Path]) -> Track:
     labels: dict[str, Any] = {"beats": AnnotationFile(beats, read_aist_beats)}
     if f"N{name[4:]}" in chords:
         labels["chords"] = AnnotationFile(chords[f"N{name[4:]}"], read_chords)
-    audio = _audio(root, int(name[4:]))
+    piece = int(name[4:])
+    disc = sum(piece >= first for first in FIRST_PIECES)
+    # Tracks are numbered from 1 on each disc.
+    on_disc = root / "audio" / f"rwc-p-m{disc:02d}" / f"{piece - FIRST_PIECES[disc - 1] + 1}.wav"
+    released = [root / folder / f"RWC_P{piece:03d}.wav" for folder in ("RWC-P", "audio/RWC-P", "audio", ".")]
+    audio = next((path for path in (on_disc, *released) if path.is_file()), on_disc)
     return Track(track_id=name, audio=audio, split=derived_split(name), group=name, labels=labels)
 
 
-def _audio(root: Path, piece: int) -> Path:
-    disc = sum(piece >= first for first in FIRST_PIECES)
-    on_disc = root / "audio" / f"rwc-p-m{disc:02d}" / f"{piece - FIRST_PIECES[disc - 1] + 1}.wav"
-    released = [root / folder / f"RWC_P{piece:03d}.wav" for folder in ("RWC-P", "audio/RWC-P", "audio", ".")]
-    return next((path for path in (on_disc, *released) if path.is_file()), on_disc)
-
-
 def read_aist_beats(path: Path) -> Beats:
-    """Beats of an AIST file: ``start end place`` a line, in hundredths of a second and ticks.
+    """Beats of an AIST file: ``start end position`` a line, in hundredths of a second and ticks.
 
     Raises:
         InputError: a line does not parse, times do not ascend, or no beat is a downbeat.
@@ -86,11 +85,11 @@ def read_aist_beats(path: Path) -> Beats:
     for number, line in numbered_lines(path):
         fields, where = line.split(), f"{path}:{number}"
         if len(fields) != 3:
-            raise InputError(f"{where}: expected 'start end place', found {line!r}")
-        place = int(parse_number(fields[2], where))
-        if place != OUTSIDE:
-            rows.append((where, parse_number(fields[0], where) / 100, place))
-    downbeats = [place == DOWNBEAT for _, _, place in rows]
+            raise InputError(f"{where}: expected 'start end position', found {line!r}")
+        ticks = int(parse_number(fields[2], where))
+        if ticks != OUTSIDE:
+            rows.append((where, parse_number(fields[0], where) / 100, ticks))
+    downbeats = [ticks == DOWNBEAT for _, _, ticks in rows]
     if not any(downbeats):
         raise InputError(f"{path}: no line is a downbeat (third column {DOWNBEAT})")
     positions = positions_of(downbeats)

@@ -1,8 +1,10 @@
 """SIMAC: excerpts of many genres with beats, without downbeats.
 
-``S_1.0/annotations/beats/<track>.beats`` (times) and ``S_1.0/audio/<track>.*``.
+Gouyon, "A computational approach to rhythm description", PhD thesis, UPF 2005.
 
-Conventions: there is no official split; it is derived from the album, which stands before the track number in a name.
+Layout: ``S_1.0/annotations/beats/<track>.beats`` (times) and ``S_1.0/audio/<track>.*``.
+
+Conventions: there is no official split; it is derived from the album, whose name comes before the track number.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from musictf.annotations import read_beats
 from musictf.datasets.base import AnnotationFile, Dataset, Track, derived_split, single_root
 from musictf.datasets.layout import Collection, annotation_files, annotation_folder
 
+# simac_Amber_01-Foil is track 01 of the album Amber.
 ALBUM = r"simac_.+?(?=_\d\d(?!\d))"
 
 
@@ -25,7 +28,9 @@ class SIMAC(Dataset):
     name: ClassVar[str] = "simac"
     citation: ClassVar[str] = "Gouyon: A computational approach to rhythm description, PhD thesis, UPF 2005"
     license: ClassVar[str] = "annotations: CC BY-NC-SA 4.0; audio: not distributed"
-    homepage: ClassVar[str] = "nowhere to download: audio is passed on by those who have it, beats are in beat_this"
+    homepage: ClassVar[str] = (
+        "audio is not available for download (ask researchers who have a copy); beats are in beat_this"
+    )
     published: ClassVar[dict[str, int]] = {"tracks": 595}
     annotations: ClassVar[tuple[str, ...]] = ("beats",)
 
@@ -34,6 +39,7 @@ class SIMAC(Dataset):
     def read_tracks(self) -> list[Track]:
         root = single_root(self.root, self.name)
         folder = annotation_folder(root, self.name, "S_1.0/annotations/beats", "annotations/beats")
+        # The format depends on the copy.
         files = Collection(folder.parents[1] / "audio")
         return [
             Track(
@@ -48,5 +54,5 @@ class SIMAC(Dataset):
 
 
 def _album(name: str) -> str:
-    found = re.match(ALBUM, name)
-    return found.group() if found else name
+    match = re.match(ALBUM, name)
+    return match.group() if match else name

@@ -1,11 +1,11 @@
-"""TinySOL: 2,913 single notes of 14 instruments, played in the ordinary way.
+"""TinySOL: 2,913 single notes of 14 instruments in ordinary playing technique.
 
 Cella, Ghisi, Lostanlen, Lévy, Fineberg and Maresz, "OrchideaSOL: a dataset of extended instrumental techniques for
 computer-aided orchestration", ICMC 2020.
 
-Conventions: the five folds are the authors' own, balanced in instrument, pitch and dynamics. The fold ``fold`` is the
-test split, the one after it (cyclic) is ``valid``, the other three are ``train``; numbers are reported as the mean over
-the five. Some notes were made by transposing a neighbour (``R100u`` in the name), which may lie in another fold.
+Conventions: the five folds are the official ones, balanced in instrument, pitch and dynamics. The fold ``fold`` is the
+test split, the next one (cyclic) is ``valid``, the other three are ``train``; results are reported as the mean over the
+five. Some notes were made by transposing another one (``R100u`` in the name), which may lie in another fold.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class TinySOL(Dataset):
     Attributes:
         root: Folder with ``TinySOL_metadata.csv`` (here or in ``annotation``) and the audio, in ``TinySOL``, ``audio``
             or here: ``Brass/Bass_Tuba/ordinario/BTb-ord-F#1-pp-N-N.wav``.
-        fold: The test fold, 0 to 4.
+        fold: The fold for testing, 0 to 4.
     """
 
     name: ClassVar[str] = "tinysol"
@@ -40,6 +40,7 @@ class TinySOL(Dataset):
     )
     license: ClassVar[str] = "CC BY 4.0"
     homepage: ClassVar[str] = "https://zenodo.org/records/3685367 (TinySOL.tar.gz and TinySOL_metadata.csv)"
+    # "instruments" is no count of tracks, and is only printed.
     published: ClassVar[dict[str, int]] = {"tracks": 2913, "instruments": 14}
     annotations: ClassVar[tuple[str, ...]] = ("instrument", "pitch", "pitch_id")
 
@@ -63,6 +64,7 @@ class TinySOL(Dataset):
     def _track(self, row: dict[str, str], where: str, audio: Path) -> Track:
         if row["Fold"] not in map(str, range(FOLDS)) or not row["Pitch ID"].isdecimal():
             raise InputError(f"{where}: expected a fold from 0 to {FOLDS - 1} and a MIDI pitch, found {row['Fold']!r}")
+        # Brass/Bass_Tuba/ordinario/BTb-ord-F#1-pp-N-N.wav
         name = PurePosixPath(row["Path"]).stem
         labels = {
             "instrument": row["Instrument (in full)"],
@@ -70,5 +72,6 @@ class TinySOL(Dataset):
             "pitch": row["Pitch"],
             "pitch_id": int(row["Pitch ID"]),
         }
+        # Folds are cyclic: the tested one, then the one for validation.
         split = {0: "test", 1: "valid"}.get((int(row["Fold"]) - self.fold) % FOLDS, "train")
         return Track(track_id=name, audio=audio / row["Path"], split=split, group=name, labels=labels)

@@ -5,9 +5,9 @@ music analysis", ACM Journal on Computing and Cultural Heritage 14(2), 2021.
 
 Conventions: a track is a song in one performance (``Schubert_D911-01_HU33``). All nine performances are annotated,
 but only HU33 and SC06 may be copied: these are the default, and ``performances`` adds those whose audio you have. A
-group is a song: no performance of it is in another split. Chords are those of column ``shorthand``, which names the
-bass as a note (``C:min/G``); Harte syntax has its interval above the root (``C:min/5``), and so it is written here.
-Keys are those of whole songs and follow the transposition of each performance; local keys are not read.
+group is a song: no performance of it is in another split. Chords are those of column ``shorthand``, which writes the
+bass as a note (``C:min/G``); here it is the interval above the root, as in Harte syntax (``C:min/5``). Keys are those
+of whole songs and follow the transposition of each performance; local keys are not read.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from musictf.datasets.layout import annotation_files, annotation_folder, index_f
 from musictf.datasets.tabular import table_rows
 from musictf.errors import InputError
 
-# Harte's name of each interval above the root, in semitones; which of two names is meant, a note's name cannot say.
+# Harte's name of each interval above the root, by semitones; enharmonic names (#4, b5) are not distinguished.
 DEGREES = ("1", "b2", "2", "b3", "3", "4", "b5", "5", "b6", "6", "b7", "7")
 
 
@@ -36,7 +36,7 @@ class Winterreise(Dataset):
 
     Attributes:
         root: The unpacked archive: ``01_RawData`` and ``02_Annotations``.
-        performances: Which performances; null takes all nine, seven of which are sold only.
+        performances: Names of performances; null takes all nine, of which seven must be bought.
     """
 
     name: ClassVar[str] = "winterreise"
@@ -56,6 +56,7 @@ class Winterreise(Dataset):
 
     def read_tracks(self) -> list[Track]:
         root = single_root(self.root, self.name)
+        # The archive has one folder, which the root may or may not include.
         top = "Schubert_Winterreise_Dataset_v2-0"
         folder = annotation_folder(root, self.name, "02_Annotations", f"{top}/02_Annotations")
         keys = _keys(index_file(folder, self.name, "ann_audio_globalkey.csv"))
@@ -74,13 +75,14 @@ class Winterreise(Dataset):
 def _track(path: Path, audio: Path, keys: dict[str, str]) -> Track:
     song = path.stem.rpartition("_")[0]
     labels: dict[str, Any] = {"chords": AnnotationFile(path, read_table_chords)}
-    if path.stem in keys:
+    if path.stem in keys:  # keys are in one table, by song and performance
         labels["key"] = keys[path.stem]
     split = derived_split(song)
     return Track(track_id=path.stem, audio=audio / f"{path.stem}.wav", split=split, group=song, labels=labels)
 
 
 def _keys(path: Path) -> dict[str, str]:
+    """Key of each song in each performance, by the name of the track."""
     keys = {}
     for where, row in table_rows(path, ["WorkID", "PerformanceID", "key"], delimiter=";"):
         name = key_name(row["key"])
@@ -91,7 +93,7 @@ def _keys(path: Path) -> dict[str, str]:
 
 
 def read_table_chords(path: Path) -> Chords:
-    """Chords of ``start;end;shorthand;...``, seconds, the bass named as a note.
+    """Chords of ``start;end;shorthand;...``, in seconds, whose bass is written as a note.
 
     Raises:
         InputError: a line does not parse, a label is no chord, or two intervals overlap.
@@ -105,7 +107,7 @@ def _chord_rows(path: Path) -> Iterator[ChordRow]:
 
 
 def harte(label: str) -> str:
-    """A chord whose bass is named as a note, in Harte syntax; other labels stay as they are.
+    """Harte syntax of a chord whose bass is written as a note; other labels stay as they are.
 
     >>> harte("D:hdim7/F"), harte("A:(3,5,b7,b9)/A"), harte("G:7/5")
     ('D:hdim7/b3', 'A:(3,5,b7,b9)', 'G:7/5')

@@ -1,1 +1,1 @@
-"""What a dataset is, folders and manifests of the user's own, splits and checks."""
+"""What a dataset is: tracks, folders, manifests, splits, identities, checks, and building blocks for corpora."""

@@ -1,10 +1,10 @@
-"""What a corpus is: tracks with an identity, a split and perhaps annotations.
+"""What a dataset is: tracks with an identity, a split and annotations.
 
-A new corpus is one file in this folder with one ``Dataset`` subclass, and one file in ``conf/dataset/``.
+A new corpus is one file in ``musictf/corpora/`` with one `Dataset` subclass; ``dataset=NAME`` finds it by its ``name``.
 
 Conventions: a track is the unit of splits and of scoring; split names are ``train``, ``valid`` and ``test``; paths are
-absolute once a corpus is read. A corpus lists every track that its index names, whether or not the audio is there:
-what a copy lacks is reported (``musictf data prepare``), never passed over.
+absolute once a corpus is read. A corpus lists every track of its index, whether or not the audio exists: missing audio
+is reported (``musictf data prepare``), never skipped.
 """
 
 from __future__ import annotations
@@ -21,27 +21,30 @@ import numpy.typing as npt
 
 from musictf.errors import InputError
 
-SPLITS = ("train", "valid", "test")
+SPLITS = ("train", "valid", "test")  # in the order in which tables show them
 
 
 @dataclass(frozen=True)
 class AnnotationFile:
-    """An annotation in a file of its own, read when it is asked for."""
+    """An annotation in a file, which `Track.annotation` reads."""
 
     path: Path
     read: Callable[[Path], Any]
 
 
 class PackedRecording(Protocol):
-    """A recording whose samples lie in a pack; `musictf.packing` makes and reads them."""
+    """A recording whose samples are in a pack; `musictf.packing` makes and reads packs.
+
+    Shapes:  N samples of an excerpt, at the pack's rate
+    """
 
     @property
     def folder(self) -> str:
-        """The pack."""
+        """Folder of the pack."""
 
     @property
     def num_samples(self) -> int:
-        """Its length in samples at the pack's rate."""
+        """Length in samples at the pack's rate."""
 
     @property
     def sample_rate(self) -> int:
@@ -53,14 +56,14 @@ class PackedRecording(Protocol):
 
     @property
     def gain(self) -> float:
-        """What brings its integers to full scale."""
+        """Factor from its integers to the waveform, whose full scale is 1."""
 
     @property
     def digest(self) -> str:
         """SHA-256 of its integers (64 hexadecimal digits)."""
 
     def read(self, start: int, num_samples: int, out: npt.NDArray[np.int16] | None = None) -> npt.NDArray[np.int16]:
-        """Samples ``start`` to ``start + num_samples``, (num_samples,)."""
+        """Integers of samples ``start`` to ``start + num_samples``, (N,); written to ``out`` (N,) if given."""
 
     def is_quiet(self, start: int, num_samples: int, level_db: float) -> bool:
         """Whether an excerpt may lie below a level in decibels of full scale."""
@@ -76,10 +79,10 @@ class Track:
         split: ``train``, ``valid`` or ``test``.
         versions: Other recordings of the same music, aligned in time with ``audio`` and of the same length;
             the second view of a contrastive pair is drawn from them where there are any.
-        group: What must not be torn apart by a split (an album, a work, an artist); intervals are drawn over groups.
-        source: The folder it comes from, where a corpus is joined of several.
-        slots: Where its samples lie in a pack: of ``audio``, then of each of ``versions``; empty for other corpora.
-        labels: Everything else that is known, by name (``tags chords beats onsets key genre instrument tempo artist``):
+        group: Unit that must lie in one split (an album, a work, an artist); bootstrap intervals resample groups.
+        source: The folder it comes from, where several corpora are joined.
+        slots: Its recordings in a pack: ``audio``, then each of ``versions``; empty for other corpora.
+        labels: All annotations and metadata by name (``tags chords beats onsets key genre instrument tempo artist``):
             a value, or an `AnnotationFile` that holds it.
     """
 
@@ -93,7 +96,7 @@ class Track:
     labels: dict[str, Any] = field(default_factory=dict)
 
     def annotation(self, name: str) -> Any | None:
-        """An annotation by name, read from its file where it has one; None where the track has none.
+        """An annotation by name, read from its file if it has one; None if the track lacks it.
 
         Raises:
             InputError: the annotation's file is missing or does not parse.
@@ -104,17 +107,21 @@ class Track:
 
 @dataclass(kw_only=True)
 class Dataset:
-    """A corpus. Subclasses are dataclasses whose fields are the keys of their file in ``conf/dataset/``.
+    """A corpus: its tracks, and what is published about it.
+
+    Subclasses are dataclasses; their fields are the keys of ``dataset.*``. The module of a published corpus says in its
+    docstring what the corpus is, what to cite, and the conventions: layout of a copy, units, groups, how splits are
+    made, what is left out.
 
     Attributes:
-        name: What commands call it.
+        name: The choice of ``dataset=``.
         citation: What to cite.
-        license: Of audio and annotations.
-        homepage: Where it is obtained today, in a sentence a person can follow.
+        license: Licence of audio and annotations.
+        homepage: Where to obtain it, with the names of the files.
         published: Counts that its authors state, by name: ``tracks``, a split, or an annotation.
-        annotations: Names of the labels its tracks have.
+        annotations: Names of the labels of its tracks.
         known_bad: Tracks that are left out because every copy of them is broken, with the reason.
-        exclusions: A file that names more tracks to leave out, one ``track_id<tab>reason`` a line, as
+        exclusions: A file that lists more tracks to leave out, one ``track_id<tab>reason`` a line, as
             ``musictf data check output=FILE`` writes it.
     """
 
@@ -129,20 +136,21 @@ class Dataset:
     exclusions: str | None = None
 
     def read_tracks(self) -> list[Track]:
-        """Every track of the index, in an order that never changes. The one method a corpus must have."""
+        """Every track of the index, in an order that never changes; the only method that a corpus must have."""
         raise NotImplementedError
 
     def all_tracks(self) -> list[Track]:
         """Every track that is not left out."""
         tracks, excluded = self.read_tracks(), read_exclusions(self.exclusions)
+        # A list that fits another corpus would leave out nothing, silently.
         unknown = sorted(excluded.keys() - {track.track_id for track in tracks})
         if unknown:
             raise InputError(
                 f"dataset.exclusions={self.exclusions}: {len(unknown)} names are no track of {self.label}, "
-                f"{unknown[0]!r} for one; mend or remove them"
+                f"such as {unknown[0]!r}; correct or remove them"
             )
-        out = self.known_bad.keys() | excluded.keys()
-        return [track for track in tracks if track.track_id not in out]
+        left_out = self.known_bad.keys() | excluded.keys()
+        return [track for track in tracks if track.track_id not in left_out]
 
     def tracks(self, split: str) -> list[Track]:
         """The tracks of one split."""
@@ -152,7 +160,7 @@ class Dataset:
 
     @property
     def label(self) -> str:
-        """What rows and tables call this corpus."""
+        """Name in rows and tables; it includes the partition, where a corpus has several."""
         return self.name
 
 
@@ -160,10 +168,11 @@ def roots(value: Any, dataset: str) -> list[Path]:
     """The folders that ``dataset.root`` names: one path or a list of them.
 
     Raises:
-        InputError: none is given, or one is not a folder.
+        InputError: none is given, or one of them is not a folder.
     """
     if not value:
         raise InputError(f"dataset={dataset} needs dataset.root=FOLDER (or a list: dataset.root=[A,B])")
+    # The shell leaves the ~ of dataset.root=~/music as it is.
     paths = [Path(str(entry)).expanduser().resolve() for entry in (value if isinstance(value, list) else [value])]
     for path in paths:
         if not path.is_dir():
@@ -184,7 +193,7 @@ def single_root(value: Any, dataset: str) -> Path:
 
 
 def read_exclusions(path: str | None) -> dict[str, str]:
-    """Tracks to leave out, each with its reason: ``track_id<tab>reason`` a line; ``#`` starts a comment without tab.
+    """Tracks to leave out, each with its reason: ``track_id<tab>reason`` a line; a comment has ``#`` and no tab.
 
     Raises:
         InputError: the file cannot be read.
@@ -195,64 +204,68 @@ def read_exclusions(path: str | None) -> dict[str, str]:
         lines = Path(path).expanduser().read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"dataset.exclusions={path}: cannot be read ({error})") from None
+    # A track_id may begin with #, which is why a comment has no tab. utf-8-sig: editors may write a byte order mark.
     pairs = (line.partition("\t") for line in lines if line.strip() and (not line.startswith("#") or "\t" in line))
     return {track_id.strip(): reason.strip() for track_id, _, reason in pairs}
 
 
 def require_audio(tracks: Sequence[Track], corpus: str, files: bool = False) -> None:
-    """Stop before a long run finds out that audio is missing.
+    """Raise if audio is missing, before a long run begins.
 
     Args:
         tracks: The tracks.
-        corpus: What to call the corpus.
-        files: The files themselves are needed: packed samples do not replace them.
+        corpus: Name of the corpus in the message.
+        files: Whether the files are needed even for packed tracks.
 
     Raises:
         InputError: some of the tracks have no audio file, or lack one of their versions.
     """
+    # Probing decodes the files of packed tracks too, at the rate of its own front end.
     needed = [track for track in tracks if files or not track.slots]
-    lacking = [path for track in needed for path in (track.audio, *track.versions) if not path.is_file()]
-    if lacking:
+    missing = [path for track in needed for path in (track.audio, *track.versions) if not path.is_file()]
+    if missing:
         raise InputError(
-            f"{corpus}: {len(lacking)} audio files of {len(tracks)} tracks do not exist, {lacking[0]} for one; "
+            f"{corpus}: {len(missing)} audio files of {len(tracks)} tracks do not exist, such as {missing[0]}; "
             "musictf data check dataset=... output=FILE lists them, dataset.exclusions=FILE leaves them out"
         )
 
 
 def derived_split(identity: str) -> str:
-    """Split of a track that names none: 80 / 10 / 10 by a hash, the same on every machine."""
+    """Split of a track without an official one: 80 / 10 / 10 by a hash of its group, the same on every machine."""
+    # 64 bits of the hash as a number in [0, 1); Python's own hash() differs between processes.
     share = int.from_bytes(hashlib.sha256(identity.encode()).digest()[:8], "big") / 2**64
     return "train" if share < 0.8 else "valid" if share < 0.9 else "test"
 
 
 def corpus_digest(tracks: Sequence[Track]) -> str:
-    """Digest of which tracks these are and how large their audio is, or which if packed (16 hexadecimal digits)."""
-    lines = sorted(f"{track.track_id}\t{track.split}\t{_audio_mark(track)}" for track in tracks)
+    """Digest of ids, splits and audio of tracks (16 hexadecimal digits).
+
+    Audio enters by the size of its file, which costs no reading, or by the digests of packed samples.
+    """
+    audio = (",".join(slot.digest for slot in track.slots) or str(track.audio.stat().st_size) for track in tracks)
+    lines = sorted(f"{track.track_id}\t{track.split}\t{mark}" for track, mark in zip(tracks, audio, strict=True))
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
-def _audio_mark(track: Track) -> str:
-    return ",".join(slot.digest for slot in track.slots) or str(track.audio.stat().st_size)
-
-
 def split_digest(tracks: Sequence[Track]) -> str:
-    """Digest of a split: two scores compare only if it agrees (16 hexadecimal digits).
+    """Digest of a split (16 hexadecimal digits): scores are comparable only if it agrees.
 
-    It covers ids, sizes of the audio and annotations: ids alone are shared by generated corpora of other seeds, and
-    may be by two folders of one name.
+    It covers ids, audio (see `corpus_digest`) and annotations. Ids alone do not suffice: synthetic corpora of different
+    seeds share them, and two folders of one name may.
+
+    Raises:
+        InputError: an annotation cannot be read.
     """
     state = hashlib.sha256(corpus_digest(tracks).encode())
+    # Sorted, so that the order of the index does not matter.
     for track in sorted(tracks, key=lambda track: track.track_id):
         for name, value in sorted(track.labels.items()):
-            if isinstance(value, AnnotationFile):
-                state.update(name.encode() + _content(value.path))
-            else:
+            if not isinstance(value, AnnotationFile):
                 state.update(name.encode() + json.dumps(value, sort_keys=True).encode())
+                continue
+            # Bytes of the file: what they parse to may change with the version of the reader.
+            try:
+                state.update(name.encode() + value.path.read_bytes())
+            except OSError as error:
+                raise InputError(f"{value.path}: annotation cannot be read ({error.strerror})") from None
     return state.hexdigest()[:16]
-
-
-def _content(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: annotation cannot be read ({error.strerror})") from None

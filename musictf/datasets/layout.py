@@ -1,7 +1,7 @@
-"""Where copies of a corpus keep things: distributions of one corpus differ in the names of their folders.
+"""Files and folders of a copy of a corpus: distributions of one corpus differ in the names of their folders.
 
-Conventions: names are tried in order; what a copy lacks is named, with the command that lists everything it lacks;
-audio that is not there has the path where it was expected, and is reported as missing, one by one.
+Conventions: names are tried in order; an error names what a copy lacks, and the command that lists all of it; audio
+that does not exist has the path where it was expected, and is reported as missing track by track.
 """
 
 from __future__ import annotations
@@ -12,14 +12,19 @@ from typing import Any
 from musictf.datasets.folder import EXTENSIONS
 from musictf.errors import InputError
 
-AUDIO = EXTENSIONS | {".au"}
+AUDIO = EXTENSIONS | {".au"}  # the format of the GTZAN archive
 
 
 def index_file(root: Path, dataset: str, *names: str) -> Path:
-    """The first of some files that a copy has: distributions of one corpus differ in where they put their index.
+    """The first of some index files that exists in a copy.
+
+    Args:
+        root: Folder of the copy.
+        dataset: Name of the corpus, for the error.
+        *names: Paths below the root, in order of preference.
 
     Raises:
-        InputError: it has none of them.
+        InputError: none of them exists.
     """
     for name in names:
         if (root / name).is_file():
@@ -31,10 +36,15 @@ def index_file(root: Path, dataset: str, *names: str) -> Path:
 
 
 def annotation_folder(root: Path, dataset: str, *names: str) -> Path:
-    """The first of some folders that a copy has.
+    """The first of some annotation folders that exists in a copy.
+
+    Args:
+        root: Folder of the copy.
+        dataset: Name of the corpus, for the error.
+        *names: Paths below the root, in order of preference.
 
     Raises:
-        InputError: it has none of them.
+        InputError: none of them exists.
     """
     for name in names:
         if (root / name).is_dir():
@@ -43,11 +53,17 @@ def annotation_folder(root: Path, dataset: str, *names: str) -> Path:
 
 
 def annotation_files(folder: Path, dataset: str, pattern: str) -> list[Path]:
-    """Files of an annotation folder, in the order of their names; what the Finder leaves (``._a``) is passed over.
+    """Files of an annotation folder that match a pattern, in the order of their names.
+
+    Args:
+        folder: The folder.
+        dataset: Name of the corpus, for the error.
+        pattern: A glob.
 
     Raises:
         InputError: there is none.
     """
+    # macOS adds a file ._a to archives for each file a.
     paths = sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
     if not paths:
         raise lacking(folder, dataset, f"no file {pattern}")
@@ -55,52 +71,55 @@ def annotation_files(folder: Path, dataset: str, pattern: str) -> list[Path]:
 
 
 def audio_folder(root: Path, *names: str) -> Path:
-    """The first of some folders that exists, else the first: its files are then reported as missing, one by one."""
+    """The first of some audio folders that exists, else the first, whose files are then reported as missing."""
     return next((root / name for name in names if (root / name).is_dir()), root / names[0])
 
 
 def audio_file(folder: Path, stem: str, extension: str) -> Path:
-    """The recording of a name, in whichever container it is; with ``extension`` where it is not there."""
-    found = (folder / f"{stem}{other}" for other in (extension, *sorted(EXTENSIONS)))
-    return next((path for path in found if path.is_file()), folder / f"{stem}{extension}")
+    """The audio file of a track in any format; if there is none, the path with ``extension``."""
+    candidates = (folder / f"{stem}{other}" for other in (extension, *sorted(EXTENSIONS)))
+    return next((path for path in candidates if path.is_file()), folder / f"{stem}{extension}")
 
 
 def lacking(folder: Path, dataset: str, what: str) -> InputError:
-    """The error about a copy that lacks something."""
+    """The error for a copy that lacks something; ``what`` says what, such as ``no file *.lab``."""
     return InputError(f"{folder}: {what}; musictf data prepare {dataset} ROOT lists what a copy lacks")
 
 
 def audio_root(value: Any, default: Path) -> Path:
-    """The folder that ``dataset.audio_root`` names, or the default, which need not be there.
+    """The folder that ``dataset.audio_root`` names, or the default, which need not exist.
 
     Raises:
-        InputError: the folder that was named does not exist.
+        InputError: ``dataset.audio_root`` names a folder that does not exist.
     """
     if value is None:
         return default
     path = Path(str(value)).expanduser().resolve()
+    # A default may be missing, and its files are reported one by one; a stated folder is a typing error.
     if not path.is_dir():
         raise InputError(f"dataset.audio_root: {path} is not a folder")
     return path
 
 
 class Collection:
-    """Audio files below a folder, which need not be there."""
+    """Audio files below a folder, by name without extension; the folder need not exist."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._paths: dict[str, list[Path]] = {}
         for path in sorted(folder.rglob("*")) if folder.is_dir() else ():
+            # .MP3 and .WAV are common in collections that were made on Windows.
             if path.suffix.lower() in AUDIO and path.is_file():
                 self._paths.setdefault(path.stem, []).append(path)
 
     def find(self, *names: str) -> Path:
-        """The file of the first of these names that is there, or where a ``.wav`` of the first name would be.
+        """The file of the first of these names that exists; if none does, the path of a ``.wav`` with the first name.
 
         Raises:
             InputError: two files have the name.
         """
-        found = next((self._paths[name] for name in names if name in self._paths), [self.folder / f"{names[0]}.wav"])
-        if len(found) > 1:
-            raise InputError(f"{found[0]} and {found[1]} are both named as one track: keep one of them")
-        return found[0]
+        # Two files of one name matter only if a track has that name.
+        paths = next((self._paths[name] for name in names if name in self._paths), [self.folder / f"{names[0]}.wav"])
+        if len(paths) > 1:
+            raise InputError(f"{paths[0]} and {paths[1]} are both named as one track: keep one of them")
+        return paths[0]

@@ -13,9 +13,11 @@ from collections.abc import Collection, Sequence
 
 from musictf.errors import InputError
 
+# Degrees of the scale above the tonic, in fifths.
 MAJOR = {"I": 0, "II": 2, "III": 4, "IV": -1, "V": 1, "VI": 3, "VII": 5}
 MINOR = MAJOR | {"III": -3, "VI": -4, "VII": -2}
 NUMERAL = re.compile(r"([#b]*)([IV]+|[iv]+)")
+# Harte's shorthands by the intervals above the root, in fifths (Harte, Sandler, Abdallah, Gómez, ISMIR 2005).
 QUALITIES = {
     frozenset({0, 4, 1}): "maj",
     frozenset({0, -3, 1}): "min",
@@ -33,7 +35,12 @@ QUALITIES = {
 
 
 def quality(tones: Collection[int], root: int, added: Sequence[str]) -> str:
-    """Harte's shorthand of the tones of a chord, or the list of their degrees, and the degrees that are added.
+    """Harte's shorthand of the tones of a chord, or the list of their degrees, followed by the added degrees.
+
+    Args:
+        tones: Tones on the line of fifths, in any order.
+        root: The root on the line of fifths.
+        added: Degrees to add, as Harte writes them.
 
     >>> quality([5, 2, -1, 1], 1, []), quality([1, 0, 4], 1, []), quality([0, 4, 1], 0, ["9"])
     ('7', '(4,6)', 'maj(9)')
@@ -43,6 +50,7 @@ def quality(tones: Collection[int], root: int, added: Sequence[str]) -> str:
     intervals = {tone - root for tone in tones}
     shorthand = QUALITIES.get(frozenset(intervals))
     degrees = [] if shorthand else sorted((degree(interval) for interval in intervals), key=_number)
+    # Harte implies the root: it is listed only if it is alone, and "*1" says that it is missing.
     listed = [name for name in degrees if name != "1"] or ([] if shorthand else ["1"])
     omitted = [] if 0 in intervals else ["*1"]
     extra = ",".join([*omitted, *listed, *added])
@@ -51,6 +59,8 @@ def quality(tones: Collection[int], root: int, added: Sequence[str]) -> str:
 
 def tonic(globalkey: str, localkey: str, where: str) -> int:
     """The tonic of a local key on the line of fifths, C = 0; the local key is relative to the global one.
+
+    ``where`` (``path:line``) begins the message of an error.
 
     >>> tonic("C", "vi", ""), tonic("a", "III", ""), tonic("Eb", "bVI", ""), tonic("C", "V/vi", "")
     (3, 0, -7, 4)
@@ -62,6 +72,7 @@ def tonic(globalkey: str, localkey: str, where: str) -> int:
         raise InputError(f"{where}: {globalkey!r} is not a global key (C, f#, Eb)")
     fifths = "FCGDAEB".index(globalkey[0].upper()) - 1 + _alteration(globalkey[1:])
     is_minor = globalkey[0].islower()
+    # V/vi: first to vi of the global key, then to V of that.
     for numeral in reversed(localkey.split("/")):
         match = NUMERAL.fullmatch(numeral)
         if match is None or match[2].upper() not in MAJOR:
@@ -72,7 +83,7 @@ def tonic(globalkey: str, localkey: str, where: str) -> int:
 
 
 def note(fifths: int) -> str:
-    """The name of a note.
+    """The name of a note on the line of fifths.
 
     >>> note(0), note(-1), note(6), note(-3), note(-8)
     ('C', 'F', 'F#', 'Eb', 'Fb')
@@ -81,7 +92,7 @@ def note(fifths: int) -> str:
 
 
 def degree(fifths: int, compound: bool = False) -> str:
-    """Harte's name of an interval above the root; ``compound`` puts seconds, fourths and sixths an octave higher.
+    """Harte's name of an interval above the root in fifths; ``compound`` writes 2, 4 and 6 as 9, 11 and 13.
 
     >>> degree(4), degree(-3), degree(-9), degree(10), degree(2, compound=True)
     ('3', 'b3', 'bb7', '#6', '9')
@@ -91,7 +102,7 @@ def degree(fifths: int, compound: bool = False) -> str:
 
 
 def _accidentals(fifths: int) -> str:
-    count = (fifths + 1) // 7
+    count = (fifths + 1) // 7  # seven fifths are a chromatic semitone
     return "#" * count + "b" * -count
 
 

@@ -1,4 +1,7 @@
-"""Work on many files at once, with a bar. Threads do: decoding, hashing and transforms all release the interpreter."""
+"""Work on many files in parallel, with a progress bar.
+
+Threads suffice: decoding, hashing and transforms all release the interpreter lock.
+"""
 
 from __future__ import annotations
 
@@ -15,19 +18,22 @@ Result = TypeVar("Result")
 
 
 def in_threads(make: Callable[[Work], Result], work: Sequence[Work], progress: Progress, title: str) -> list[Result]:
-    """Results in the order of the work, a thread for each core.
+    """Apply a function to many items, with one thread for each core.
 
     Args:
-        make: Makes one result; what it raises stops everything.
-        work: What there is to do.
-        progress: Gets a bar of its own for this.
-        title: What the bar says.
+        make: The function; an exception of it stops all threads.
+        work: The items.
+        progress: Where a new bar is shown.
+        title: Text of the bar.
+
+    Returns:
+        Results in the order of the items.
     """
     bar = progress.add_task(title, total=len(work), visible=bool(work))
 
     def step(item: Work) -> Result:
         result = make(item)
-        progress.advance(bar)
+        progress.advance(bar)  # safe to call from any thread
         return result
 
     executor = ThreadPoolExecutor(num_cores())

@@ -1,13 +1,15 @@
-"""Tracks as they sound after gain, noise, a codec, a pitch shift or a time stretch, labels changed to match.
+"""Tracks after gain, noise, a codec, a pitch shift or a time stretch, with labels changed to match.
 
 Perturbed recordings are rendered once, at the recording's own rate, mono, and kept in the cache as 16-bit FLAC under
-a name that covers the audio's content, the perturbation and the libraries that made it. What exceeds full scale is
-clipped there, as in any file of whole numbers: a gain of +6 dB on a recording that peaks at 0 dB distorts it.
-Rendering holds one whole recording in memory, with several spectrograms of it for pitch and stretch.
+a name that covers the audio's content, the perturbation and the versions of the libraries. Samples beyond full scale
+are clipped, as in any file of integers: a gain of +6 dB on a recording that peaks at 0 dB distorts it. Rendering
+holds one whole recording in memory, and several spectrograms of it for pitch and stretch.
 
-Conventions: a pitch shift moves roots of chords, the tonic of the key and the pitch of single notes, spelt with sharps;
-a time stretch moves times of chords, beats, onsets and sections and the tempo; every other label stays. Labels in files
-stay in files, and change as they are read.
+Conventions: a pitch shift, in semitones, changes roots of chords, the tonic of the key and the pitch of single notes,
+all spelt with sharps; a time stretch by ``rate`` divides times of chords, beats, onsets and sections, in seconds, by
+the rate and multiplies the tempo by it; every other label stays. Labels in files change as they are read.
+
+Shapes:  n onsets of a track
 """
 
 from __future__ import annotations
@@ -37,26 +39,29 @@ from musictf.datasets.base import AnnotationFile, Track
 from musictf.errors import InputError
 from musictf.files import cache_folder, file_digest
 
+# Enters the name of cached files: raise it with every change of what is rendered.
 RENDERING_VERSION = 1
 
 _ROOT = re.compile(r"([A-G][b#]*)(.*)")
+# A key is a tonic, then perhaps a mode, as the corpora write them (C major, c:min, F# dorian).
 _MODES = "maj(?:or)?|min(?:or)?|m|other|ionian|dorian|phrygian|lydian|mixolydian|aeolian|locrian"
 _KEY = re.compile(rf"([A-Ga-g][b#]*)([\s:_-]*(?i:{_MODES})?)")
 
 
 def perturbed(track: Track, name: str, amount: float) -> Track:
-    """A track as it sounds after a perturbation, rendered unless the cache has it.
+    """A track after a perturbation; its audio is rendered unless it is in the cache.
 
     Args:
         track: The clean track. Its other versions are left out: they would no longer be aligned.
         name: One of `musictf.audio.perturb.PERTURBATIONS`.
-        amount: In the perturbation's unit; the neutral amount gives the track back.
+        amount: In the perturbation's unit; with the neutral amount the same track is returned.
 
     Raises:
         InputError: no such perturbation or amount, the audio cannot be read, or a label cannot be transformed.
     """
     change = perturbation(name)
     change.check(amount, name)
+    # The clean track itself: a rendering would be mono, of 16 bits, and clipped.
     if amount == change.neutral:
         return track
     try:
@@ -74,12 +79,12 @@ def perturbed_tracks(tracks: Sequence[Track], name: str, amount: float) -> list[
 
 
 def transposed_chords(chords: Chords, semitones: float) -> Chords:
-    """Chords with every root so many semitones higher; qualities, extras and bass are relative to it and stay."""
+    """Chords with every root ``semitones`` higher; qualities, extras and bass are relative to the root and stay."""
     return Chords(chords.intervals, [transposed_label(label, semitones) for label in chords.labels])
 
 
 def transposed_label(label: str, semitones: float) -> str:
-    """One Harte label with its root so many semitones higher; ``N`` and ``X`` stay.
+    """One Harte label with its root ``semitones`` higher; ``N`` and ``X`` stay.
 
     Example:
         >>> transposed_label("Bb:maj(9)/5", 2), transposed_label("N", 2)
@@ -90,10 +95,10 @@ def transposed_label(label: str, semitones: float) -> str:
 
 
 def transposed_key(key: str, semitones: float) -> str:
-    """A key with its tonic so many semitones higher; what names no tonic (``X``, ``atonal``) stays.
+    """A key with its tonic ``semitones`` higher; a text without a tonic (``X``, ``atonal``) stays.
 
     Raises:
-        InputError: it names a tonic in a way that is not understood.
+        InputError: the text contains a tonic but is no key.
 
     Example:
         >>> transposed_key("Eb minor", -1)
@@ -103,13 +108,14 @@ def transposed_key(key: str, semitones: float) -> str:
     match = _KEY.fullmatch(key)
     if match is not None:
         return _higher(match[1].capitalize(), semitones) + match[2]
+    # Left as it is, such a key would be a wrong label.
     if re.search(r"\b[A-G][b#]*(?![A-Za-z])", key):
         raise InputError(f"key {key!r} cannot be transposed; write it as 'C# minor', or as 'X' where it has none")
     return key
 
 
 def transposed_note(note: int | str, semitones: float) -> int | str:
-    """A single note, as a MIDI number or a name, so many semitones higher.
+    """A single note, as a MIDI number or a name, ``semitones`` higher.
 
     Example:
         >>> transposed_note(60, 2), transposed_note("A#4", 2)
@@ -146,17 +152,18 @@ def stretched_tempo(tempo: float, rate: float) -> float:
     Raises:
         InputError: it is no number.
     """
+    # True is an int in Python.
     if isinstance(tempo, bool) or not isinstance(tempo, (int, float)):
         raise InputError(f"tempo {tempo!r} is no number of beats per minute; write it as one")
     return tempo * rate
 
 
-# Perturbation -> label -> how it changes with the amount.
+# Perturbation -> label -> function of the label and the amount. Perturbations that are missing change no label.
 LABELS: dict[str, dict[str, Callable[[Any, float], Any]]] = {
     "pitch": {
         "chords": transposed_chords,
         "key": transposed_key,
-        "pitch": transposed_note,
+        "pitch": transposed_note,  # of single notes: TinySOL has a name, NSynth a MIDI number
         "pitch_id": transposed_note,
     },
     "stretch": {
@@ -175,6 +182,7 @@ def _label(key: str, value: Any, name: str, amount: float) -> Any:
     if transform is None or value is None:
         return value
     if isinstance(value, AnnotationFile):
+        # A partial, not a closure: a track must be picklable, for other processes.
         return AnnotationFile(value.path, functools.partial(_read_transformed, value.read, transform, amount))
     return transform(value, amount)
 
@@ -191,31 +199,31 @@ def _higher(root: str, semitones: float) -> str:
 
 
 def _rendered(audio: Path, change: Perturbation, amount: float) -> Path:
-    path = _entry(audio, change.name, amount)
+    """The perturbed recording in the cache, under a name that covers everything that shapes its samples."""
+    identity = {
+        "audio": _audio_digest(str(audio), audio.stat().st_mtime_ns),
+        "perturbation": change.name,
+        "amount": amount,
+        "version": RENDERING_VERSION,
+        # Samples of a rendering depend on the versions of these libraries.
+        "made_by": [metadata.version("librosa"), soundfile.__libsndfile_version__],
+    }
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    path = cache_folder() / "perturbed" / f"{digest}.flac"
     if path.is_file():
         return path
     info = audio_info(audio)
+    # (N,), mono: what the encoder reads of the clean file too.
     waveform = change.apply(read_excerpt(audio, 0, info.frames, info.sample_rate), info.sample_rate, amount)
     path.parent.mkdir(parents=True, exist_ok=True)
+    # The number of the process: two of them may render the same recording at once.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     soundfile.write(temporary, np.clip(waveform, -1, 1), info.sample_rate, format="FLAC", subtype="PCM_16")
     os.replace(temporary, path)
     return path
 
 
-def _entry(audio: Path, name: str, amount: float) -> Path:
-    """Where a perturbed recording is kept: a name that covers all that shapes its samples."""
-    identity = {
-        "audio": _audio_digest(str(audio), audio.stat().st_mtime_ns),
-        "perturbation": name,
-        "amount": amount,
-        "version": RENDERING_VERSION,
-        "made_by": [metadata.version("librosa"), soundfile.__libsndfile_version__],
-    }
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    return cache_folder() / "perturbed" / f"{digest}.flac"
-
-
 @functools.lru_cache(maxsize=65536)
 def _audio_digest(path: str, modified: int) -> str:
+    """Digest of a file; ``modified``, its time of change in ns, makes the cache read a changed file again."""
     return file_digest(Path(path))

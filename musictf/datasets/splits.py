@@ -1,7 +1,7 @@
-"""Who stands on both sides of a split, and which groups belong together.
+"""Groups that several splits share, and groups that must be joined.
 
 Conventions: a group (source track, artist, album) straddles a split if its tracks lie in two or more of ``train``,
-``valid`` and ``test``; then a score on the test split partly measures how well it was remembered.
+``valid`` and ``test``; a score on the test split is then partly a score of memory.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ def straddling(tracks: Iterable[Track], of: str = "group") -> dict[str, tuple[st
 
     Args:
         tracks: Tracks of all splits.
-        of: ``group``, or a label that names who made them (``artist``); tracks without one are left out.
+        of: ``group``, or the name of a label (``artist``); tracks without one are ignored.
     """
-    found: dict[str, set[str]] = {}
+    groups: dict[str, set[str]] = {}
     for track in tracks:
         name = track.group if of == "group" else track.labels.get(of)
         if name:
-            found.setdefault(str(name), set()).add(track.split)
-    torn = ((name, splits) for name, splits in sorted(found.items()) if len(splits) > 1)
-    return {name: tuple(split for split in SPLITS if split in splits) for name, splits in torn}
+            groups.setdefault(str(name), set()).add(track.split)
+    several = ((name, splits) for name, splits in sorted(groups.items()) if len(splits) > 1)
+    return {name: tuple(split for split in SPLITS if split in splits) for name, splits in several}
 
 
 def joined(members: Sequence[Sequence[str]]) -> list[str]:
-    """A group for each entry such that entries that share a member, directly or through others, share the group.
+    """One group per entry, such that entries that share a member, directly or through others, have the same group.
 
     Example:
         >>> joined([["Ann"], ["Bob", "Ann"], ["Cid"], ["Bob"]])
         ['Ann', 'Ann', 'Cid', 'Ann']
     """
-    parent: dict[str, str] = {}
+    parent: dict[str, str] = {}  # union-find: the root of a member names its group
 
     def root(name: str) -> str:
         parent.setdefault(name, name)

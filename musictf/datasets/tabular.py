@@ -1,7 +1,7 @@
-"""What files of published corpora say: tables with and without a header, and JSON.
+"""Files of published corpora: tables with and without a header, and JSON.
 
-Conventions: columns that have a name are found by it, never by their place; mistakes are told by ``path:line``, lines
-counted from 1.
+Conventions: columns that have a name are found by it, never by their position; errors name ``path:line``, lines counted
+from 1.
 """
 
 from __future__ import annotations
@@ -24,28 +24,30 @@ def read_text(path: Path) -> str:
         InputError: it cannot be read.
     """
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return path.read_text(encoding="utf-8-sig")  # without a byte order mark
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error})") from None
 
 
 def table_rows(path: Path, columns: Sequence[str], delimiter: str = ",") -> Iterator[tuple[str, dict[str, str]]]:
-    """Rows of a table whose first line names its columns, each with where it stands (``path:line``).
+    """Rows of a table whose first line names its columns, each with its position (``path:line``).
 
     Args:
         path: The table.
-        columns: Columns it must have; the others come along.
-        delimiter: Between two fields.
+        columns: Columns that it must have; rows contain all others too.
+        delimiter: Separator of fields.
 
     Raises:
         InputError: it cannot be read, lacks a column, or a row ends before one.
     """
+    # newline="": a quoted field may contain line breaks.
     reader = csv.DictReader(io.StringIO(read_text(path), newline=""), delimiter=delimiter)
-    lacking = [column for column in columns if column not in (reader.fieldnames or ())]
-    if lacking:
-        raise InputError(f"{path}:1: has no column {lacking[0]!r}; is this the file as distributed?")
+    missing = [column for column in columns if column not in (reader.fieldnames or ())]
+    if missing:
+        raise InputError(f"{path}:1: has no column {missing[0]!r}; is this the file as distributed?")
     for row in reader:
         where = f"{path}:{reader.line_num}"
+        # DictReader fills a row that is too short with None.
         if any(row[column] is None for column in columns):
             raise InputError(f"{where}: expected {len(reader.fieldnames or ())} fields, found fewer")
         yield where, row
@@ -65,10 +67,10 @@ def columns(path: Path, count: int, separator: str | None = None) -> Iterator[tu
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """A JSON file that holds an object.
+    """The object in a JSON file.
 
     Raises:
-        InputError: it cannot be read or holds something else.
+        InputError: the file cannot be read or does not contain an object.
     """
     try:
         value = json.loads(read_text(path))

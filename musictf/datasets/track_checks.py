@@ -1,4 +1,4 @@
-"""A look at every track of a corpus: does its audio decode to the end, do its annotations read?
+"""Checks of single tracks: whether the audio decodes to its end, and whether the annotations parse.
 
 Conventions: levels are RMS over all samples and channels in decibels of full scale; two files hold the same audio if
 they decode to the same samples at the same rate, whatever their containers.
@@ -24,18 +24,24 @@ from musictf.datasets.base import AnnotationFile, Track
 from musictf.datasets.parallel import in_threads
 from musictf.errors import InputError
 
-# Labels that say what is heard; others (album, licence) say whose it is. What stands in a file counts as well.
+# Labels about the music; others (album, licence) are metadata. A label in a file is an annotation too.
 ANNOTATIONS = frozenset({"tags", "chords", "beats", "onsets", "key", "genre", "instrument", "tempo"})
-_BLOCK_FRAMES = 1 << 20
-# How libsndfile's log tells of a wav, aiff or ogg file that ends too soon; it reads on as if nothing were wrong.
+_BLOCK_FRAMES = 1 << 20  # 24 s of audio at 44.1 kHz
+# Lines in libsndfile's log about a wav, aiff or ogg file that ends too soon; it reads such files without an error.
 _CUT = re.compile(r"^ *(data|SSND) *: \d+ \(should be \d+\)|Last page lacks an end-of-stream", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Sound:
-    """What a file holds; ``level`` and ``digest`` only where it was decoded.
+    """Properties of an audio file.
 
-    ``is_cut``: the file ends before its own header says it does, as one does whose download broke off.
+    Attributes:
+        seconds: Duration.
+        sample_rate: In hertz.
+        channels: Number of channels.
+        is_cut: The file ends before the end that its header states, as after a download that broke off.
+        level: RMS level in decibels of full scale; only of a decoded file.
+        digest: Digest of rate, channels and samples; only of a decoded file.
     """
 
     seconds: float
@@ -48,13 +54,13 @@ class Sound:
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found out about one track.
+    """Result of the checks of one track.
 
     Attributes:
         track: The track.
-        sound: Its audio, or None where it is missing or does not decode.
-        annotated: Names of the annotations that it has and that read.
-        is_missing: Audio of it is not there.
+        sound: Its audio, or None if it is missing or does not decode.
+        annotated: Names of its annotations that parse.
+        is_missing: An audio file of it does not exist.
         faults: Why it cannot be used, one reason each.
     """
 
@@ -66,64 +72,72 @@ class Finding:
 
     @property
     def is_bare(self) -> bool:
-        """Whether nothing that is heard in it is annotated."""
+        """Whether it has no annotation; metadata do not count."""
         return not any(is_annotation(name, value) for name, value in self.track.labels.items())
 
 
 def audit(tracks: Sequence[Track], whole: bool = True) -> list[Finding]:
-    """Look at every track, on all cores, in the order of the tracks.
+    """Check every track, on all cores.
 
     Args:
         tracks: The tracks.
         whole: Decode every file; else only read its header.
+
+    Returns:
+        One result a track, in the order of the tracks.
     """
     read = decoded if whole else _header
-
-    def look(track: Track) -> Finding:
-        return _finding(track, read)
-
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        return in_threads(look, tracks, progress, f"checking {len(tracks)} tracks")
+        return in_threads(lambda track: check_track(track, read), tracks, progress, f"checking {len(tracks)} tracks")
 
 
 def decoded(path: Path) -> Sound:
-    """What a file holds, decoded to its end.
+    """Properties of a file that is decoded to its end.
 
     Raises:
-        InputError: it does not decode, breaks off, or holds values that are not finite.
+        InputError: it does not decode, breaks off, or contains values that are not finite.
     """
     info = audio_info(path)
     frames, energy, digest = 0, 0.0, hashlib.sha256()
     try:
         with soundfile.SoundFile(str(path)) as file:
             is_cut = bool(_CUT.search(file.extra_info))
-            # Not soundfile.blocks(): of an mp3 that breaks off it hands out as many frames as the header states.
+            # Not soundfile.blocks(): for an mp3 that breaks off it returns as many frames as the header states.
             while len(block := file.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)):
                 frames += len(block)
                 energy += float(np.square(block, dtype=np.float64).sum())
                 digest.update(np.ascontiguousarray(block).data)
     except (soundfile.LibsndfileError, OSError) as error:
         raise InputError(f"{path}: cannot be decoded ({' '.join(str(error).split())})") from None
+    # NaN and infinity survive in float files only; one of them makes the energy not finite.
     if not math.isfinite(energy):
         raise InputError(f"{path}: holds NaN or infinite samples")
     if frames < info.frames:
         raise InputError(f"{path}: breaks off after {frames / info.sample_rate:.1f} of {info.seconds:.1f} s")
+    # Channels are averaged in power, not mixed: opposite channels would cancel to silence.
     level = 10 * math.log10(max(energy / (frames * info.channels), 1e-20))
+    # Equal samples at another rate are another sound.
     identity = f"{info.sample_rate} {info.channels} {digest.hexdigest()}"
     return Sound(frames / info.sample_rate, info.sample_rate, info.channels, is_cut, level, identity)
 
 
 def is_annotation(name: str, value: Any) -> bool:
-    """Whether a label annotates what is heard."""
+    """Whether a label is an annotation of the music rather than metadata."""
     return value is not None and (name in ANNOTATIONS or isinstance(value, AnnotationFile))
 
 
-def _finding(track: Track, read: Callable[[Path], Sound]) -> Finding:
-    faults: list[str] = []
-    lacking = [path for path in (track.audio, *track.versions) if not path.is_file()]
-    faults += [f"{path}: does not exist" for path in lacking]
+def check_track(track: Track, read: Callable[[Path], Sound]) -> Finding:
+    """Check the audio files and annotations of one track.
+
+    Args:
+        track: The track.
+        read: Reads an audio file, or its header only.
+    """
+    missing = [path for path in (track.audio, *track.versions) if not path.is_file()]
+    faults = [f"{path}: does not exist" for path in missing]
     sounds: dict[Path, Sound] = {}
-    for path in {track.audio, *track.versions} - set(lacking):
+    # A set: a file that is listed twice is read once.
+    for path in {track.audio, *track.versions} - set(missing):
         try:
             sounds[path] = read(path)
         except InputError as error:
@@ -135,7 +149,7 @@ def _finding(track: Track, read: Callable[[Path], Sound]) -> Finding:
                 annotated.add(name)
         except InputError as error:
             faults.append(str(error))
-    return Finding(track, sounds.get(track.audio), frozenset(annotated), bool(lacking), tuple(faults))
+    return Finding(track, sounds.get(track.audio), frozenset(annotated), bool(missing), tuple(faults))
 
 
 def _header(path: Path) -> Sound:

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 from musictf.audio.io import audio_info, read_excerpt
 from musictf.audio.token_grid import TokenGrid
-from musictf.datasets.base import Track
 from musictf.evaluation.study import Study
+from musictf.results.rows import Row
 from musictf.tasks.base import Floats
 
 CLASSICAL_RATE = 22_050  # Hz, librosa's default, which its systems are tuned to
@@ -47,28 +46,21 @@ def classical(study: Study, advance: Callable[[], None]) -> None:
 def oracle(study: Study, advance: Callable[[], None], grid: TokenGrid) -> None:
     """Score the true labels on a token grid with every decoder, calibrated on validation like that of a probe."""
     task, corpus = study.task, study.corpus
-    truth = {
-        split: [
-            _truth(study, track, reference, grid)
-            for track, reference in zip(corpus.tracks[split], corpus.references[split], strict=True)
-        ]
-        for split in ("valid", "test")
-    }
+    # Of each track: logits (K, C) of the true labels, token times (K,), and the duration in seconds.
+    truth: dict[str, list[tuple[Floats, Floats, float]]] = {"valid": [], "test": []}
+    for split, tracks in truth.items():
+        for track, reference in zip(corpus.tracks[split], corpus.references[split], strict=True):
+            info = audio_info(track.audio)
+            times = grid.times(grid.num_tokens(info.num_samples(grid.sample_rate)))
+            tracks.append((task.oracle_logits(reference, times), times, info.seconds))
     for name in task.decoders:
-        logits, times, _ = map(list, zip(*truth["valid"], strict=True))
-        decoder = task.calibrate(name, logits, times, corpus.references["valid"])
+        valid_logits, valid_times, _ = map(list, zip(*truth["valid"], strict=True))
+        decoder = task.calibrate(name, valid_logits, valid_times, corpus.references["valid"])
         estimates = [task.decode(*track, decoder) for track in truth["test"]]
         study.add(_cell("targets"), decoder, estimates)
         advance()
 
 
-def _truth(study: Study, track: Track, reference: Any, grid: TokenGrid) -> tuple[Floats, Floats, float]:
-    """Logits (K, C) of the true labels, token times (K,) and the duration in seconds."""
-    info = audio_info(track.audio)
-    times = grid.times(grid.num_tokens(info.num_samples(grid.sample_rate)))
-    return study.task.oracle_logits(reference, times), times, info.seconds
-
-
-def _cell(readout: str) -> dict[str, Any]:
+def _cell(readout: str) -> Row:
     # One row, with no choice of layer or seed behind it.
     return {"readout": readout, "layer": 0, "seed": 0, "selected": True}

@@ -1,4 +1,4 @@
-"""Which tracks of a corpus a task can use, split by split."""
+"""The tracks of each split that a task can use, and the checks before anything is computed on them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,18 @@ from musictf.errors import InputError
 from musictf.files import write_atomically
 from musictf.tasks.base import Task
 
-_CHECKED_SECONDS = 60.0  # of the guess that shows whether a split can be scored at all
+_CHECKED_SECONDS = 60.0  # duration of the majority estimate that a split is scored with, to see whether it can be
 
 
 @dataclass
 class Corpus:
-    """The annotated tracks of each split, their references, and how many tracks each split has in all."""
+    """The usable tracks of a dataset, by split.
+
+    Attributes:
+        tracks: Tracks that have audio and the annotation of the task.
+        references: The annotation of each of these tracks.
+        expected: Number of all tracks of a split, usable or not.
+    """
 
     tracks: dict[str, list[Track]] = field(default_factory=dict)
     references: dict[str, list[Any]] = field(default_factory=dict)
@@ -30,7 +36,7 @@ class Corpus:
 
     @property
     def groups(self) -> list[str]:
-        """What each test track belongs to; intervals are drawn over these."""
+        """Group of each test track, by default the track itself; the bootstrap draws whole groups."""
         return [track.group or track.track_id for track in self.tracks["test"]]
 
 
@@ -38,33 +44,33 @@ def annotated(dataset: Dataset, task: Task, allow_missing: bool) -> Corpus:
     """The tracks of each split that a task can use.
 
     Raises:
-        InputError: a split has no usable track, or, without ``allow_missing``, a track lacks its audio or a test track
-            its annotation.
+        InputError: a split has no usable track; or, without ``allow_missing``, a track has no audio file or a test
+            track has no annotation.
     """
     corpus = Corpus()
     for name in SPLITS:
-        every = dataset.tracks(name)
-        pairs = [(track, track.annotation(task.annotation_name)) for track in every]
+        tracks = dataset.tracks(name)
+        pairs = [(track, track.annotation(task.annotation_name)) for track in tracks]
         usable = [(track, reference) for track, reference in pairs if reference is not None and track.audio.is_file()]
         if not usable:
-            raise InputError(_nothing(dataset, task, name, every))
+            raise InputError(_nothing_usable(dataset, task, name, tracks))
         if not allow_missing:
-            _refuse_gaps(dataset, task, name, pairs)
+            _refuse_missing(dataset, task, name, pairs)
         corpus.tracks[name] = [track for track, _ in usable]
         corpus.references[name] = [reference for _, reference in usable]
-        corpus.expected[name] = len(every)
+        corpus.expected[name] = len(tracks)
     return corpus
 
 
 def check_references(task: Task, corpus: Corpus) -> None:
-    """Find out before anything is computed that a label is none, or that a split holds nothing to score.
+    """Check before anything is computed that every reference can be encoded and that valid and test can be scored.
 
     Args:
         task: Prepared on the training annotations.
-        corpus: What is going to be scored.
+        corpus: The tracks to be probed.
 
     Raises:
-        InputError: a reference cannot be used, or the headline is undefined on all of valid or test.
+        InputError: a reference is not valid, or the headline score is undefined on the whole valid or test split.
     """
     for name in SPLITS:
         for track, reference in zip(corpus.tracks[name], corpus.references[name], strict=True):
@@ -72,10 +78,11 @@ def check_references(task: Task, corpus: Corpus) -> None:
                 task.encode(reference, np.zeros(1))
             except InputError as error:
                 raise InputError(f"{name} track {track.track_id}: {error}") from None
-    guess = task.majority_estimate(corpus.references["train"], _CHECKED_SECONDS)
+    # Whether a score is defined depends on the references alone, so any estimate serves to find out.
+    estimate = task.majority_estimate(corpus.references["train"], _CHECKED_SECONDS)
     for name in ("valid", "test"):
         references = corpus.references[name]
-        if np.isnan(task.validate(references, [guess] * len(references))):
+        if np.isnan(task.validate(references, [estimate] * len(references))):
             raise InputError(
                 f"task={task.display_name}: {task.headline} is undefined on every {name} track: nothing can be "
                 f"{'chosen' if name == 'valid' else 'scored'} by it; put tracks with more to score into that split"
@@ -83,7 +90,7 @@ def check_references(task: Task, corpus: Corpus) -> None:
 
 
 def write_tracks(tracks: Sequence[Track], groups: Sequence[str], folder: Path) -> None:
-    """Write ``tracks.csv``: which tracks were scored, to which group each belongs, how long it lasts."""
+    """Write ``tracks.csv``: the tracks that were scored, the group of each, and its duration in seconds."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("track_id", "group", "seconds"))
@@ -92,10 +99,11 @@ def write_tracks(tracks: Sequence[Track], groups: Sequence[str], folder: Path) -
     write_atomically(folder / "tracks.csv", text.getvalue())
 
 
-def _nothing(dataset: Dataset, task: Task, split: str, every: Sequence[Track]) -> str:
-    if any(track.labels.get(task.annotation_name) is not None for track in every):
+def _nothing_usable(dataset: Dataset, task: Task, split: str, tracks: Sequence[Track]) -> str:
+    """Message for a split in which every track lacks its audio or its annotation."""
+    if any(track.labels.get(task.annotation_name) is not None for track in tracks):
         return (
-            f"{dataset.label}: the audio of every {split} track is missing, {every[0].audio} for one; "
+            f"{dataset.label}: the audio of every {split} track is missing, {tracks[0].audio} for one; "
             f"musictf data check dataset={dataset.name} ... lists what the copy lacks"
         )
     return (
@@ -104,16 +112,16 @@ def _nothing(dataset: Dataset, task: Task, split: str, every: Sequence[Track]) -
     )
 
 
-def _refuse_gaps(dataset: Dataset, task: Task, split: str, pairs: Sequence[tuple[Track, Any]]) -> None:
-    """Missing audio is refused in every split, a missing annotation on test: only there it changes what is scored."""
+def _refuse_missing(dataset: Dataset, task: Task, split: str, pairs: Sequence[tuple[Track, Any]]) -> None:
+    """Refuse missing audio in every split, and missing annotations on test, where they change what is scored."""
     unlabelled = [track.track_id for track, reference in pairs if reference is None and split == "test"]
-    for what, lacking in (
+    for what, track_ids in (
         (f"no {task.annotation_name!r}", unlabelled),
         ("no audio file", [track.track_id for track, _ in pairs if not track.audio.is_file()]),
     ):
-        if lacking:
+        if track_ids:
             raise InputError(
-                f"{dataset.label}: {len(lacking)} of {len(pairs)} {split} tracks have {what} "
-                f"({', '.join(lacking[:3])}{', ...' if len(lacking) > 3 else ''}); "
-                "allow_missing=true goes on with the rest, and the rows say so"
+                f"{dataset.label}: {len(track_ids)} of {len(pairs)} {split} tracks have {what} "
+                f"({', '.join(track_ids[:3])}{', ...' if len(track_ids) > 3 else ''}); "
+                "allow_missing=true continues with the others, and the rows report it"
             )

@@ -1,12 +1,16 @@
-"""Leakage: which probed tracks a backbone was pretrained on, told by file, by sound, by recording and by name.
+"""Leakage: which probed tracks a backbone was pretrained on, by file, audio, recording and name.
 
-Levels, the strongest first: ``file`` (the same bytes), ``audio`` (the same samples), ``recording`` (the same sound at
-another level, codec, sample rate or cut, by fingerprint): these three are hard. ``group`` is soft: another recording
-of the same group or artist, whose names agree but for case.
+Levels, the strongest first:
+    ``file``: the same bytes.
+    ``audio``: the same samples.
+    ``recording``: the same recording at another level, codec, sample rate or cut, by fingerprint.
+    ``group``: another recording of the same group or artist, whose names agree except for case.
+The first three are hard: the recording was seen in pretraining. The last one is soft.
 
-Conventions: of a probed track its audio counts, of the pretraining corpus all recordings, versions included.
-Pretraining on the training split of the probed corpus is no fault, so only the test split stops a run. A backbone that
-carries no list of its corpus leaves the question open: that is ``unknown``, never "no leakage".
+Conventions:
+    Of a probed track its audio is compared, of the pretraining corpus all recordings, versions included.
+    Pretraining on the training split of the probed corpus is allowed, so only the test split stops a run.
+    A backbone without a list of its corpus gives the result ``unknown``, never "no leakage".
 """
 
 from __future__ import annotations
@@ -32,18 +36,18 @@ POLICIES = ("fail", "warn", "off")
 HARD = ("file", "audio", "recording")
 LEVELS = (*HARD, "group")
 COLUMNS = ("track_id", "split", "level", "partner", "score")
-_INDEXED = 1000  # recordings compared at a time: half a gigabyte for 4 minutes each
+_INDEXED = 1000  # recordings compared at a time: half a gigabyte if each lasts 4 minutes
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """The strongest thing that a probed track shares with the pretraining corpus.
+    """The strongest level at which a probed track agrees with a pretraining track.
 
     Attributes:
         track_id: The probed track.
         split: Its split.
         level: One of `LEVELS`.
-        partner: The pretraining track it shares it with.
+        partner: The pretraining track.
         score: Share of spectral peaks in common; 1 for ``file`` and ``audio``, None for ``group``.
     """
 
@@ -56,13 +60,13 @@ class Overlap:
 
 @dataclass(frozen=True)
 class Leakage:
-    """What probed tracks share with a pretraining corpus.
+    """Overlaps of probed tracks with a pretraining corpus.
 
     Attributes:
-        overlaps: One for each track that shares anything, in the order of the tracks.
-        totals: Probed tracks by split.
-        compared: The levels that could be compared; none where the backbone carries no list of its corpus.
-        pretrained: Tracks the backbone was pretrained on; None where that is not known.
+        overlaps: One for each track that agrees with a pretraining track at any level, in the order of the tracks.
+        totals: Number of probed tracks by split.
+        compared: The levels that could be compared; none if the backbone has no list of its corpus.
+        pretrained: Number of tracks the backbone was pretrained on; None if unknown.
     """
 
     overlaps: list[Overlap]
@@ -72,32 +76,32 @@ class Leakage:
 
     @property
     def is_known(self) -> bool:
-        """Whether there was a list to compare with."""
+        """Whether the backbone has a list of its corpus."""
         return bool(self.compared)
 
     @property
     def tracks(self) -> set[str]:
-        """Tracks whose recording the backbone has heard, of all splits."""
+        """Tracks of all splits whose recording was seen in pretraining."""
         return {overlap.track_id for overlap in self.overlaps if overlap.level in HARD}
 
     @property
     def counts(self) -> dict[str, dict[str, int]]:
-        """Tracks by split and level."""
-        found = [(overlap.split, overlap.level) for overlap in self.overlaps]
-        return {split: {level: found.count((split, level)) for level in LEVELS} for split in self.totals}
+        """Number of tracks by split and level."""
+        pairs = [(overlap.split, overlap.level) for overlap in self.overlaps]
+        return {split: {level: pairs.count((split, level)) for level in LEVELS} for split in self.totals}
 
     def hard(self, split: str) -> list[Overlap]:
-        """Tracks of a split whose recording the backbone has heard."""
+        """Overlaps of a split whose recording was seen in pretraining."""
         return [overlap for overlap in self.overlaps if overlap.split == split and overlap.level in HARD]
 
     def summary(self) -> str:
-        """One line for a person."""
+        """One line for the terminal."""
         if not self.is_known:
             return "leakage: unknown: the backbone carries no list of its corpus"
-        order = sorted(self.totals, key=lambda split: split != "test")
-        parts = [f"{self.described(split)} of {self.totals[split]} {split} tracks" for split in order]
-        lacking = [level for level in LEVELS if level not in self.compared]
-        ending = f"; not compared: {', '.join(lacking)}" if lacking else ""
+        test_first = sorted(self.totals, key=lambda split: split != "test")
+        parts = [f"{self.described(split)} of {self.totals[split]} {split} tracks" for split in test_first]
+        missing = [level for level in LEVELS if level not in self.compared]
+        ending = f"; not compared: {', '.join(missing)}" if missing else ""
         return f"leakage: {', '.join(parts)} were pretrained on ({self.pretrained} pretraining tracks){ending}"
 
     def to_json(self) -> dict[str, Any]:
@@ -122,7 +126,7 @@ class Leakage:
         return folder / "leakage.csv"
 
     def described(self, split: str) -> str:
-        """How many tracks of a split share what, in words."""
+        """Number of tracks of a split at each level, in words."""
         counts = self.counts[split]
         hard = {level: counts[level] for level in HARD if counts[level]}
         soft = f" and {counts['group']} by name only" if counts["group"] else ""
@@ -133,7 +137,7 @@ class Leakage:
 def check_leakage(
     pretrained: Identities | None, dataset_tracks: Mapping[str, Sequence[Track]], policy: str
 ) -> Leakage | None:
-    """Compare the corpus of a probe with what the backbone was pretrained on, and say what was found.
+    """Compare the corpus of a probe with what the backbone was pretrained on, and print a summary to the terminal.
 
     Args:
         pretrained: The list of its corpus that the backbone carries (`pretrained_identities`); None where it has none.
@@ -141,10 +145,10 @@ def check_leakage(
         policy: ``fail``, ``warn`` or ``off``.
 
     Returns:
-        What they share; None under ``off``.
+        The overlaps; None under ``off``.
 
     Raises:
-        InputError: under ``fail``, test tracks were pretrained on, or nobody knows whether they were.
+        InputError: under ``fail``, test tracks were seen in pretraining, or it is unknown whether they were.
     """
     if policy not in POLICIES:
         raise InputError(f"leakage={policy!r} is unknown: one of {', '.join(POLICIES)}")
@@ -152,51 +156,56 @@ def check_leakage(
         return None
     tracks = [entry for split in dataset_tracks.values() for entry in split]
     if pretrained is None:
-        found = Leakage([], {name: len(split) for name, split in dataset_tracks.items()}, compared=())
+        leakage = Leakage([], {name: len(split) for name, split in dataset_tracks.items()}, compared=())
     else:
-        found = overlap(pretrained, identities(tracks, pretrained.level, versions=False))
+        # A probe reads the audio of a track only, so its versions are not compared.
+        leakage = overlap(pretrained, identities(tracks, pretrained.level, versions=False))
     if policy == "fail":
-        _refuse(found)
-    Console(stderr=True, highlight=False, soft_wrap=True).print(found.summary(), markup=False)
-    return found
+        _refuse(leakage)
+    Console(stderr=True, highlight=False, soft_wrap=True).print(leakage.summary(), markup=False)
+    return leakage
 
 
 def pretrained_identities(encoder: Encoder, path: Path) -> Identities | None:
-    """The list of its corpus that a backbone carries; None where it has none, as older and foreign ones do.
+    """The list of the pretraining corpus beside a backbone; None if there is none, as for older and foreign backbones.
 
     Raises:
         InputError: the list beside the backbone is not the one it was saved with.
     """
-    note = getattr(encoder, "provenance", {}).get("identities")
-    listed = path.with_name(FILE_NAME)
-    if note is None or not listed.is_file():
+    recorded = getattr(encoder, "provenance", {}).get("identities")
+    list_path = path.with_name(FILE_NAME)
+    if recorded is None or not list_path.is_file():
         return None
-    if file_digest(listed) != note["digest"]:
-        raise InputError(f"{listed}: not the list this backbone was saved with; put that back, or remove this one")
-    return read_identities(listed)
+    if file_digest(list_path) != recorded["digest"]:
+        raise InputError(
+            f"{list_path}: not the list this backbone was saved with; restore the original file, or remove this one"
+        )
+    return read_identities(list_path)
 
 
 def overlap(pretrained: Identities, probed: Identities) -> Leakage:
-    """For each probed track, the strongest thing it shares with the pretraining corpus."""
-    found = _by_digest(pretrained, probed, "audio") | _by_digest(pretrained, probed, "file")
+    """For each probed track, its overlap with the pretraining corpus at the strongest level."""
+    # Each union keeps the right-hand side, which is the stronger level.
+    overlaps = _by_digest(pretrained, probed, "audio") | _by_digest(pretrained, probed, "file")
     compared = ["file", "group"]
-    if "files" not in (pretrained.level, probed.level):
+    if "files" not in (pretrained.level, probed.level):  # lists of level "files" have no digests of audio
         compared += ["audio"]
         if pretrained.fingerprints == probed.fingerprints == VERSION:
             compared += ["recording"]
-            rest = [identity for identity in probed.recordings if identity.track_id not in found]
-            found = _by_fingerprint(pretrained, rest) | found
-    found = _by_name(pretrained, probed) | found
-    order = {identity.track_id: identity.split for identity in probed.recordings}
+            rest = [identity for identity in probed.recordings if identity.track_id not in overlaps]
+            overlaps = _by_fingerprint(pretrained, rest) | overlaps
+    overlaps = _by_name(pretrained, probed) | overlaps
+    split_of = {identity.track_id: identity.split for identity in probed.recordings}
     return Leakage(
-        [found[track_id] for track_id in order if track_id in found],
-        {split: list(order.values()).count(split) for split in dict.fromkeys(order.values())},
+        [overlaps[track_id] for track_id in split_of if track_id in overlaps],
+        {split: list(split_of.values()).count(split) for split in dict.fromkeys(split_of.values())},
         tuple(level for level in LEVELS if level in compared),
         len({identity.track_id for identity in pretrained.recordings}),
     )
 
 
 def _by_digest(pretrained: Identities, probed: Identities, level: str) -> dict[str, Overlap]:
+    # Reversed, so that of several pretraining tracks the first one is reported.
     known = {getattr(identity, level): identity.track_id for identity in reversed(pretrained.recordings)}
     pairs = [(identity, known.get(getattr(identity, level) or None)) for identity in probed.recordings]
     return {
@@ -214,11 +223,11 @@ def _by_fingerprint(pretrained: Identities, probed: Sequence[Identity]) -> dict[
         part = pretrained.recordings[start : start + _INDEXED]
         index = FingerprintIndex([identity.fingerprint for identity in part])
         for identity in probed:
-            place, score = next(iter(index.scores(identity.fingerprint)), (0, 0.0))
-            before = best.get(identity.track_id)
-            if score >= THRESHOLD and (before is None or score > (before.score or 0.0)):
+            nearest, score = next(iter(index.scores(identity.fingerprint)), (0, 0.0))  # the best of this part
+            previous = best.get(identity.track_id)
+            if score >= THRESHOLD and (previous is None or score > (previous.score or 0.0)):
                 best[identity.track_id] = Overlap(
-                    identity.track_id, identity.split, "recording", part[place].track_id, score
+                    identity.track_id, identity.split, "recording", part[nearest].track_id, score
                 )
     return best
 
@@ -233,15 +242,15 @@ def _by_name(pretrained: Identities, probed: Identities) -> dict[str, Overlap]:
     }
 
 
-def _refuse(found: Leakage) -> None:
-    if not found.is_known:
+def _refuse(leakage: Leakage) -> None:
+    if not leakage.is_known:
         raise InputError(
             "leakage=fail: unknown what the backbone was pretrained on: it carries no list of its corpus; pretrain it "
-            "again with identities=full, or go on with leakage=warn"
+            "again with identities=full, or continue with leakage=warn"
         )
-    if hard := found.hard("test"):
+    if hard := leakage.hard("test"):
         named = ", ".join(entry.track_id for entry in hard[:3]) + (", ..." if len(hard) > 3 else "")
         raise InputError(
-            f"leakage=fail: {found.described('test')} of {found.totals['test']} test tracks were pretrained on "
+            f"leakage=fail: {leakage.described('test')} of {leakage.totals['test']} test tracks were pretrained on "
             f"({named}); pretrain without them (dataset.exclusions=FILE), or leakage=warn scores with and without them"
         )

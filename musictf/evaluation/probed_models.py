@@ -9,14 +9,10 @@ from typing import Any
 
 from musictf.errors import InputError
 from musictf.models.encoder import Encoder, with_random_weights
-from musictf.models.frame_controls import FRAME_CONTROLS
+from musictf.models.frame_controls import FRAME_CONTROL_CLASSES
 from musictf.models.resolve import RANDOM, BackboneSource, load_encoder
 from musictf.models.vit1d import ViT1DConfig
-from musictf.results.rows import Row
-
-# Baselines beside a backbone. The first four are probed by the same heads; ``classical`` is a system without learning,
-# ``majority`` ignores the audio, and ``oracle`` is the ceiling: the true labels at the token rate, decoded.
-BASELINES = ("random", "mel", "mfcc", "chroma", "classical", "majority", "oracle")
+from musictf.results.rows import BackboneField
 
 
 @dataclass
@@ -35,7 +31,7 @@ class ProbedModel:
 
     encoder: Encoder
     seeds: list[int]
-    about: Row
+    about: BackboneField
     path: Path | None = None
     is_requested: bool = False
 
@@ -73,7 +69,7 @@ def probed_models(
         like: ``backbone=`` text of a backbone whose shape ``random`` has; by default it has that of ``model``.
         model: See ``like``.
         seeds: Of the probes, and of random weights.
-        baselines: Any of `BASELINES`.
+        baselines: Any of `musictf.results.names.PROBE_BASELINES`.
     """
     encoders = load_encoder(source, like, model, seeds)
     first = encoders[0]
@@ -85,8 +81,8 @@ def probed_models(
     if RANDOM in baselines and first.kind == "pretrained":
         models += _one_for_each_seed([with_random_weights(first, seed) for seed in seeds], seeds)
     for name in baselines:
-        if name in FRAME_CONTROLS and name != source.kind:
-            control = FRAME_CONTROLS[name](first.baseline_front_end)
+        if name in FRAME_CONTROL_CLASSES and name != source.kind:
+            control = FRAME_CONTROL_CLASSES[name](first.baseline_front_end)
             models.append(ProbedModel(control, list(seeds), about(control)))
     return models
 
@@ -95,7 +91,7 @@ def _one_for_each_seed(encoders: Sequence[Encoder], seeds: Sequence[int]) -> lis
     return [ProbedModel(encoder, [seed], about(encoder)) for encoder, seed in zip(encoders, seeds, strict=True)]
 
 
-def about(encoder: Encoder, path: Path | None = None) -> Row:
+def about(encoder: Encoder, path: Path | None = None) -> BackboneField:
     """Field ``backbone`` of results rows.
 
     Args:

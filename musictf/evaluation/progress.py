@@ -1,4 +1,4 @@
-"""One bar for a whole study: features, heads and scores of every system."""
+"""One progress bar for a whole study: features, heads and scores of every probed model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ from rich.progress import Progress as Bar
 
 
 class Progress:
-    """A bar of equal stages, each named while it lasts."""
+    """A bar of stages of equal length that shows the name of the current stage.
+
+    Args:
+        title: Begins the description of every stage.
+        stages: Number of stages.
+        console: Where to draw.
+    """
 
     def __init__(self, title: str, stages: int, console: Console) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
@@ -30,7 +36,7 @@ class Progress:
         self._bar.stop()
 
     def stage(self, name: str, total: int) -> Callable[[], None]:
-        """Begin the next stage of ``total`` steps; what is returned is called after each of them."""
+        """Begin the next stage of ``total`` steps; call the returned function after each step."""
         first, steps = self._done, 0
         self._done += 1
         self._bar.update(self._task, completed=first, description=f"{self._title} · {name}")
@@ -38,11 +44,12 @@ class Progress:
         def advance() -> None:
             nonlocal steps
             steps += 1
+            # A stage never exceeds its share of the bar, even if it makes more steps than announced.
             self._bar.update(self._task, completed=first + min(1.0, steps / max(1, total)))
 
         return advance
 
     def skip(self, stages: int) -> None:
-        """Leave out stages that an earlier run has done."""
+        """Count stages that an earlier run has finished as done."""
         self._done += stages
         self._bar.update(self._task, completed=self._done)

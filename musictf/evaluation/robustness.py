@@ -1,7 +1,7 @@
-"""How a score holds up when recordings are perturbed: off unless ``robustness.perturbations`` names some.
+"""Robustness: scores on perturbed recordings; off unless ``robustness.perturbations`` names some.
 
-Heads, layers, thresholds and vocabularies are those of the clean recordings: nothing is trained or chosen again.
-Rows carry ``perturbation {name, amount, unit}``; those of the untouched recordings, scored alongside, say ``clean``.
+Heads, layers, thresholds and vocabularies are those of the clean recordings: nothing is trained or selected again.
+Rows have ``perturbation {name, amount, unit}``. The clean recordings are scored as well, under the name ``clean``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from musictf.audio.perturb import PERTURBATIONS, perturbation
 from musictf.datasets.base import Track
 from musictf.datasets.perturbed import perturbed_tracks
 from musictf.errors import InputError
-from musictf.results.rows import Row
+from musictf.results.rows import PerturbationField, Row
 
 ROBUSTNESS = "robustness.jsonl"
 
@@ -24,11 +24,11 @@ def _default_amounts() -> dict[str, list[float]]:
 
 @dataclass(kw_only=True)
 class RobustnessConfig:
-    """Which perturbations to score under.
+    """Perturbations of the test audio under which the chosen heads are scored again.
 
     Attributes:
-        perturbations: Any of ``gain noise mp3 ogg pitch stretch``; none means off.
-        amounts: Amounts of each, in its unit; a perturbation that is left out keeps its own.
+        perturbations: Any of gain, noise, mp3, ogg, pitch, stretch; an empty list means none.
+        amounts: Amounts of the perturbation, in its unit.
     """
 
     perturbations: list[str] = field(default_factory=list)
@@ -46,26 +46,27 @@ class RobustnessConfig:
                 raise InputError(f"{where}={amounts}: give at least one amount, each once")
             for amount in amounts:
                 change.check(amount, where)
-        self.amounts = _default_amounts() | self.amounts
+        self.amounts = _default_amounts() | self.amounts  # Python callers may name only some perturbations
 
     def amounts_of(self, name: str) -> list[float]:
-        """Amounts to score, ascending, without the neutral one: that is the clean recording, which is always scored."""
+        """Amounts to score, ascending, without the neutral one, which is the clean recording."""
         return sorted(amount for amount in self.amounts[name] if amount != PERTURBATIONS[name].neutral)
 
 
 def curves(tracks: Sequence[Track], config: RobustnessConfig, score: Callable[[list[Track]], list[Row]]) -> list[Row]:
-    """Rows of the clean tracks and of every perturbation and amount; none where robustness is off.
+    """Rows of the clean tracks and of every perturbation and amount; an empty list if robustness is off.
 
     Args:
         tracks: Tracks of the test split, clean.
-        config: What to do to them.
-        score: Rows of tracks: the same systems each time.
+        config: The perturbations and their amounts.
+        score: Returns the rows of tracks, for the same probed models in every call.
     """
     if not config.perturbations:
         return []
-    rows = [row | {"perturbation": {"name": "clean", "amount": None, "unit": ""}} for row in score(list(tracks))]
+    clean: PerturbationField = {"name": "clean", "amount": None, "unit": ""}
+    rows: list[Row] = [row | {"perturbation": clean} for row in score(list(tracks))]
     for name in config.perturbations:
         for amount in config.amounts_of(name):
-            what = {"name": name, "amount": amount, "unit": PERTURBATIONS[name].unit}
-            rows += [row | {"perturbation": what} for row in score(perturbed_tracks(tracks, name, amount))]
+            condition: PerturbationField = {"name": name, "amount": amount, "unit": PERTURBATIONS[name].unit}
+            rows += [row | {"perturbation": condition} for row in score(perturbed_tracks(tracks, name, amount))]
     return rows

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from rich.console import Console
@@ -26,20 +26,21 @@ from musictf.errors import InputError
 from musictf.evaluation.baselines import classical, majority, oracle
 from musictf.evaluation.corpus import Corpus, annotated, check_references, write_tracks
 from musictf.evaluation.leakage import POLICIES, Leakage, check_leakage, pretrained_identities
-from musictf.evaluation.probed_models import BASELINES, ProbedModel, probed_models
+from musictf.evaluation.probed_models import ProbedModel, probed_models
 from musictf.evaluation.progress import Progress
 from musictf.evaluation.robustness import ROBUSTNESS, RobustnessConfig, curves
 from musictf.evaluation.study import Study, decoded, with_intervals, write_vocabulary
 from musictf.features.extract import FeatureConfig, extract
-from musictf.features.readouts import READOUTS, Split, scored_split, trained_split
+from musictf.features.readouts import Split, scored_split, trained_split
 from musictf.files import write_atomically
 from musictf.models.resolve import backbone_source
 from musictf.models.vit1d import ViT1DConfig
 from musictf.probing.heads import load_heads
 from musictf.probing.linear_probe import ProbeConfig, fit
-from musictf.results.rows import SCHEMA, Results, Row
+from musictf.results.names import PROBE_BASELINES, READOUTS
+from musictf.results.rows import BackboneField, Results, Row, run_origin, validation_value
 from musictf.results.statistics import resample_counts
-from musictf.run_folder import WandbConfig, default_folder, open_run, provenance
+from musictf.run_folder import WandbConfig, default_folder, open_run
 from musictf.tasks.base import Task
 
 
@@ -48,25 +49,25 @@ class ProbeRun:
     """Configuration of ``musictf probe``.
 
     Attributes:
-        backbone: Backbone file, run folder, or a control: ``random``, ``mel``, ``mfcc``, ``chroma``.
-        task: What is probed.
-        dataset: On which tracks.
-        model: Shape of ``backbone=random``.
-        trainer: Where and how Lightning runs.
-        like: Backbone whose shape ``backbone=random`` has, instead of ``model``.
-        readouts: Any of ``class``, ``sequence``, ``average``.
-        layers: ``all``, or a list of numbers; 0 is the projected input.
+        backbone: Backbone file, run folder, or a control: random, mel, mfcc or chroma.
+        task: What is predicted.
+        dataset: Corpus with annotations for the task.
+        model: Shape of random weights, where ``like`` is not given.
+        trainer: Arguments of Lightning's Trainer.
+        like: Backbone file or run folder that gives backbone=random its shape; null means that of model=.
+        readouts: Vectors to probe, any of class, sequence, average.
+        layers: all, or a list of layers; 0 is the projected input.
         seeds: Seeds of the heads, and of random weights.
-        baselines: Any of ``random``, ``mel``, ``mfcc``, ``chroma``, ``classical``, ``majority``, ``oracle``.
+        baselines: Baselines and upper bound to score beside the backbone.
         probe: How heads are trained.
-        features: How tracks are cut into excerpts, and what is stored.
-        robustness: Which perturbations of the test tracks are scored as well.
-        leakage: Where pretraining has seen test tracks: ``fail``, ``warn`` or ``off`` (not checked).
-        wandb: Weights & Biases.
-        allow_missing: Go on with fewer tracks where audio or annotations are missing; rows say how many.
-        overwrite: Start afresh in a folder that holds a run.
-        output_dir: Run folder; default ``runs/probe/TIME``.
-        choices: Chosen options of the configuration groups; filled in, not given.
+        features: How features are extracted.
+        robustness: Perturbations of the test audio.
+        leakage: What to do where test tracks were seen in pretraining: fail, warn or off.
+        wandb: Mirror in Weights & Biases.
+        allow_missing: Score the tracks that can be used where others cannot; the rows say how many.
+        overwrite: Replace the run that output_dir holds.
+        output_dir: Run folder; null means runs/probe/TIME.
+        choices: Name of the choice in each configuration group; set by the composition.
     """
 
     # Keys that may differ when an unfinished run goes on: how it runs, not what it computes.
@@ -81,7 +82,7 @@ class ProbeRun:
     readouts: list[str] = field(default_factory=lambda: list(READOUTS))
     layers: Any = "all"
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
-    baselines: list[str] = field(default_factory=lambda: list(BASELINES))
+    baselines: list[str] = field(default_factory=lambda: list(PROBE_BASELINES))
     probe: ProbeConfig = field(default_factory=ProbeConfig)
     features: FeatureConfig = field(default_factory=FeatureConfig)
     robustness: RobustnessConfig = field(default_factory=RobustnessConfig)
@@ -93,7 +94,7 @@ class ProbeRun:
     choices: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, known in (("readouts", READOUTS), ("baselines", BASELINES)):
+        for name, known in (("readouts", READOUTS), ("baselines", PROBE_BASELINES)):
             if unknown := set(getattr(self, name)) - set(known):
                 raise InputError(f"{name}: {', '.join(sorted(unknown))} unknown: any of {', '.join(known)}")
         if not self.readouts or not self.seeds or self.layers == []:
@@ -131,7 +132,7 @@ def probe(run: ProbeRun, finish: Callable[[Path], None] = do_nothing) -> Path:
     if not models[0].readouts(run.readouts):
         raise InputError(f"backbone={run.backbone} has no class token: readouts=[sequence,average]")
     for model in models:
-        model.layers(run.layers)
+        model.layers(run.layers)  # refuses a layer that does not exist before anything is computed
     corpus = annotated(run.dataset, run.task, run.allow_missing)
     settings = dataclasses.asdict(run.task)  # before the task learns from the training split
     run.task.prepare(corpus.references["train"])
@@ -168,11 +169,7 @@ class _Probing:
         self.console = Console(stderr=True, highlight=False)
         self.device = device_of(run.trainer)
         # Fields that all rows of the run share.
-        self.origin: Row = {
-            "schema": SCHEMA,
-            "run": folder.name,
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            **provenance(),
+        self.origin: Row = run_origin(folder) | {
             "dataset": run.dataset.label,
             "features": dataclasses.asdict(run.features),
             "probe": dataclasses.asdict(run.probe),
@@ -182,7 +179,7 @@ class _Probing:
                 split: {"expected": corpus.expected[split], "used": len(corpus.tracks[split])}
                 for split in ("train", "valid")
             },
-            "leakage": leakage and leakage.to_json(),
+            "leakage": None if leakage is None else leakage.to_json(),
         }
 
     def run_all(self, models: list[ProbedModel]) -> None:
@@ -201,6 +198,7 @@ class _Probing:
         study = self._study(model.about)
         readouts = model.readouts(self.run.readouts)
         cells = [(readout, seed) for seed in model.seeds for readout in readouts]
+        # What an interrupted run has finished is not computed again.
         missing = [cell for cell in cells if not self.results.has(model.kind, *cell)]
         if not missing:
             progress.skip(3)
@@ -215,7 +213,7 @@ class _Probing:
         for readout, seed in missing:
             best = study.score(readout, seed, splits, seconds)
             self._write(study)
-            chosen = f"layer {best['layer']}, {self.run.task.headline} {best['selection']['value']:.3f} on valid"
+            chosen = f"layer {best['layer']}, {self.run.task.headline} {validation_value(best):.3f} on valid"
             self.console.print(f"{self.run.task.display_name} · {model.kind} · {readout} · seed {seed}: {chosen}")
             advance()
 
@@ -249,7 +247,7 @@ class _Probing:
                 resampled = task.resample(references, estimates, resample_counts(self.corpus.groups))
                 scores = with_intervals(task.score(references, estimates), resampled, self.corpus.groups)
                 kept = {name: value for name, value in row.items() if name not in {"unseen", "seconds", "per_track"}}
-                rows.append(kept | {"scores": scores, "details": {}})
+                rows.append(cast(Row, kept | {"scores": scores, "details": {}}))
         return rows
 
     def _selected_rows(self, model: ProbedModel) -> list[Row]:
@@ -258,7 +256,7 @@ class _Probing:
         selected = [row for row in self.results.rows if row["selected"]]
         return [row for row in selected if (row["backbone"]["digest"], row["decoder"]["name"]) == key]
 
-    def _study(self, about: Row) -> Study:
+    def _study(self, about: BackboneField) -> Study:
         return Study(self.run.task, self.corpus, self.folder, self.origin, about, self.seen)
 
     def _write(self, study: Study) -> None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -19,7 +19,16 @@ from musictf.evaluation.corpus import Corpus
 from musictf.features.readouts import Split, TrackRows
 from musictf.files import write_atomically
 from musictf.probing.heads import Head, load_heads, save_heads
-from musictf.results.rows import PER_TRACK, Row, cell_name, finite
+from musictf.results.resamples import add_resamples, resample_key
+from musictf.results.rows import (
+    BackboneField,
+    Row,
+    ScoreField,
+    SelectionField,
+    cell_name,
+    finite,
+    scored_row,
+)
 from musictf.results.statistics import interval, mean_interval, resample_counts
 from musictf.tasks.base import Decoder, Floats, Scores, Task
 
@@ -43,7 +52,7 @@ class Study:
     corpus: Corpus
     folder: Path
     origin: Row
-    backbone: Row
+    backbone: BackboneField
     seen: frozenset[str] = frozenset()
     rows: list[Row] = field(default_factory=list)
     track_lines: list[TrackLine] = field(default_factory=list)
@@ -68,48 +77,52 @@ class Study:
         primary, *others = self.task.decoders
         jobs = [(head, *self._select(head, readout, splits["valid"], primary)) for head in heads]
         for head, _, selection in jobs:
-            head.selection = selection
+            head.selection = dict(selection)
+        # Layers compete on validation alone; the test split is not read before.
         chosen = max(heads, key=lambda head: head.selection["value"])
         self._write_heads(heads, readout, seed, selected=chosen.layer)
+        # Further decoders are calibrated for the chosen layer only.
         jobs += [(chosen, *self._select(chosen, readout, splits["valid"], name)) for name in others]
         first = len(self.rows)
         for head, decoder, selection in jobs:
             estimates = decoded(self.task, head, readout, splits["test"], decoder)
-            cell = {"readout": readout, "layer": head.layer, "seed": seed, "selected": head is chosen}
+            cell: Row = {"readout": readout, "layer": head.layer, "seed": seed, "selected": head is chosen}
             self.add(cell, decoder, estimates, selection)
         for row in self.rows[first:]:
             row["seconds"] = seconds | {"decode": time.perf_counter() - started}
         return next(row for row in self.rows[first:] if row["selected"])
 
-    def add(self, cell: Row, decoder: Decoder, estimates: list[Any], selection: Row | None = None) -> None:
+    def add(self, cell: Row, decoder: Decoder, estimates: list[Any], selection: SelectionField | None = None) -> None:
         """A row for estimates of the test tracks; those of selected rows are written."""
         references, tracks = self.corpus.references["test"], self.corpus.tracks["test"]
         scores = self.task.score(references, estimates)
         # Other layers' intervals of scores over the whole split would cost more than training them.
         resampled = self._resampled(references, estimates) if cell["selected"] else {}
-        row = self.origin | {
-            "backbone": self.backbone,
-            "task": self.task.display_name,
-            "split": {
+        row = scored_row(
+            self.origin,
+            cell,
+            backbone=self.backbone,
+            task=self.task.display_name,
+            split={
                 "name": "test",
                 "digest": self.digest,
                 "expected": self.corpus.expected["test"],
                 "scored": len(tracks),
                 "groups": len(set(self.corpus.groups)),
             },
-            **cell,
-            "selection": selection and {key: finite(v) if key == "value" else v for key, v in selection.items()},
-            "scores": with_intervals(scores, resampled, self.corpus.groups),
-            "details": scores.details,
-            "decoder": decoder,
-            "seconds": {},
-            "per_track": PER_TRACK,
-        }
+            scores=with_intervals(scores, resampled, self.corpus.groups),
+            decoder=decoder,
+            selection=selection,
+            details=scores.details,
+        )
+        row["shown_scores"] = list(self.task.shown_scores)
+        row["descriptive_scores"] = list(self.task.descriptive_scores)
         if row["selected"]:
             row["details"] = scores.details | self.task.details(references, estimates)
             row |= self._without_seen(references, estimates)
             self._write_estimates(row, estimates)
-            self._write_resamples(row, resampled)
+            # Scores that are not means over tracks: two models are compared resample by resample.
+            add_resamples(self.folder, {resample_key(row, name): values for name, values in resampled.items()})
         self.rows.append(row)
         self.track_lines += _track_lines(row, tracks, scores)
 
@@ -118,7 +131,7 @@ class Study:
         about = {"task": self.task.display_name, "labels": labels, "readout": readout, "seed": seed}
         save_heads(heads, self.heads_path(readout, seed), about | choices)
 
-    def _select(self, head: Head, readout: str, valid: Split, name: str) -> tuple[Decoder, Row]:
+    def _select(self, head: Head, readout: str, valid: Split, name: str) -> tuple[Decoder, SelectionField]:
         """Calibrate a decoder for a head; returns it with the validation score of the pair."""
         logits = [logits_of(head, readout, track) for track in valid.tracks]
         times = [track.times for track in valid.tracks]
@@ -130,7 +143,7 @@ class Study:
                 f"task={self.task.display_name}: {self.task.headline} is undefined on every validation track, so nothing can "
                 "be chosen by it; put tracks with more to score into the valid split"
             )
-        return decoder, head.selection | {"metric": self.task.headline, "value": value}
+        return decoder, cast(SelectionField, head.selection | {"metric": self.task.headline, "value": value})
 
     def _resampled(self, references: list[Any], estimates: list[Any]) -> dict[str, Floats]:
         return self.task.resample(references, estimates, resample_counts(self.corpus.groups))
@@ -159,17 +172,10 @@ class Study:
             path.parent.mkdir(parents=True, exist_ok=True)
             self.task.write(estimate, path)
 
-    def _write_resamples(self, row: Row, resampled: dict[str, Floats]) -> None:
-        """Resampled values of scores that are not means over tracks: two models are compared resample by resample."""
-        folder = self.folder / "resamples" / row["backbone"]["kind"] / row["decoder"]["name"]
-        for name, values in resampled.items():
-            text = "".join(f"{value:.6f}\n" for value in values)
-            write_atomically(folder / cell_name(row) / f"{name}.txt", text)
-
 
 def logits_of(head: Head, readout: str, track: TrackRows) -> Floats:
     """Logits of the examples of one track, (N, C)."""
-    # As numpy: a tensor of one index would count as a number there, and take an axis away.
+    # As numpy: a tensor of one index would count as a number there, and drop an axis.
     found: Floats = head.logits(track.rows[readout])[track.index[readout].numpy()]
     return found
 
@@ -179,9 +185,9 @@ def decoded(task: Task, head: Head, readout: str, split: Split, decoder: Decoder
     return [task.decode(logits_of(head, readout, track), track.times, track.seconds, decoder) for track in split.tracks]
 
 
-def with_intervals(scores: Scores, resampled: dict[str, Floats], groups: Sequence[str]) -> Row:
+def with_intervals(scores: Scores, resampled: dict[str, Floats], groups: Sequence[str]) -> dict[str, ScoreField]:
     """Each score with its 95 % interval over groups of tracks, and the number of tracks that define it."""
-    found: Row = {}
+    found: dict[str, ScoreField] = {}
     for name, value in scores.corpus.items():
         low, high, number = float("nan"), float("nan"), len(groups)
         if name in scores.per_track:

@@ -1,4 +1,4 @@
-"""``musictf data features``: what the feature store holds, whether it is whole, and how to make room."""
+"""``musictf data features``: list what the feature store holds, verify it, and delete entries."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from rich.table import Table
 
 from musictf.errors import InputError
 from musictf.features.extract import EXTRACTOR_VERSION
-from musictf.features.store import Extractor, extractors, is_intact, prune, store_folder
+from musictf.features.store import extractors, is_intact, prune, store_folder
 
-_SHOWN = 10
+_LISTED = 10  # broken entries; the rest are counted
 _USAGE = "list, verify, or prune followed by one of: NAME, unused_days=N, stale, broken, all"
 
 
@@ -21,7 +21,7 @@ def features(arguments: Sequence[str]) -> None:
     """List, verify or prune the feature store.
 
     Raises:
-        InputError: the arguments make no sense, or an entry is damaged.
+        InputError: the arguments are not understood, or an entry is damaged.
     """
     verb, *rest = arguments or ["list"]
     if verb == "list" and not rest:
@@ -56,10 +56,10 @@ def _list() -> None:
 def _verify() -> None:
     paths = [path for extractor in extractors() for path in extractor.entries()]
     broken = [path for path in progress(paths, "verifying features", transient=True) if not is_intact(path)]
-    for path in broken[:_SHOWN]:
+    for path in broken[:_LISTED]:
         print(f"broken: {path}")
-    if len(broken) > _SHOWN:
-        print(f"... and {len(broken) - _SHOWN} more")
+    if len(broken) > _LISTED:
+        print(f"... and {len(broken) - _LISTED} more")
     if broken:
         raise InputError(f"{len(broken)} of {len(paths)} entries are damaged: musictf data features prune broken")
     print(f"{len(paths)} entries are whole")
@@ -67,25 +67,23 @@ def _verify() -> None:
 
 def _prune(what: str) -> None:
     if what == "stale":
-        counts = [prune(extractor.folder.name) for extractor in extractors() if _is_stale(extractor)]
+        counts = [
+            prune(extractor.folder.name)
+            for extractor in extractors()
+            if extractor.about.get("version") != EXTRACTOR_VERSION
+        ]
         number, size = (sum(column) for column in zip(*counts)) if counts else (0, 0)
     elif what == "broken":
         number, size = prune(broken=True)
     elif what == "all":
         number, size = prune()
     elif what.startswith("unused_days="):
-        number, size = prune(unused_days=_days(what.partition("=")[2]))
+        text = what.partition("=")[2]
+        try:
+            days = float(text)
+        except ValueError:
+            raise InputError(f"unused_days={text!r} is not a number of days") from None
+        number, size = prune(unused_days=days)
     else:
         number, size = prune(what)
-    print(f"deleted {number} files, {size / 2**30:.2f} GiB; what is wanted again is computed again")
-
-
-def _is_stale(extractor: Extractor) -> bool:
-    return extractor.about.get("version") != EXTRACTOR_VERSION
-
-
-def _days(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise InputError(f"unused_days={text!r} is not a number of days") from None
+    print(f"deleted {number} files, {size / 2**30:.2f} GiB; deleted features are computed again when needed")

@@ -1,10 +1,13 @@
-"""Readouts: which embeddings a probe sees.
+"""Readouts: which embeddings a probe reads.
 
-Shapes:  n rows   L layers   D embedding   N examples
+``class``     the class token
+``sequence``  the sequence tokens; their mean for tasks of level ``track``
+``average``   mean over time of class and sequence tokens together, the paper's temporal average
 
-``class`` is the class token, ``sequence`` the sequence tokens (their mean for clip-level tasks), ``average`` the mean
-over time of class and sequence tokens together, the paper's temporal average. On frame-level tasks ``class`` and
-``average`` have one value an excerpt, so each token takes that of the excerpt whose centre is nearest: a control.
+On tasks of level ``frame``, ``class`` and ``average`` have one value an excerpt; each token takes that of the excerpt
+whose centre is nearest. They are controls there.
+
+Shapes:  n rows of features   L layers   D embedding   N examples (tokens or excerpts)
 """
 
 from __future__ import annotations
@@ -23,12 +26,10 @@ from musictf.features.extract import TrackFeatures
 from musictf.files import cache_folder
 from musictf.tasks.base import Floats, Task
 
-READOUTS = ("class", "sequence", "average")
-
 
 @dataclass
 class TrackRows:
-    """What probes see of one track: rows of features for each readout, and the row each of its examples reads."""
+    """Features of one track for each readout, and the row that each of its examples reads."""
 
     rows: dict[str, Tensor]  # each (n, L, D)
     index: dict[str, Tensor]  # each (N,)
@@ -38,7 +39,7 @@ class TrackRows:
 
 @dataclass
 class Split:
-    """A split as probes see it; rows, index and targets of all tracks joined where heads are trained on it."""
+    """Features of a split. Where heads are trained on it, rows, indices and targets of all tracks are joined."""
 
     tracks: list[TrackRows]
     references: list[Any]
@@ -56,6 +57,7 @@ def track_rows(features: TrackFeatures, readouts: Sequence[str], level: str) -> 
         every = torch.arange(len(features.excerpt_times))
         return TrackRows(rows, dict.fromkeys(readouts, every), features.excerpt_times.numpy().copy(), seconds)
     centres = features.excerpt_times
+    # The border between two excerpts lies half way between their centres.
     nearest = torch.searchsorted((centres[1:] + centres[:-1]) / 2, features.times)
     index = dict.fromkeys(readouts, nearest)
     if "sequence" in readouts:
@@ -66,7 +68,7 @@ def track_rows(features: TrackFeatures, readouts: Sequence[str], level: str) -> 
 def scored_split(
     task: Task, features: Sequence[TrackFeatures], references: Sequence[Any], readouts: Sequence[str]
 ) -> Split:
-    """A split to score heads on, track by track: features stay where they are."""
+    """A split to score heads on, track by track: features stay in the store, mapped."""
     return Split([track_rows(track, readouts, task.level) for track in features], list(references))
 
 
@@ -83,28 +85,30 @@ def trained_split(
         task: Prepared on the training annotations.
         features: Of each track.
         references: Annotation of each track.
-        readouts: Whose rows are wanted.
-        memory_gib: Rows beyond this are kept in a file that is mapped and has no name.
+        readouts: Readouts to join.
+        memory_gib: Rows beyond this are kept in a mapped file without a name, GiB.
     """
+    # First pass: targets, and how many rows there are, so that the second can copy each row once.
     tracks, targets = [], []
     shapes: dict[str, list[torch.Size]] = {name: [] for name in readouts}
-    for one, reference in zip(features, references, strict=True):
-        track = track_rows(one, readouts, task.level)
+    for track_features, reference in zip(features, references, strict=True):
+        track = track_rows(track_features, readouts, task.level)
         target = task.encode(reference, track.times)
         targets.append(target.expand(len(track.times), *target.shape) if task.level == "track" else target)
         for name in readouts:
             shapes[name].append(track.rows[name].shape)
             dtype = track.rows[name].dtype
-        track.rows = {}  # lets go of the mapped file: a process may not hold one for each of many tracks
+        track.rows = {}  # closes the mapped file: a process may not map one for each of many tracks
         tracks.append(track)
     split = Split(tracks, list(references), targets=torch.cat(targets))
     size = sum(shape.numel() for of_tracks in shapes.values() for shape in of_tracks) * dtype.itemsize
     for name in readouts:
         shape = (sum(shape[0] for shape in shapes[name]), *shapes[name][0][1:])
         split.rows[name] = _allocated(shape, dtype, size > memory_gib * 2**30)
+    # Second pass: rows of a track become a view of the joined rows.
     firsts = dict.fromkeys(readouts, 0)
-    for one, track in zip(features, tracks, strict=True):
-        for name, rows in track_rows(one, readouts, task.level).rows.items():
+    for track_features, track in zip(features, tracks, strict=True):
+        for name, rows in track_rows(track_features, readouts, task.level).rows.items():
             track.rows[name] = split.rows[name][firsts[name] : firsts[name] + len(rows)].copy_(rows)
             firsts[name] += len(rows)
     for name in readouts:
@@ -114,7 +118,7 @@ def trained_split(
 
 
 def _allocated(shape: tuple[int, ...], dtype: torch.dtype, on_disk: bool) -> Tensor:
-    """Room for the rows of all tracks, (n, L, D), in memory or mapped from a file without a name."""
+    """Empty rows for all tracks, (n, L, D), in memory or mapped from a file that is deleted with the process."""
     if not on_disk:
         return torch.empty(shape, dtype=dtype)
     number = torch.Size(shape).numel()

@@ -1,11 +1,11 @@
 """The feature store: one folder an extractor, one memory-mapped file a recording.
 
 ``$MUSICTF_CACHE/features/<extractor>/<audio>.safetensors``: the extractor is a digest of everything that shapes
-features (weights and front end, version, layers, excerpt hop, precision; ``about.json`` says which), the audio a digest
-of the file's bytes. So nothing can be stale: another model, another file or another version is another name.
+features (weights and front end, version, layers, excerpt hop, precision; listed in ``about.json``), the audio a digest
+of the file's bytes. So no entry can be stale: another model, another file or another version is another name.
 
-Conventions: an entry is written under a temporary name and renamed when it is whole and its checksum is in it; an
-entry that is not whole is made again, never used. Any number of processes may read and write one store. Entries are
+Conventions: an entry is written under a temporary name, and renamed when it is whole and holds its checksum. An entry
+that is not whole is computed again, never used. Any number of processes may read and write one store. Entries are
 written row by row as they are computed, so memory does not grow with the length of a track.
 """
 
@@ -33,7 +33,7 @@ from musictf.files import cache_folder, file_digest, write_atomically
 
 CHECKSUM = "checksum"  # a tensor of every entry: digest of all others
 _CHECKSUM_BYTES = 16
-_DAY = 86_400  # seconds; a temporary file that old was left by a process that died
+_DAY = 86_400  # seconds; a temporary file of that age was left by a process that died
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ class Extractor:
 
     def entry(self, audio: Path) -> Path:
         """Where the features of an audio file are, or would be."""
+        # The digest is kept in memory for a file that has not changed: hashing long recordings takes time.
         status = audio.stat()
         return self.folder / f"{_audio_digest(str(audio), status.st_mtime_ns, status.st_size)}.safetensors"
 
@@ -131,6 +132,7 @@ def read_entry(path: Path) -> dict[str, Tensor] | None:
 
 def is_intact(path: Path) -> bool:
     """Whether an entry's content is what was written, by its checksum; reads all of it."""
+    # The library checks names, shapes and lengths first: what follows may rely on them.
     if read_entry(path) is None:
         return False
     first, end = _byte_ranges(path).get(CHECKSUM, (0, 0))
@@ -147,41 +149,39 @@ def extractors() -> Iterator[Extractor]:
         yield Extractor(path.parent, json.loads(path.read_text()))
 
 
-def prune(wanted: str | None = None, unused_days: float | None = None, broken: bool = False) -> tuple[int, int]:
+def prune(name: str | None = None, unused_days: float | None = None, broken: bool = False) -> tuple[int, int]:
     """Delete entries.
 
     Args:
-        wanted: Only extractors whose folder, backbone digest or kind begins with this text.
-        unused_days: Only entries that nobody has read or written for so many days.
-        broken: Only entries that fail their checksum, and what dead processes left behind.
+        name: Only extractors whose folder, backbone digest or kind begins with this text.
+        unused_days: Only entries that were neither read nor written for so many days.
+        broken: Only entries that fail their checksum, and temporary files of dead processes.
 
     Returns:
         How many files were deleted, and their bytes.
 
     Raises:
-        InputError: no extractor is called so.
+        InputError: no extractor has this name.
     """
-    chosen = [extractor for extractor in extractors() if wanted is None or _is_called(extractor, wanted)]
-    if wanted is not None and not chosen:
-        raise InputError(f"no features of {wanted!r}: see musictf data features list")
-    doomed = [path for extractor in chosen for path in extractor.entries() if _is_doomed(path, unused_days, broken)]
-    doomed += [path for extractor in chosen for path in extractor.folder.glob(".*.tmp") if _age(path) > 1]
-    size = sum(map(_delete, doomed))
+    chosen = []
+    for extractor in extractors():
+        names = (extractor.folder.name, str(extractor.about.get("backbone")), str(extractor.about.get("kind")))
+        if name is None or any(text.startswith(name) for text in names):
+            chosen.append(extractor)
+    if name is not None and not chosen:
+        raise InputError(f"no features of {name!r}: see musictf data features list")
+    entries = [path for extractor in chosen for path in extractor.entries()]
+    if broken:
+        entries = [path for path in entries if not is_intact(path)]
+    elif unused_days is not None:
+        entries = [path for path in entries if _age(path) >= unused_days]
+    # A temporary file that is a day old belongs to no process that still runs.
+    left_over = [path for extractor in chosen for path in extractor.folder.glob(".*.tmp") if _age(path) > 1]
+    size = sum(map(_delete, entries + left_over))
     for extractor in chosen:
         if not broken and not extractor.entries() and not list(extractor.folder.glob(".*.tmp")):
             shutil.rmtree(extractor.folder, ignore_errors=True)
-    return len(doomed), size
-
-
-def _is_called(extractor: Extractor, name: str) -> bool:
-    known = (extractor.folder.name, str(extractor.about.get("backbone")), str(extractor.about.get("kind")))
-    return any(text.startswith(name) for text in known)
-
-
-def _is_doomed(path: Path, unused_days: float | None, broken: bool) -> bool:
-    if broken:
-        return not is_intact(path)
-    return unused_days is None or _age(path) >= unused_days
+    return len(entries) + len(left_over), size
 
 
 def _age(path: Path) -> float:
@@ -194,7 +194,7 @@ def _age(path: Path) -> float:
 
 
 def _delete(path: Path) -> int:
-    """Delete a file; its bytes, 0 where another process was faster."""
+    """Delete a file; returns its bytes, 0 where another process has deleted it."""
     try:
         size = path.stat().st_size
         path.unlink()

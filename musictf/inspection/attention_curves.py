@@ -1,15 +1,15 @@
-"""Onset curves: what the attention maps of each head say about every moment of a track.
+"""Onset curves: the attention maps of each head reduced to curves over the tokens of a track.
 
-The paper shows onsets in attention maps; how it reads them is not public. These three readings are ours:
+The paper shows onsets in attention maps; how it reads them is not public. These three curves are our choice:
 
-``received``   attention that a token gets from the sequence tokens, in multiples of an even share (class row left out)
-``class_row``  attention that the class token pays to it, in multiples of an even share
-``change``     how much the attention of neighbouring queries differs around it: total variation, 0 to 1
+``received``   attention that a token receives from the sequence tokens, 1 if attention is even (class row left out)
+``class_row``  attention from the class token to a token, 1 if attention is even
+``change``     how much the attention of neighbouring queries differs at a token: total variation, 0 to 1
 
 Shapes:  B batch   L blocks   H heads   K = 1 + T tokens of an excerpt   C curves   N tokens of a track
 
-Maps are exact, not those of a fused kernel, and never leave the batch they were made in: excerpts are reduced to
-curves at once, and curves are stitched over the track like features, so memory does not grow with its length.
+Maps are computed exactly, because fused kernels return none. Each batch of maps is reduced to curves at once, and
+curves are stitched over the track like features, so memory does not grow with the length of the track.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from musictf.datasets.base import Track
 from musictf.errors import InputError
 from musictf.features.extract import FeatureConfig, Kept, stored, stored_tensors
 from musictf.models.encoder import Encoder, Output
+from musictf.results.names import ATTENTION_CURVES
 
-CURVES = ("received", "class_row", "change")
 CURVES_VERSION = 1
 
 
@@ -50,10 +50,11 @@ def onset_curves(attention: Tensor) -> Tensor:
     """
     among = attention[:, :, 1:, 1:]  # (B, H, T, T)
     num_tokens = among.shape[-1]
-    received = num_tokens * among.mean(dim=2)
+    # Times T: the values do not depend on the length of the excerpt.
+    received = num_tokens * among.mean(dim=2)  # (B, H, T)
     class_row = num_tokens * attention[:, :, 0, 1:]
     steps = 0.5 * (among[:, :, 1:] - among[:, :, :-1]).abs().sum(dim=-1)  # between a token and the next, (B, H, T - 1)
-    # Half way between two steps lies a token's centre; the first and the last token have a step on one side only.
+    # A token's centre lies half way between two steps; the first and the last token have a step on one side only.
     before, after = (torch.cat(pair, dim=-1) for pair in ((steps[..., :1], steps), (steps, steps[..., -1:])))
     change = 0.5 * (before + after)
     return torch.stack([received, class_row, change], dim=2)
@@ -75,7 +76,7 @@ class AttentionCurves:
         }
 
     def tensors(self, encoder: Encoder) -> dict[str, Kept]:
-        return {"curves": Kept((encoder.depth, encoder.num_heads, len(CURVES)), "float32", by_token=True)}
+        return {"curves": Kept((encoder.depth, encoder.num_heads, len(ATTENTION_CURVES)), "float32", by_token=True)}
 
     def reduced(self, output: Output) -> dict[str, Tensor]:
         maps = output.attention
@@ -114,7 +115,7 @@ def read_curves(path: Path) -> TrackCurves:
     """Curves of one track from the store.
 
     Raises:
-        InputError: another process has deleted them meanwhile.
+        InputError: the entry was removed from the store since it was computed.
     """
     tensors = stored_tensors(path)
     return TrackCurves(tensors["curves"].numpy(), tensors["times"].numpy())

@@ -1,9 +1,11 @@
-"""Events that curves are held against: onsets, beats, downbeats, chord changes, and their nulls.
+"""Events that attention curves are compared with (onsets, beats, downbeats, chord changes), and their null models.
 
-Conventions: times in seconds, ascending, within the track. ``librosa_onset`` is a proxy and named so wherever it
-stands: what `librosa.onset.onset_detect` hears, for corpora whose onsets nobody has annotated. ``downbeat_among_beats``
-and ``change_among_beats`` ask for metre and harmony where something happens anyway: beats that are downbeats, or on
-which the chord changes, against all other beats.
+Conventions: times in seconds, ascending, within the track. ``librosa_onset`` is a proxy for corpora without annotated
+onsets: the estimate of `librosa.onset.onset_detect`. ``downbeat_among_beats`` and ``change_among_beats`` are beats that
+are downbeats, or on which the chord changes, compared with all other beats: a head that merely follows beats scores
+chance there.
+
+Shapes:  n events of a track   m beats of a track
 """
 
 from __future__ import annotations
@@ -24,18 +26,20 @@ from musictf.tasks.onset import OnsetTask
 Floats = npt.NDArray[np.float64]
 
 TARGETS = ("onset", "librosa_onset", "beat", "downbeat", "chord_change", "downbeat_among_beats", "change_among_beats")
-# Seconds within which a beat is the one on which a chord changes.
-_ON_THE_BEAT = 0.07
-_LISTENING_RATE = 22050  # hertz, what librosa's defaults are meant for
-# Shifts shorter than this leave events near where they were.
-_SHORTEST_SHIFT = 1.0
+_BEAT_TOLERANCE = 0.07  # seconds between a beat and the downbeat or chord change on it, the tolerance of beat scores
+_LIBROSA_RATE = 22_050  # hertz; the defaults of librosa's onset detection are meant for it
+_SHORTEST_SHIFT = 1.0  # seconds; a shorter shift leaves most events within the tolerance of where they were
 
 
 @dataclass(frozen=True)
 class Events:
-    """Events of the tracks of a split, by target; None where a track is not annotated.
+    """Events of one target on the tracks of a split.
 
-    Where ``among`` is given, the events are some of those: a curve must tell them from the others, not from silence.
+    Attributes:
+        target: One of `TARGETS`.
+        times: Event times in seconds of each track, (n,); None where a track is not annotated.
+        among: Times in seconds of all events of which ``times`` is a part, (m,); None where events are compared with
+            all other tokens.
     """
 
     target: str
@@ -43,19 +47,29 @@ class Events:
     among: list[Floats | None] | None = None
 
     @property
-    def is_there(self) -> bool:
+    def has_events(self) -> bool:
         """Whether any track has an event."""
         return any(times is not None and len(times) > 0 for times in self.times)
 
 
 def events_of(track: Track, target: str) -> Floats | None:
-    """Event times of a track in seconds, (n,); None where it lacks the annotation.
+    """Event times of a track.
+
+    Args:
+        track: The track; its audio is read for ``librosa_onset`` only.
+        target: One of `TARGETS`.
+
+    Returns:
+        Times in seconds, (n,); None where the track lacks the annotation.
 
     Raises:
         InputError: no such target, or the annotation cannot be read.
     """
     if target == "librosa_onset":
-        return _librosa_onsets(track)
+        # Of the whole track at once: the detector normalises by the strongest onset.
+        num_samples = audio_info(track.audio).num_samples(_LIBROSA_RATE)
+        waveform = read_excerpt(track.audio, 0, num_samples, _LIBROSA_RATE)
+        return OnsetTask().classical_estimate(waveform, _LIBROSA_RATE)
     if target == "onset":
         onsets = track.annotation("onsets")
         return None if onsets is None else np.asarray(onsets, dtype=np.float64)
@@ -67,13 +81,13 @@ def events_of(track: Track, target: str) -> Floats | None:
         return None if chords is None else chord_changes(chords)
     if target in {"downbeat_among_beats", "change_among_beats"}:
         beats = track.annotation("beats")
-        wanted = events_of(track, "downbeat" if target.startswith("downbeat") else "chord_change")
-        return None if beats is None or wanted is None else some_of(beats.times, wanted)
+        times = events_of(track, "downbeat" if target.startswith("downbeat") else "chord_change")
+        return None if beats is None or times is None else beats_near(beats.times, times)
     raise InputError(f"attention.targets: {target!r} is unknown: any of {', '.join(TARGETS)}")
 
 
 def chord_changes(chords: Chords) -> Floats:
-    """Times in seconds at which one known chord gives way to another; not from or to ``X``.
+    """Times in seconds at which the chord changes, (n,); a change from or to the unknown chord ``X`` does not count.
 
     Example:
         >>> intervals = np.array([[0.0, 1.0], [1.0, 2.0], [2.0, 3.0], [3.0, 4.0]])
@@ -84,75 +98,61 @@ def chord_changes(chords: Chords) -> Floats:
     return np.array([start for before, after, start in pairs if before != after and "X" not in (before, after)])
 
 
-def some_of(beats: Floats, wanted: Floats) -> Floats:
-    """Those of the beats (n,) that lie within 70 ms of a wanted time.
+def beats_near(beats: Floats, times: Floats) -> Floats:
+    """The beats (m,) that lie within 70 ms of any of the times (n,), all in seconds.
 
     Example:
-        >>> some_of(np.array([0.5, 1.0, 1.5]), np.array([0.98, 1.25]))
+        >>> beats_near(np.array([0.5, 1.0, 1.5]), np.array([0.98, 1.25]))
         array([1.])
     """
-    if not len(wanted):
+    if not len(times):
         return np.empty(0)
-    near = np.abs(beats[:, None] - wanted).min(axis=1) <= _ON_THE_BEAT
-    return beats[near]
+    is_near = np.abs(beats[:, None] - times).min(axis=1) <= _BEAT_TOLERANCE  # (m,)
+    return beats[is_near]
 
 
 def all_events(tracks: Sequence[Track], targets: Sequence[str] | None = None) -> dict[str, Events]:
-    """Events of some tracks by target.
+    """Events of the tracks of a split, by target.
 
     Args:
         tracks: The tracks.
-        targets: Those to look for; by default all that are annotated, and the proxy where onsets are not.
+        targets: Targets to read; by default all that are annotated, and the proxy where onsets are not annotated.
 
     Raises:
-        InputError: a target that was asked for is annotated on no track.
+        InputError: a requested target is annotated on no track.
     """
     names = [name for name in TARGETS if name != "librosa_onset"] if targets is None else list(targets)
-    found = {name: _events(tracks, name) for name in names}
+    events = {name: _events(tracks, name) for name in names}
     if targets is not None:
-        if empty := [name for name, events in found.items() if not events.is_there]:
-            raise InputError(f"attention.targets: no track has {empty[0]}; leave it out, or leave targets=auto")
-        return found
-    if not found["onset"].is_there:
-        found["librosa_onset"] = _events(tracks, "librosa_onset")
-    return {name: found[name] for name in TARGETS if name in found and found[name].is_there}
+        if missing := [name for name, of_target in events.items() if not of_target.has_events]:
+            raise InputError(f"attention.targets: no track has {missing[0]}; leave it out, or leave targets=auto")
+        return events
+    # The proxy needs the audio of all tracks decoded, so it is estimated only where it is needed.
+    if not events["onset"].has_events:
+        events["librosa_onset"] = _events(tracks, "librosa_onset")
+    return {name: events[name] for name in TARGETS if name in events and events[name].has_events}
 
 
 def events_of_splits(
     splits: Mapping[str, Sequence[Track]], targets: Sequence[str] | None = None
 ) -> dict[str, dict[str, Events]]:
-    """`all_events` of each split: by default the targets that all splits have, and the proxy where one lacks onsets."""
-    found = {split: all_events(tracks, targets) for split, tracks in splits.items()}
-    shared = [name for name in TARGETS if all(name in own for own in found.values())]
-    if targets is None and "onset" not in shared and "librosa_onset" not in shared:
-        for split, tracks in splits.items():
-            found[split].setdefault("librosa_onset", _events(tracks, "librosa_onset"))
-        shared = [name for name in TARGETS if name == "librosa_onset" or name in shared]
-    return {split: {name: own[name] for name in shared} for split, own in found.items()}
-
-
-def draws_of(name: str) -> np.random.Generator:
-    """The random draws of a track: they depend on its name alone, not on what was looked at before."""
-    return np.random.default_rng(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big"))
-
-
-def shifted(events: Floats, seconds: float, rng: np.random.Generator) -> Floats:
-    """The same events moved round the track by a random time: rhythm and density stay, places do not.
+    """Events by split and target, for the targets that every split has.
 
     Args:
-        events: In seconds, (n,).
-        seconds: Length of the track.
-        rng: Source of the shift, at least one second where the track is long enough.
+        splits: Tracks by split.
+        targets: As in `all_events`; by default the proxy also stands in where only one split lacks onsets.
+
+    Raises:
+        InputError: a requested target is annotated on no track of a split.
     """
-    margin = min(_SHORTEST_SHIFT, seconds / 4)
-    return np.sort((events + rng.uniform(margin, seconds - margin)) % seconds)
-
-
-def shuffled(events: Floats, seconds: float, rng: np.random.Generator) -> Floats:
-    """Events whose distances are those of the track in random order: density stays, rhythm and places do not."""
-    gaps = np.diff(events, prepend=0.0, append=seconds)
-    times: Floats = np.cumsum(rng.permutation(gaps))[:-1]
-    return times
+    events = {split: all_events(tracks, targets) for split, tracks in splits.items()}
+    shared = [name for name in TARGETS if all(name in by_target for by_target in events.values())]
+    if targets is None and "onset" not in shared and "librosa_onset" not in shared:
+        # A head is chosen on one split and scored on the other, so both need the same kind of onset.
+        for split, tracks in splits.items():
+            events[split].setdefault("librosa_onset", _events(tracks, "librosa_onset"))
+        shared = [name for name in TARGETS if name == "librosa_onset" or name in shared]
+    return {split: {name: by_target[name] for name in shared} for split, by_target in events.items()}
 
 
 def _events(tracks: Sequence[Track], target: str) -> Events:
@@ -162,6 +162,39 @@ def _events(tracks: Sequence[Track], target: str) -> Events:
     return Events(target, times, [events_of(track, "beat") for track in tracks])
 
 
-def _librosa_onsets(track: Track) -> Floats:
-    num_samples = audio_info(track.audio).num_samples(_LISTENING_RATE)
-    return OnsetTask().classical_estimate(read_excerpt(track.audio, 0, num_samples, _LISTENING_RATE), _LISTENING_RATE)
+def track_generator(track_id: str) -> np.random.Generator:
+    """Random generator of a track: its draws depend on the track's id alone, not on which tracks came before."""
+    return np.random.default_rng(int.from_bytes(hashlib.sha256(track_id.encode()).digest()[:8], "big"))
+
+
+def shifted(events: Floats, seconds: float, rng: np.random.Generator) -> Floats:
+    """Null model: all events moved by one random time, wrapped at the track's end.
+
+    Rhythm and density stay; the relation to the music goes.
+
+    Args:
+        events: Times in seconds, (n,).
+        seconds: Length of the track.
+        rng: Source of the shift: at least one second, or a quarter of a track shorter than four.
+
+    Returns:
+        Times in seconds, ascending, (n,).
+    """
+    margin = min(_SHORTEST_SHIFT, seconds / 4)
+    return np.sort((events + rng.uniform(margin, seconds - margin)) % seconds)
+
+
+def shuffled(events: Floats, seconds: float, rng: np.random.Generator) -> Floats:
+    """Null model: the gaps between events in random order. Density stays; rhythm and the relation to the music go.
+
+    Args:
+        events: Times in seconds, (n,).
+        seconds: Length of the track.
+        rng: Source of the order.
+
+    Returns:
+        Times in seconds, ascending, (n,).
+    """
+    gaps = np.diff(events, prepend=0.0, append=seconds)  # (n + 1,): from the start, between events, to the end
+    times: Floats = np.cumsum(rng.permutation(gaps))[:-1]
+    return times

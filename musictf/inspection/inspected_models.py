@@ -1,8 +1,13 @@
-"""Who is looked at: the backbone that was asked for, and what could refute it.
+"""The models of an inspection: the requested backbone, its controls, and baselines without an encoder.
 
-``random``     the same shape with untrained weights, others for each seed
+``random``     the same shape with untrained weights, different for each seed
 ``silence``    the same backbone, fed silence in place of each track: what positions alone explain
 ``noise``      the same backbone, fed white noise: what positions and any input explain
+
+Silence and noise are our choice of controls. Baselines are the frame features ``mel``, ``mfcc`` and ``chroma``, and
+``flux``, the spectral flux.
+
+Shapes:  N samples or rows
 """
 
 from __future__ import annotations
@@ -12,53 +17,78 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import soundfile
 
 from musictf.audio.io import audio_info
+from musictf.audio.front_end import FrontEndConfig
 from musictf.datasets.base import SPLITS, Dataset, Track, split_digest
 from musictf.errors import InputError
 from musictf.evaluation.probed_models import probed_models
 from musictf.files import cache_folder, write_atomically
-from musictf.models.backbone import Backbone
-from musictf.models.frame_controls import FrameControl
-from musictf.models.resolve import backbone_source, encoder_with_attention
+from musictf.models.encoder import Encoder
+from musictf.models.frame_controls import FRAME_CONTROL_CLASSES
+from musictf.models.resolve import BackboneSource, encoder_with_attention
 from musictf.models.vit1d import ViT1DConfig
+from musictf.results.rows import BackboneField
 
-CONTROLS = ("random", "silence", "noise")
-# Longer tracks hear the same minutes of silence and noise again: their tokens repeat with the excerpts anyway.
+# For longer tracks the tokens of these seconds of silence and noise are repeated: they differ little by excerpt.
 _LONGEST_SECONDS = 120.0
-_NOISE_LEVEL = 0.1
+_NOISE_LEVEL = 0.1  # standard deviation, of full scale
 
 
 @dataclass
 class InspectedModel:
-    """A backbone and what it hears.
+    """A backbone with the audio that it reads.
 
     Attributes:
-        backbone: Its weights.
-        kind: ``pretrained``, or one of `CONTROLS`.
-        seed: Of random weights; 0 for the others.
+        backbone: The encoder; that of a baseline has depth 0.
+        kind: ``pretrained``, one of `INSPECTION_CONTROLS`, or that of a `baseline`.
+        seed: Seed of random weights; 0 for the others.
         about: Field ``backbone`` of the rows.
-        hears: What it hears in place of each track; None: the tracks.
+        replacement_audio: Track that the backbone reads in place of every track; None: it reads the music itself.
     """
 
-    backbone: Backbone | FrameControl
+    backbone: Encoder
     kind: str
     seed: int
-    about: dict[str, Any]
+    about: BackboneField
     replacement_audio: Track | None = None
 
-    def tracks(self, asked: Sequence[Track]) -> list[Track]:
-        """What is fed to the backbone where a corpus has these tracks."""
-        return list(asked) if self.replacement_audio is None else [self.replacement_audio] * len(asked)
+    @property
+    def reads_music(self) -> bool:
+        """Whether the backbone reads the tracks themselves."""
+        return self.replacement_audio is None
+
+    def tracks(self, tracks: Sequence[Track]) -> list[Track]:
+        """The track that the backbone reads for each of these tracks."""
+        return list(tracks) if self.replacement_audio is None else [self.replacement_audio] * len(tracks)
+
+
+def baseline(name: str, front_end: FrontEndConfig) -> InspectedModel:
+    """A baseline without an encoder.
+
+    Args:
+        name: ``mel``, ``mfcc``, ``chroma`` or ``flux``.
+        front_end: Front end whose token times the baseline has.
+    """
+    # The spectral flux has no frames of its own: it is computed from the mel frames.
+    kind, frames = ("classical", "mel") if name == "flux" else (name, name)
+    about: BackboneField = {"path": name, "digest": front_end.digest(), "kind": kind}
+    return InspectedModel(FRAME_CONTROL_CLASSES[frames](front_end), kind, 0, about)
 
 
 @dataclass
 class Corpus:
-    """Tracks that are looked at: choices are made on ``valid``, told is ``test``."""
+    """Tracks of an inspection: heads and layers are chosen on ``valid``, scores are those of ``test``.
+
+    Attributes:
+        label: Name in the rows.
+        tracks: Tracks with audio, by split.
+        expected: Number of tracks with or without audio, by split.
+    """
 
     label: str
     tracks: dict[str, list[Track]]
@@ -69,9 +99,9 @@ class Corpus:
         """Digest of the test split."""
         return split_digest(self.tracks["test"])
 
-    def groups(self, kept: Sequence[int]) -> list[str]:
-        """Group of each of these test tracks; intervals are drawn over groups."""
-        tracks = [self.tracks["test"][place] for place in kept]
+    def groups(self, indices: Sequence[int]) -> list[str]:
+        """Group of each of these test tracks; confidence intervals are drawn over groups."""
+        tracks = [self.tracks["test"][index] for index in indices]
         return [track.group or track.track_id for track in tracks]
 
 
@@ -81,59 +111,66 @@ def corpus_of(dataset: Dataset, allow_missing: bool) -> Corpus:
     Raises:
         InputError: a split is empty, or, without ``allow_missing``, audio is missing.
     """
-    every = {name: dataset.tracks(name) for name in SPLITS if name != "train"}
-    there = {name: [track for track in tracks if track.audio.is_file()] for name, tracks in every.items()}
-    for name, tracks in there.items():
-        lacking = len(every[name]) - len(tracks)
-        if lacking and not allow_missing:
+    expected = {name: dataset.tracks(name) for name in SPLITS if name != "train"}
+    with_audio = {name: [track for track in tracks if track.audio.is_file()] for name, tracks in expected.items()}
+    for name, tracks in with_audio.items():
+        missing = len(expected[name]) - len(tracks)
+        if missing and not allow_missing:
             raise InputError(
-                f"{dataset.label}: {lacking} of {len(every[name])} {name} tracks have no audio file; "
-                "allow_missing=true goes on with the rest, and the rows say so"
+                f"{dataset.label}: {missing} of {len(expected[name])} {name} tracks have no audio file; "
+                "allow_missing=true goes on with the rest, and the rows count both"
             )
         if not tracks:
             raise InputError(
-                f"{dataset.label}: no {name} track: thresholds and heads are chosen on valid, scores are told on test; "
-                "name both splits in a manifest.jsonl (dataset=manifest), labels are not needed"
+                f"{dataset.label}: no {name} track: heads and layers are chosen on valid and scored on test; "
+                "name both splits in a manifest.jsonl (dataset=manifest); annotations are not needed"
             )
-    return Corpus(dataset.label, there, {name: len(tracks) for name, tracks in every.items()})
+    return Corpus(dataset.label, with_audio, {name: len(tracks) for name, tracks in expected.items()})
 
 
 def inspected_models(
-    asked: str, like: str | None, model: ViT1DConfig, seeds: Sequence[int], controls: Sequence[str], corpus: Corpus
+    source: BackboneSource,
+    like: str | None,
+    model: ViT1DConfig,
+    seeds: Sequence[int],
+    controls: Sequence[str],
+    corpus: Corpus,
 ) -> list[InspectedModel]:
-    """The backbone that was asked for, and its controls.
+    """The requested backbone, followed by its controls.
 
     Args:
-        asked: A backbone file, a run folder, or ``random``.
+        source: What ``backbone=`` names: a backbone with attention maps.
         like: A backbone whose shape ``random`` has.
         model: Shape of ``random`` without ``like``.
         seeds: Of random weights.
-        controls: Any of `CONTROLS`.
+        controls: Any of `musictf.results.names.INSPECTION_CONTROLS`.
         corpus: Whose longest track silence and noise must last.
 
     Raises:
         InputError: there is no such backbone, or it has no attention.
     """
-    found = probed_models(backbone_source(asked), like, model, seeds, ["random"] if "random" in controls else [])
-    subjects = [
-        InspectedModel(
-            encoder_with_attention(model.encoder, asked),
-            model.kind,
-            model.seeds[0] if model.kind == "random" else 0,
-            model.about,
-        )
-        for model in found
-    ]
-    first = subjects[0]
+    probed = probed_models(source, like, model, seeds, ["random"] if "random" in controls else [])
+    models = []
+    for entry in probed:
+        seed = entry.seeds[0] if entry.kind == "random" else 0
+        models.append(InspectedModel(encoder_with_attention(entry.encoder), entry.kind, seed, entry.about))
+    first = models[0]
     for name in ("silence", "noise"):
         if name in controls:
-            track = _control_track(name, corpus, first.backbone.sample_rate)
-            subjects.append(InspectedModel(first.backbone, name, 0, first.about | {"kind": name}, track))
-    return subjects
+            # The same weights as the backbone: only what they read differs.
+            track = control_track(name, corpus, first.backbone.grid.sample_rate)
+            models.append(InspectedModel(first.backbone, name, 0, first.about | {"kind": name}, track))
+    return models
 
 
-def _control_track(name: str, corpus: Corpus, sample_rate: int) -> Track:
-    """A file of silence or noise as long as the longest track, in the cache."""
+def control_track(name: str, corpus: Corpus, sample_rate: int) -> Track:
+    """Silence or noise as long as the longest track, at most two minutes, in the cache.
+
+    Args:
+        name: ``silence`` or ``noise``.
+        corpus: Source of the length.
+        sample_rate: In hertz.
+    """
     longest = max(audio_info(track.audio).seconds for tracks in corpus.tracks.values() for track in tracks)
     num_samples = round(min(longest, _LONGEST_SECONDS) * sample_rate)
     path = control_folder() / f"{name}_{num_samples}_{sample_rate}.wav"
@@ -143,18 +180,19 @@ def _control_track(name: str, corpus: Corpus, sample_rate: int) -> Track:
     return Track(track_id=name, audio=path, split="test")
 
 
-def wav_bytes(waveform: np.ndarray, sample_rate: int) -> bytes:
-    """A mono WAV file of 32-bit floats."""
+def wav_bytes(waveform: npt.NDArray[np.floating], sample_rate: int) -> bytes:
+    """WAV file, 32-bit floats, of a mono waveform (N,) at a sample rate in hertz."""
     file = io.BytesIO()
     soundfile.write(file, waveform.astype(np.float32), sample_rate, format="WAV", subtype="FLOAT")
     return file.getvalue()
 
 
-def repeated(values: np.ndarray, number: int) -> np.ndarray:
-    """The first ``number`` rows, from the start again where there are fewer."""
+def repeated(values: npt.NDArray[np.floating], number: int) -> npt.NDArray[np.floating]:
+    """The first ``number`` rows of values (N, ...), repeated from the start where there are fewer."""
+    # Unchanged where the number fits: values may be mapped from disk, and an index would read all of them.
     return values if len(values) == number else values[np.arange(number) % len(values)]
 
 
 def control_folder() -> Path:
-    """Where sounds that are no music are kept."""
+    """Folder of the cache for silence, noise and stimuli."""
     return cache_folder() / "controls"

@@ -1,161 +1,151 @@
-"""Which layer knows what: the self-similarity of layers held against that of musical dimensions.
+"""The similarity profile: the self-similarity of each layer compared with that of musical dimensions.
 
-Shapes:  N tokens   S bins   L layers   D features
+Shapes:  S bins   L layers   D features   T tracks
 
 A layer's value in a dimension is the rank correlation of their matrices, or their alignment (CKA). Smooth series
-correlate by themselves, so both stand beside two nulls: the dimension shifted round the track by a random time, which
-keeps its smoothness, and its bins shuffled. Random weights, silence and noise are read in the same way, and so is the
-log-mel. Layer 0 is the projected input; the last layer is after the final norm.
+correlate by themselves, so both are reported above two null models: the dimension shifted round the track by a random
+time, which keeps its smoothness, and its bins shuffled. Random weights, silence, noise and classical features are
+compared in the same way. Layer 0 is the projected input; the last layer is after the final norm.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from musictf.features.extract import FeatureConfig
-from musictf.inspection.binned_tracks import Layers, SimilarityConfig, TrackView, layers_of, views
-from musictf.inspection.boundaries import Edges
+from musictf.inspection.binned_tracks import BinnedTrack, Layers, SimilarityConfig, binned_tracks, layers_of
+from musictf.inspection.boundaries import Boundaries
+from musictf.inspection.context import InspectionContext
 from musictf.inspection.event_scores import mean_over_tracks
-from musictf.inspection.events import draws_of
-from musictf.inspection.inspected_models import Corpus, InspectedModel
+from musictf.inspection.events import track_generator
+from musictf.inspection.inspected_models import InspectedModel, baseline
 from musictf.inspection.inspection_rows import InspectionRows
-from musictf.inspection.self_similarity import Held, Layered, Order, alignments, rank_correlations
+from musictf.inspection.self_similarity import LayerMatrices, ReferenceMatrix, alignments, rank_correlations
 
 Floats = npt.NDArray[np.float64]
 TrackScores = dict[str, dict[str, Floats]]  # dimension -> score -> (L,)
 
-# Classical features whose own matrices are held against the dimensions and the boundaries too.
-_REFERENCES = {"mel": "", "mfcc": "timbre", "chroma": "harmony"}
+# Baselines, and the dimension that is computed from the same features.
+_BASELINES = {"mel": "", "mfcc": "timbre", "chroma": "harmony"}
 
 
-class Prepared:
-    """The dimensions of a track and their nulls, ready for any number of subjects.
+class PreparedDimensions:
+    """The dimensions of a track and their null models, ready to be compared with any number of models.
 
-    Only bins in which a dimension is known count; its nulls move it among these.
-    """
-
-    def __init__(self, view: TrackView, draws: int) -> None:
-        rng = draws_of(view.track.track_id)
-        self.gap, self.draws = view.gap, draws
-        self.known = {name: dimension.known for name, dimension in view.dimensions.items()}
-        self.held = {n: Held(d.matrix, d.features[d.known]) for n, d in view.dimensions.items()}
-        self.orders = {
-            name: [np.arange(number), *_shifts(number, view.gap, rng, draws), *_shuffles(number, rng, draws)]
-            for name, number in ((name, int(known.sum())) for name, known in self.known.items())
-        }
-
-    def compare(self, layers: Floats) -> TrackScores:
-        """Layers (L, S, D) against every dimension: dimension -> score -> (L,).
-
-        Scores are ``rank_correlation`` and ``cka``, each also ``_above_shifted`` and ``_above_shuffled``; without draws
-        the first alone.
-        """
-        layered: dict[bytes, Layered] = {}  # by which bins are known: most dimensions know all
-        found: TrackScores = {}
-        for name, known in self.known.items():
-            key = known.tobytes()
-            if key not in layered:
-                layered[key] = Layered(layers[:, known], self.gap)
-            values = {"rank_correlation": rank_correlations(layered[key], self.held[name], self.orders[name])}
-            if self.draws:
-                values["cka"] = alignments(layered[key], self.held[name], self.orders[name])
-            found[name] = {score: table[0] for score, table in values.items()}
-            for score, table in values.items() if self.draws else ():
-                shifted, shuffled = table[1 : 1 + self.draws], table[1 + self.draws :]
-                found[name][f"{score}_above_shifted"] = table[0] - shifted.mean(axis=0)
-                found[name][f"{score}_above_shuffled"] = table[0] - shuffled.mean(axis=0)
-        return found
-
-
-def _shifts(number: int, gap: int, rng: np.random.Generator, draws: int) -> list[Order]:
-    least = min(max(1, gap), max(1, number // 4))
-    return [np.roll(np.arange(number), rng.integers(least, max(least + 1, number - least + 1))) for _ in range(draws)]
-
-
-def _shuffles(number: int, rng: np.random.Generator, draws: int) -> list[Order]:
-    return [rng.permutation(number) for _ in range(draws)]
-
-
-def inspect_similarity(
-    subjects: Sequence[InspectedModel],
-    corpus: Corpus,
-    config: SimilarityConfig,
-    features: FeatureConfig,
-    ledger: InspectionRows,
-    device: str = "cpu",
-    stage: Callable[[str, int], Callable[[], None]] = lambda name, total: lambda: None,
-) -> None:
-    """Rows ``ssm_profile``: one a subject, dimension and layer; ``selected`` is the layer that validation prefers.
+    Only bins in which a dimension is known count; its null models move it among these.
 
     Args:
-        subjects: The backbone first, its controls after it.
-        corpus: What is looked at.
-        config: See there.
-        features: How tracks are cut.
-        ledger: Takes the rows.
-        device: Where backbones run.
-        stage: Begins a stage of a progress bar.
+        binned_track: The track.
+        draws: Draws of each null model.
     """
-    number = sum(map(len, corpus.tracks.values()))
-    about: list[InspectedModel | dict[str, Any]] = [*subjects]
-    read: list[dict[str, Layers]] = []
-    for subject in subjects:
-        advance = stage(f"{subject.kind}: tokens of {number} tracks", number)
-        read.append({n: layers_of(subject, tracks, features, device, advance) for n, tracks in corpus.tracks.items()})
-    digest = subjects[0].backbone.front_end.config.digest()
-    for kind, name in _REFERENCES.items():
-        about.append({"path": kind, "digest": digest, "kind": kind})
-        read.append(dict.fromkeys(corpus.tracks, functools.partial(_reference, name)))
-    scores: list[dict[str, list[TrackScores]]] = [{split: [] for split in corpus.tracks} for _ in about]
-    edges = [Edges() for _ in about]
-    advance = stage(f"self-similarity of {number} tracks", number)
+
+    def __init__(self, binned_track: BinnedTrack, draws: int) -> None:
+        rng = track_generator(binned_track.track.track_id)
+        self.gap, self.draws = binned_track.gap, draws
+        self.known = {name: dimension.known for name, dimension in binned_track.dimensions.items()}
+        self.references = {
+            name: ReferenceMatrix(dimension.matrix, dimension.features[dimension.known])
+            for name, dimension in binned_track.dimensions.items()
+        }
+        self.orders = {}  # of the known bins: as they are, shifted, shuffled
+        for name, known in self.known.items():
+            bins = np.arange(int(known.sum()))
+            least = min(max(1, self.gap), max(1, len(bins) // 4))  # a shorter shift would leave similar bins aligned
+            most = max(least + 1, len(bins) - least + 1)
+            shifts = [np.roll(bins, rng.integers(least, most)) for _ in range(draws)]
+            shuffles = [rng.permutation(len(bins)) for _ in range(draws)]
+            self.orders[name] = [bins, *shifts, *shuffles]
+
+    def compare(self, layers: Floats) -> TrackScores:
+        """Compare layers (L, S, D) with every dimension.
+
+        Returns:
+            Dimension -> score -> (L,). Scores are ``rank_correlation`` and ``cka``, and each of them
+            ``_above_shifted`` and ``_above_shuffled``; without draws ``rank_correlation`` alone.
+        """
+        by_known: dict[bytes, LayerMatrices] = {}  # most dimensions are known in all bins and share the matrices
+        scores: TrackScores = {}
+        for name, known in self.known.items():
+            key = known.tobytes()
+            if key not in by_known:
+                by_known[key] = LayerMatrices(layers[:, known], self.gap)
+            values = {"rank_correlation": rank_correlations(by_known[key], self.references[name], self.orders[name])}
+            if self.draws:
+                values["cka"] = alignments(by_known[key], self.references[name], self.orders[name])
+            scores[name] = {score: table[0] for score, table in values.items()}  # row 0: bins as they are
+            for score, table in values.items() if self.draws else ():
+                shifted, shuffled = table[1 : 1 + self.draws], table[1 + self.draws :]
+                scores[name][f"{score}_above_shifted"] = table[0] - shifted.mean(axis=0)
+                scores[name][f"{score}_above_shuffled"] = table[0] - shuffled.mean(axis=0)
+        return scores
+
+
+def inspect_similarity(context: InspectionContext, models: Sequence[InspectedModel], config: SimilarityConfig) -> None:
+    """Add rows ``ssm_profile``, one a model, dimension and layer, and ``boundary``, one a kind of boundary.
+
+    The selected layer of a dimension is the one with the highest rank correlation on validation.
+
+    Args:
+        context: What the inspection shares.
+        models: The backbone first, its controls after it.
+        config: How matrices are made and compared.
+    """
+    corpus = context.corpus
+    layers_by_model: list[dict[str, Layers]] = []
+    for model in models:
+        advance = context.stage(f"{model.kind}: tokens of {context.num_tracks} tracks", context.num_tracks)
+        layers_by_model.append(
+            {split: layers_of(context, model, tracks, advance) for split, tracks in corpus.tracks.items()}
+        )
+    front_end = models[0].backbone.baseline_front_end
+    compared = [*models, *(baseline(name, front_end) for name in _BASELINES)]
+    for dimension in _BASELINES.values():
+        layers_by_model.append(dict.fromkeys(corpus.tracks, functools.partial(_baseline_layers, dimension)))
+    scores: list[dict[str, list[TrackScores]]] = [{split: [] for split in corpus.tracks} for _ in compared]
+    boundaries = [Boundaries() for _ in compared]
+    advance = context.stage(f"self-similarity of {context.num_tracks} tracks", context.num_tracks)
+    # Tracks outside, models inside: the dimensions of a track are prepared once for all models.
     for split, tracks in corpus.tracks.items():
-        for place, view in enumerate(views(tracks, subjects[0], config, features, device)):
-            prepared = Prepared(view, config.draws if split == "test" else 0)
-            for layers_at, told, found in zip(read, scores, edges, strict=True):
-                layers = layers_at[split](place, view)
-                told[split].append(prepared.compare(layers))
-                found.add(split, place, view, layers)
+        for index, binned_track in enumerate(binned_tracks(context, tracks, models[0], config)):
+            # Layers are chosen on validation by the rank correlation alone, which needs no draws.
+            prepared = PreparedDimensions(binned_track, config.draws if split == "test" else 0)
+            for layers_at, of_model, edges in zip(layers_by_model, scores, boundaries, strict=True):
+                layers = layers_at[split](index, binned_track)
+                of_model[split].append(prepared.compare(layers))
+                edges.add(split, index, binned_track, layers)
             advance()
-    for subject_or_reference, told, found in zip(about, scores, edges, strict=True):
-        _add_rows(subject_or_reference, told, ledger)
-        found.write(subject_or_reference, ledger)
+    for model, of_model, edges in zip(compared, scores, boundaries, strict=True):
+        _add_rows(model, of_model, context.rows)
+        edges.write(model, context.rows)
 
 
-def _reference(name: str, place: int, view: TrackView) -> Floats:
-    """A classical feature of a track over its bins, as the one layer of a system, (1, S, D)."""
-    return (view.dimensions[name].features if name else view.mel)[None]
+def _baseline_layers(dimension: str, index: int, binned_track: BinnedTrack) -> Floats:
+    """A classical feature of a track over its bins as the only layer of a model, (1, S, D)."""
+    return (binned_track.dimensions[dimension].features if dimension else binned_track.mel)[None]
 
 
-def _add_rows(
-    about: InspectedModel | dict[str, Any], scores: dict[str, list[TrackScores]], ledger: InspectionRows
-) -> None:
+def _add_rows(model: InspectedModel, scores: dict[str, list[TrackScores]], rows: InspectionRows) -> None:
     for name in dict.fromkeys(name for track in scores["test"] for name in track):
-        # A classical feature is no rival in the dimension that it defines.
-        is_itself = not isinstance(about, InspectedModel) and _REFERENCES[about["kind"]] == name
-        kept = [place for place, track in enumerate(scores["test"]) if name in track]
-        told = [scores["test"][place][name] for place in kept]
-        table = {score: np.array([track[score] for track in told]) for score in told[0]}  # each (T, L)
+        kept = [index for index, track in enumerate(scores["test"]) if name in track]
+        tracks = [scores["test"][index][name] for index in kept]
+        table = {score: np.array([track[score] for track in tracks]) for score in tracks[0]}  # (T, L) each
         valid = [track[name]["rank_correlation"] for track in scores["valid"] if name in track]
-        on_valid = mean_over_tracks(np.array(valid)) if valid else np.full(table["rank_correlation"].shape[1], np.nan)
+        num_layers = table["rank_correlation"].shape[1]
+        on_valid = mean_over_tracks(np.array(valid)) if valid else np.full(num_layers, np.nan)  # (L,)
         chosen = None if np.isnan(on_valid).all() else int(np.nanargmax(on_valid))
-        for layer in range(table["rank_correlation"].shape[1]):
-            ledger.add(
+        # Mfcc and timbre are the same features, as are chroma and harmony: a correlation of 1 is no result.
+        is_same_feature = _BASELINES.get(model.kind) == name
+        for layer in range(num_layers):
+            rows.add(
                 "ssm_profile",
-                about,
+                model,
                 name,
                 layer,
                 {score: values[:, layer] for score, values in table.items()},
                 kept,
-                selected=layer == chosen and not is_itself,
-                selection={
-                    "split": "valid",
-                    "metric": "rank_correlation",
-                    "value": float(on_valid[layer]),
-                },
+                selected=layer == chosen and not is_same_feature,
+                selection={"split": "valid", "metric": "rank_correlation", "value": float(on_valid[layer])},
             )

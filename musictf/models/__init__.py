@@ -1,1 +1,1 @@
-"""Networks: plain modules that know nothing of training."""
+"""Networks: plain modules, independent of training."""

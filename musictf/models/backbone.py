@@ -132,6 +132,7 @@ class Backbone(nn.Module):
 
     def digest(self) -> str:
         """Digest of weights and configuration (16 hexadecimal digits): the identity of what this computes."""
+        # Sorted, and always in one byte order and place: the digest depends on values alone.
         state = hashlib.sha256(json.dumps(self._config(), sort_keys=True).encode())
         for name, tensor in sorted(self.encoder.state_dict().items()):
             state.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
@@ -216,6 +217,7 @@ def load_backbone(path: str | Path) -> Backbone:
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: weights and configuration disagree: {reason[:300]}") from None
+    # Frozen: a probe must never change what it reads.
     backbone.eval().requires_grad_(False)
     _verify(backbone, description, path)
     return backbone

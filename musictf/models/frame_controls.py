@@ -198,6 +198,6 @@ class ChromaControl(FrameControl):
         return (energy / energy.amax(dim=1, keepdim=True).clamp(min=torch.finfo(energy.dtype).tiny)).mT
 
 
-FRAME_CONTROLS: dict[str, type[FrameControl]] = {
+FRAME_CONTROL_CLASSES: dict[str, type[FrameControl]] = {
     control.kind: control for control in (InputControl, MelControl, MFCCControl, ChromaControl)
 }

@@ -1,7 +1,7 @@
 """Projection heads: between the class token and the contrastive loss, discarded after pretraining.
 
 The paper names none [not found]; its authors' earlier work used an MLP 1024-1024-2048 with BatchNorm and ReLU. Both are
-offered: ``none`` and ``mlp``.
+available: ``none`` and ``mlp``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,16 @@ from musictf.errors import InputError
 
 
 def projection_head(kind: str, in_features: int, widths: Sequence[int]) -> nn.Module:
-    """``none`` (identity) or ``mlp``: Linear, BatchNorm, ReLU between the given widths, no norm after the last."""
+    """The projection head of an objective.
+
+    Args:
+        kind: ``none`` (identity) or ``mlp`` (Linear, BatchNorm and ReLU for each width but the last, then Linear).
+        in_features: Length of the class token.
+        widths: Widths of the layers of ``mlp``.
+
+    Raises:
+        InputError: the kind is unknown.
+    """
     if kind == "none":
         return nn.Identity()
     if kind != "mlp":

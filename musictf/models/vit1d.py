@@ -2,9 +2,9 @@
 
 Shapes:  B batch   F mel bands   T frames = sequence tokens   K = 1 + T tokens   D embedding   H heads
 
-Token 0 is the class token: a learned vector plus the mean over time of the projected frames. It has no time; sequence
-token k belongs to frame k - 1 of the K. Blocks are pre-norm, positions learned and absolute, added after the class
-token is prepended.
+Token 0 is the class token: a learned vector plus the mean over time of the projected frames. It has no time. Token k
+above 0 is the sequence token of frame k - 1. Blocks are pre-norm. Positions are learned and absolute, and are added
+after the class token is prepended.
 
 References:
     Kong et al., "Emergent musical properties of a transformer under contrastive self-supervised learning",
@@ -27,7 +27,16 @@ from musictf.errors import InputError
 
 @dataclass(kw_only=True)
 class ViT1DConfig:
-    """Shape of a ViT-1D; the defaults are those of the paper."""
+    """Shape of a ViT-1D; the defaults are those of the paper.
+
+    Attributes:
+        preset: Name of the shape, for reports.
+        depth: Number of transformer blocks.
+        embed_dim: Length of an embedding; a multiple of ``num_heads``.
+        num_heads: Attention heads of a block.
+        mlp_ratio: Width of the hidden layer of a block, in multiples of ``embed_dim``.
+        max_frames: Longest excerpt, in spectrogram frames.
+    """
 
     preset: str = "custom"
     depth: int = 12
@@ -45,15 +54,21 @@ class ViT1DConfig:
 
 @dataclass
 class Tokens:
-    """What an encoder answers, by layer: 0 is the projected input, the last layer is after the final norm."""
+    """Output of an encoder by layer: 0 is the projected input, the last layer is after the final norm.
 
-    class_token: dict[int, Tensor]  # each (B, D)
-    sequence: dict[int, Tensor]  # each (B, T, D)
-    attention: dict[int, Tensor] = field(default_factory=dict)  # each (B, H, K, K), rows are queries, layers 1..depth
+    Attributes:
+        class_token: (B, D) for each layer.
+        sequence: (B, T, D) for each layer.
+        attention: (B, H, K, K) for each layer from 1; rows are queries. Empty unless requested.
+    """
+
+    class_token: dict[int, Tensor]
+    sequence: dict[int, Tensor]
+    attention: dict[int, Tensor] = field(default_factory=dict)
 
 
 class Attention(nn.Module):
-    """Self-attention, fused by default; ``exact`` computes the maps in the open and returns them too."""
+    """Self-attention, (B, K, D) -> (B, K, D); with ``exact`` it also computes and returns the maps, (B, H, K, K)."""
 
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
@@ -64,36 +79,33 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, exact: bool = False) -> tuple[Tensor, Tensor | None]:
         query, key, value = map(self._heads, self.qkv(x).chunk(3, dim=-1))  # each (B, H, K, D / H)
         weights = None
-        if exact or _fused_is_slow(query):
+        # On CPUs torch's fused attention takes four times as long in bfloat16, mostly in the backward pass.
+        if exact or (query.device.type == "cpu" and query.dtype == torch.bfloat16):
             weights = (query @ key.mT * query.shape[-1] ** -0.5).softmax(dim=-1)
-            mixed = weights.to(value.dtype) @ value
+            mixed = weights.to(value.dtype) @ value  # (B, H, K, D / H)
         else:
             mixed = F.scaled_dot_product_attention(query, key, value)
         return self.proj(mixed.transpose(1, 2).flatten(2)), weights if exact else None
 
     def first(self, x: Tensor) -> Tensor:
-        """What the first token gathers, (B, K, D) -> (B, 1, D), without the queries of the others."""
+        """Attention of the first token alone, (B, K, D) -> (B, 1, D)."""
         dim = x.shape[-1]
+        # The rows of the joint weight are those of query, key and value: only one query is needed.
         query = F.linear(x[:, :1], self.qkv.weight[:dim], self.qkv.bias[:dim])
         key, value = F.linear(x, self.qkv.weight[dim:], self.qkv.bias[dim:]).chunk(2, dim=-1)
         mixed = F.scaled_dot_product_attention(self._heads(query), self._heads(key), self._heads(value))
         return self.proj(mixed.transpose(1, 2).flatten(2))
 
     def _heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-
-
-def _fused_is_slow(query: Tensor) -> bool:
-    """On processors torch's fused attention takes four times as long in bfloat16, most of it on the way back."""
-    return query.device.type == "cpu" and query.dtype == torch.bfloat16
+        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, H, K, D / H)
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block; parameter names are timm's, so that weights can be compared."""
+    """Pre-norm transformer block, (B, K, D) -> (B, K, D); parameter names are timm's, so that tests can compare."""
 
     def __init__(self, dim: int, num_heads: int, mlp_ratio: float) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)  # timm's epsilon
         self.attn = Attention(dim, num_heads)
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
         hidden = int(dim * mlp_ratio)
@@ -101,13 +113,13 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, exact: bool = False) -> tuple[Tensor, Tensor | None]:
         mixed, weights = self.attn(self.norm1(x), exact)
-        return self._widen(x + mixed), weights
+        return self._feed_forward(x + mixed), weights
 
     def first(self, x: Tensor) -> Tensor:
         """The first token after this block, (B, K, D) -> (B, 1, D)."""
-        return self._widen(x[:, :1] + self.attn.first(self.norm1(x)))
+        return self._feed_forward(x[:, :1] + self.attn.first(self.norm1(x)))
 
-    def _widen(self, x: Tensor) -> Tensor:
+    def _feed_forward(self, x: Tensor) -> Tensor:
         return x + self.mlp["fc2"](F.gelu(self.mlp["fc1"](self.norm2(x))))
 
 
@@ -125,61 +137,68 @@ class ViT1D(nn.Module):
         self.pos_embed = nn.Parameter(torch.empty(1 + config.max_frames, dim))
         self.blocks = nn.ModuleList(Block(dim, config.num_heads, config.mlp_ratio) for _ in range(config.depth))
         self.norm = nn.LayerNorm(dim, eps=1e-6)
-        self.apply(_initialise)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
         nn.init.trunc_normal_(self.class_token, std=0.02)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
 
     def project(self, mel: Tensor) -> Tensor:
         """Log-mel (B, F, T) to layer-0 tokens (B, K, D), the class token first, positions not yet added."""
         frames = F.gelu(self.frame_proj(self.frame_norm(mel.mT)))  # (B, T, D)
-        first = self.class_token + frames.mean(dim=1)
-        return torch.cat([first[:, None], frames], dim=1)
+        class_token = self.class_token + frames.mean(dim=1)  # (B, D)
+        return torch.cat([class_token[:, None], frames], dim=1)
 
     def forward(self, mel: Tensor, layers: Iterable[int] | None = None, attention: bool = False) -> Tokens:
-        """Tokens of the asked layers.
+        """Tokens of the requested layers.
 
         Args:
             mel: Log-mel (B, F, T) with T up to ``max_frames``.
-            layers: Layers to return, 0 to depth; only the last by default.
-            attention: Take the exact path and return the maps of every block up to the last asked layer.
+            layers: Layers to return, 0 to depth; None: only the last one.
+            attention: Return the attention maps of every block up to the last requested layer.
+
+        Raises:
+            InputError: there is no such layer, or the excerpt is too long.
         """
         depth = self.config.depth
-        wanted = {depth} if layers is None else set(layers)
-        if not wanted <= set(range(depth + 1)):
-            raise InputError(f"layers {sorted(wanted)}: this encoder has 0 (projected input) to {depth}")
+        requested = {depth} if layers is None else set(layers)
+        if not requested <= set(range(depth + 1)):
+            raise InputError(f"layers {sorted(requested)}: this encoder has 0 (projected input) to {depth}")
         if mel.shape[-1] > self.config.max_frames:
-            raise InputError(f"{mel.shape[-1]} frames: this encoder knows positions for {self.config.max_frames}")
-        x = self.project(mel)
+            raise InputError(f"{mel.shape[-1]} frames: this encoder has positions for {self.config.max_frames}")
+        x = self.project(mel)  # (B, K, D)
         tokens = Tokens({}, {})
-        _keep(tokens, 0, x, wanted)
+        _store(tokens, 0, x, requested)  # without positions: layer 0 is the input alone
         x = x + self.pos_embed[: x.shape[1]]
-        for layer, block in enumerate(self.blocks[: max(wanted)], start=1):
+        for layer, block in enumerate(self.blocks[: max(requested)], start=1):
             x, weights = block(x, attention)
             if weights is not None:
                 tokens.attention[layer] = weights
-            _keep(tokens, layer, self.norm(x) if layer == depth else x, wanted)
+            _store(tokens, layer, self.norm(x) if layer == depth else x, requested)
         return tokens
 
     def class_token_of_last(self, mel: Tensor, kept: Tensor | None = None, checkpointing: bool = False) -> Tensor:
-        """The class token after the last layer, (B, F, T) -> (B, D): all that the contrastive loss looks at.
+        """The class token after the last layer, (B, F, T) -> (B, D): the only input of the contrastive loss.
 
-        Equal to ``forward``; the last block leaves out what only its sequence tokens would need.
+        Equal to the class token of ``forward``; the last block skips what only its sequence tokens would need.
 
         Args:
             mel: Log-mel (B, F, T) with T up to ``max_frames``.
-            kept: Frames to look at, (B, T') integers; the others are gone before anything sees them. None: all.
-            checkpointing: Keep each block's input alone and compute the block again on the way back.
+            kept: Frames to read, (B, T') integers; the others do not enter the encoder at all. None: all frames.
+            checkpointing: Store only the input of each block and recompute the block in the backward pass.
         """
         if kept is None:
             x = self.project(mel)
             x = x + self.pos_embed[: x.shape[1]]
         else:
             x = self.project(mel.gather(2, kept[:, None].expand(-1, mel.shape[1], -1)))
+            # Each kept frame has the position that it had among all frames.
             x = x + torch.cat([self.pos_embed[:1].expand(len(x), 1, -1), self.pos_embed[1:][kept]], dim=1)
-        *before, last = self.blocks
-        for block in before:
+        *earlier, last = self.blocks
+        for block in earlier:
             x, _ = checkpoint(block, x, use_reentrant=False) if checkpointing else block(x)
-        assert isinstance(last, Block)
+        assert isinstance(last, Block)  # for the type checker: iterating a ModuleList gives plain modules
         return self.norm(last.first(x))[:, 0]
 
 
@@ -205,12 +224,6 @@ def frame_norm(parts: Sequence[Part]) -> nn.Module:
     return PartNorm(parts)
 
 
-def _keep(tokens: Tokens, layer: int, x: Tensor, wanted: set[int]) -> None:
-    if layer in wanted:
+def _store(tokens: Tokens, layer: int, x: Tensor, requested: set[int]) -> None:
+    if layer in requested:
         tokens.class_token[layer], tokens.sequence[layer] = x[:, 0], x[:, 1:]
-
-
-def _initialise(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        nn.init.zeros_(module.bias)

@@ -1,10 +1,10 @@
-"""NT-Xent: each view must find its partner among all views of the batch, in memory that does not grow with its square.
+"""NT-Xent: each view is classified among all views of the batch, in memory linear in the size of the batch.
 
 Shapes:  n pairs on this rank   m pairs of the whole batch (m = n on one rank)   D embedding   R rows of a block
 
-The similarities of 2n views to 2m candidates are never whole: R rows of them exist at a time, and what the gradient
-needs is taken from them before they go. It is the softmax less the target, and the softmax of a row is known as soon as
-its row is: one pass makes the loss and both gradients, nothing is computed again on the way back.
+The similarities of 2n views to 2m candidates are never stored whole: R rows exist at a time. The gradient of a row is
+its softmax less its one-hot target, and the softmax of a row is known as soon as the row is. So one pass computes the
+loss and both gradients, and the backward pass only scales them.
 
 References:
     Chen et al., "A simple framework for contrastive learning of visual representations", ICML 2020, eq. 1.
@@ -12,14 +12,14 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_BLOCK_ENTRIES = 1 << 22  # similarities at a time by default, 16 MiB: large enough for fast products, small for a cache
+# Similarities of a block by default, 16 MiB: large enough for fast products, small enough for a cache.
+_BLOCK_ENTRIES = 1 << 22
 
 
 def nt_xent(
@@ -49,13 +49,13 @@ def nt_xent(
         all_second: Second views likewise.
         all_tracks: Tracks likewise, (m,).
         rank: Position of this rank's pairs among all, in blocks of n.
-        block_rows: Views whose similarities exist at a time; changes memory and nothing else.
+        block_rows: Rows of a block; changes the memory and nothing else.
 
     Returns:
-        Loss, a scalar, and whether each view found its partner, (2n,) bool.
+        Loss, a scalar, and whether each view's positive is its most similar candidate (top-1), (2n,) bool.
 
     Example:
-        >>> same = torch.ones(4, 2)  # nothing tells views apart: chance among 2m - 1 candidates
+        >>> same = torch.ones(4, 2)  # all candidates are equally similar: chance among 2m - 1 candidates
         >>> loss, _ = nt_xent(same, same)
         >>> bool(torch.isclose(loss, torch.tensor(7.0).log()))
         True
@@ -63,18 +63,23 @@ def nt_xent(
     all_first = first if all_first is None else all_first
     all_second = second if all_second is None else all_second
     if tracks is not None:
-        all_tracks = (tracks if all_tracks is None else all_tracks).repeat(2)
+        all_tracks = (tracks if all_tracks is None else all_tracks).repeat(2)  # (2m,)
         tracks = tracks.repeat(2)
-    with torch.autocast(first.device.type, enabled=False):
-        views = F.normalize(torch.cat([first, second]).float(), dim=-1)
-        candidates = F.normalize(torch.cat([all_first, all_second]).float(), dim=-1)
-        itself, partner = _columns(len(first), len(all_first), rank, first.device)
+    # Columns of the similarity matrix: candidate i is the first view of pair i, candidate m + i the second.
+    first_index = torch.arange(len(first), device=first.device) + rank * len(first)
+    second_index = first_index + len(all_first)
+    self_index, positive_index = torch.cat([first_index, second_index]), torch.cat([second_index, first_index])  # (2n,)
+    with torch.autocast(first.device.type, enabled=False):  # half precision is too coarse for the softmax
+        views = F.normalize(torch.cat([first, second]).float(), dim=-1)  # (2n, D)
+        candidates = F.normalize(torch.cat([all_first, all_second]).float(), dim=-1)  # (2m, D)
         rows = block_rows or max(1, _BLOCK_ENTRIES // len(candidates))
-        loss, found = _Streamed.apply(views, candidates, itself, partner, tracks, all_tracks, temperature, rows)
-    return loss, found
+        loss, is_top1 = _BlockwiseCrossEntropy.apply(
+            views, candidates, self_index, positive_index, tracks, all_tracks, temperature, rows
+        )
+    return loss, is_top1
 
 
-class _Streamed(torch.autograd.Function):
+class _BlockwiseCrossEntropy(torch.autograd.Function):
     """Mean cross-entropy of views against candidates, all unit vectors, block by block."""
 
     @staticmethod
@@ -82,62 +87,65 @@ class _Streamed(torch.autograd.Function):
         ctx: Any,
         views: Tensor,
         candidates: Tensor,
-        itself: Tensor,
-        partner: Tensor,
+        self_index: Tensor,
+        positive_index: Tensor,
         tracks: Tensor | None,
         all_tracks: Tensor | None,
         temperature: float,
         rows: int,
     ) -> tuple[Tensor, Tensor]:
-        wanted = any(ctx.needs_input_grad[:2])
+        needs_gradient = any(ctx.needs_input_grad[:2])
         scaled = views / temperature
-        # One allocation for all blocks; the gradient of a block of rows is written in its place at once.
-        buffer = views.new_empty(min(rows, len(views)), len(candidates))
-        losses, found = views.new_empty(len(views)), torch.empty(len(views), dtype=torch.bool, device=views.device)
-        for_views = torch.empty_like(views) if wanted else None
-        for_candidates = torch.zeros_like(candidates) if wanted else None
-        for block in _blocks(len(views), rows):
+        # One allocation for all blocks; the gradient of a block overwrites its similarities.
+        buffer = views.new_empty(min(rows, len(views)), len(candidates))  # (R, 2m)
+        losses, is_top1 = views.new_empty(len(views)), torch.empty(len(views), dtype=torch.bool, device=views.device)
+        grad_views = torch.empty_like(views) if needs_gradient else None
+        grad_candidates = torch.zeros_like(candidates) if needs_gradient else None
+        for start in range(0, len(views), rows):
+            block = slice(start, min(start + rows, len(views)))
             similarity = torch.mm(scaled[block], candidates.T, out=buffer[: block.stop - block.start])
-            target = partner[block, None]
-            _hide(similarity, itself[block, None], target, tracks, all_tracks, block)
-            of_partner = similarity.gather(1, target)
-            highest, nearest = similarity.max(dim=1, keepdim=True)
-            found[block] = (nearest == target)[:, 0]
-            total = similarity.sub_(highest).exp_().sum(dim=1, keepdim=True)
-            losses[block] = (highest + total.log() - of_partner)[:, 0]
-            if for_views is not None and for_candidates is not None:
+            target = positive_index[block, None]
+            own_tracks = None if tracks is None else tracks[block]
+            mask_non_negatives(similarity, self_index[block], positive_index[block], own_tracks, all_tracks)
+            positive = similarity.gather(1, target)
+            row_max, top1_index = similarity.max(dim=1, keepdim=True)
+            is_top1[block] = (top1_index == target)[:, 0]
+            # Log-sum-exp in place. The largest entry is subtracted first, so that exp cannot overflow.
+            total = similarity.sub_(row_max).exp_().sum(dim=1, keepdim=True)
+            losses[block] = (row_max + total.log() - positive)[:, 0]
+            if grad_views is not None and grad_candidates is not None:
+                # Softmax less one-hot: the gradient of the cross-entropy at the similarities.
                 similarity.div_(total).scatter_add_(1, target, torch.full_like(total, -1.0))
-                torch.mm(similarity, candidates, out=for_views[block])
-                for_candidates.addmm_(similarity.T, scaled[block])
-        if for_views is not None and for_candidates is not None:
-            ctx.save_for_backward(for_views.div_(temperature * len(views)), for_candidates.div_(len(views)))
-        ctx.mark_non_differentiable(found)
-        return losses.mean(), found
+                torch.mm(similarity, candidates, out=grad_views[block])
+                grad_candidates.addmm_(similarity.T, scaled[block])
+        if grad_views is not None and grad_candidates is not None:
+            ctx.save_for_backward(grad_views.div_(temperature * len(views)), grad_candidates.div_(len(views)))
+        ctx.mark_non_differentiable(is_top1)
+        return losses.mean(), is_top1
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, slope: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        for_views, for_candidates = ctx.saved_tensors
-        return for_views * slope, for_candidates * slope, None, None, None, None, None, None
+    def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        grad_views, grad_candidates = ctx.saved_tensors
+        return grad_views * grad_loss, grad_candidates * grad_loss, None, None, None, None, None, None
 
 
-def _blocks(num_rows: int, rows: int) -> Iterator[slice]:
-    for start in range(0, num_rows, rows):
-        yield slice(start, min(start + rows, num_rows))
-
-
-def _columns(num_own: int, num_all: int, rank: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Columns of each own view itself and of its partner, both (2n,)."""
-    own = torch.arange(num_own, device=device) + rank * num_own
-    return torch.cat([own, own + num_all]), torch.cat([own + num_all, own])
-
-
-def _hide(
-    similarity: Tensor, itself: Tensor, partner: Tensor, tracks: Tensor | None, all_tracks: Tensor | None, block: slice
+def mask_non_negatives(
+    similarity: Tensor, self_index: Tensor, positive_index: Tensor, tracks: Tensor | None, all_tracks: Tensor | None
 ) -> None:
-    """Take a block's views themselves, and others of their tracks but the partner, out of the comparison (in place)."""
+    """Set to minus infinity, in place, what is neither the positive of a view nor one of its negatives.
+
+    That is the view itself, and all other views of its track.
+
+    Args:
+        similarity: Similarities of a block, (R, 2m).
+        self_index: Column of each view itself, (R,).
+        positive_index: Column of each view's positive, (R,).
+        tracks: Track of each view, (R,); None: other views of a track are negatives.
+        all_tracks: Track of each candidate, (2m,).
+    """
     if tracks is not None and all_tracks is not None:
-        same = tracks[block, None] == all_tracks[None]
-        same.scatter_(1, partner, False)
-        similarity.masked_fill_(same, -torch.inf)
-    similarity.scatter_(1, itself, -torch.inf)
+        is_same_track = tracks[:, None] == all_tracks[None]  # (R, 2m)
+        is_same_track.scatter_(1, positive_index[:, None], False)
+        similarity.masked_fill_(is_same_track, -torch.inf)
+    similarity.scatter_(1, self_index[:, None], -torch.inf)

@@ -1,1 +1,1 @@
-"""Corpora decoded once for all: making packs and reading them."""
+"""Packs: corpora that are decoded once. Making and reading them."""

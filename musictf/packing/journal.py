@@ -1,8 +1,9 @@
-"""What a pack in the making holds already, so that a run that was killed goes on.
+"""Which recordings an unfinished pack holds already, so that a run that was killed continues.
 
-Conventions: the journal has a line for each recording whose samples are safe in their shard. A recording is known by
-its mark: file, size, time of change, and the rate it was decoded at. A journal that names other places (of another list
-of tracks, or size of shards) is set aside with its samples, from which they are copied instead of decoded again.
+Conventions: the journal has a line for each recording whose samples are safely in their shard. A recording is
+identified by its file, size, time of change and the rate it was decoded at. If the journal lists a position that the
+plan does not have (another list of tracks, another size of shards), the folder is superseded: it is renamed, and its
+recordings are copied to their new positions instead of decoded again.
 """
 
 from __future__ import annotations
@@ -16,97 +17,113 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from musictf.packing.format import FORMAT, SAMPLE_BYTES, Recorded, shard_path
+from musictf.packing.format import FORMAT, SAMPLE_BYTES, StoredRecording, shard_path
 
 JOURNAL = "journal.jsonl"
 _COPY_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
-class Part:
-    """A recording to be packed: its file, its length in samples, and its place."""
+class PlannedRecording:
+    """A recording to be packed.
+
+    Attributes:
+        path: Its audio file.
+        num_samples: Its length in samples at the pack's rate.
+        shard: Number of its shard.
+        offset: Its first sample in the shard.
+        identity: See `recording_identity`.
+    """
 
     path: Path
     num_samples: int
     shard: int
     offset: int
-    mark: str
+    identity: str
 
 
-def recording_mark(path: Path, sample_rate: int) -> str:
-    """What a recording is known by."""
+def recording_identity(path: Path, sample_rate: int) -> str:
+    """What changes whenever the decoded samples of a file may have changed; ``sample_rate`` in hertz."""
     status = path.stat()
     return f"{FORMAT} {sample_rate} {status.st_size} {status.st_mtime_ns} {path}"
 
 
-def aside(folder: Path) -> Path:
-    """Where what was packed for other places waits to be copied."""
+def superseded_folder(folder: Path) -> Path:
+    """Where an unfinished pack with other positions is kept until its recordings are copied."""
     return folder.with_name(f"{folder.name}.aside")
 
 
 class Journal:
-    """The journal of a folder; several threads may add to it."""
+    """The journal of an unfinished pack; several threads may add to it.
 
-    def __init__(self, folder: Path, parts: Sequence[Part]) -> None:
-        self._folder, self._aside = folder, aside(folder)
-        places = {(part.mark, part.shard, part.offset) for part in parts}
-        if any(_place(entry) not in places for entry in _read(folder)):
-            _set_aside(folder)
-        self._written = {_place(entry): entry for entry in _read(folder)}
-        self._earlier = {entry["mark"]: entry for entry in _read(self._aside)}
+    Args:
+        folder: The unfinished pack.
+        planned: Every recording it is going to hold.
+    """
+
+    def __init__(self, folder: Path, planned: Sequence[PlannedRecording]) -> None:
+        self._folder, self._superseded = folder, superseded_folder(folder)
+        positions = {(recording.identity, recording.shard, recording.offset) for recording in planned}
+        if any(_position(entry) not in positions for entry in _read(folder)):
+            # Only one superseded pack is kept: the older one makes room on the disk.
+            shutil.rmtree(self._superseded, ignore_errors=True)
+            os.replace(folder, self._superseded)
+            folder.mkdir()
+            # The annotations were written for the new plan, just before the journal was opened.
+            if (self._superseded / "annotations").exists():
+                os.replace(self._superseded / "annotations", folder / "annotations")
+        self._written = {_position(entry): entry for entry in _read(folder)}
+        self._earlier = {entry["mark"]: entry for entry in _read(self._superseded)}
         self._lock = threading.Lock()
 
-    def written(self, part: Part) -> Recorded | None:
-        """What is known of a recording that lies in its place."""
-        entry = self._written.get((part.mark, part.shard, part.offset))
-        return Recorded.from_line(entry["recorded"]) if entry and _reaches(self._folder, entry) else None
+    def written(self, planned: PlannedRecording) -> StoredRecording | None:
+        """The recording, if it is in its position already."""
+        entry = self._written.get((planned.identity, planned.shard, planned.offset))
+        return StoredRecording.from_json(entry["recorded"]) if entry and _reaches(self._folder, entry) else None
 
-    def copied(self, part: Part) -> Recorded | None:
-        """Copy a recording that lies in another place to its own; None where there is none."""
-        entry = self._earlier.get(part.mark)
-        if entry is None or not _reaches(self._aside, entry):
+    def copied(self, planned: PlannedRecording) -> StoredRecording | None:
+        """Copy a recording from the superseded pack to its position; None where that does not hold it."""
+        entry = self._earlier.get(planned.identity)
+        if entry is None or not _reaches(self._superseded, entry):
             return None
-        recorded = Recorded.from_line(entry["recorded"])
-        source_path, path = shard_path(self._aside, entry["shard"]), shard_path(self._folder, part.shard)
-        with open(source_path, "rb") as source, open(path, "r+b") as file:
+        stored = StoredRecording.from_json(entry["recorded"])
+        source_path = shard_path(self._superseded, entry["shard"])
+        with open(source_path, "rb") as source, open(shard_path(self._folder, planned.shard), "r+b") as file:
             source.seek(entry["offset"] * SAMPLE_BYTES)
-            file.seek(part.offset * SAMPLE_BYTES)
-            remaining = recorded.num_samples * SAMPLE_BYTES
+            file.seek(planned.offset * SAMPLE_BYTES)
+            remaining = stored.num_samples * SAMPLE_BYTES
             while remaining:
                 remaining -= file.write(source.read(min(remaining, _COPY_BYTES)))
             file.flush()
             os.fdatasync(file.fileno())
-        return recorded
+        return stored
 
-    def add(self, part: Part, recorded: Recorded) -> Recorded:
-        """Note that a recording lies in its place."""
-        entry = {"mark": part.mark, "shard": part.shard, "offset": part.offset, "recorded": recorded.line()}
+    def add(self, planned: PlannedRecording, stored: StoredRecording) -> StoredRecording:
+        """Write down that a recording is in its position; its samples must be on the disk by then."""
+        entry = {
+            "mark": planned.identity,
+            "shard": planned.shard,
+            "offset": planned.offset,
+            "recorded": stored.to_json(),
+        }
         with self._lock, open(self._folder / JOURNAL, "a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
-        return recorded
+        return stored
 
 
-def _place(entry: dict[str, Any]) -> tuple[str, int, int]:
+def _position(entry: dict[str, Any]) -> tuple[str, int, int]:
     return entry["mark"], entry["shard"], entry["offset"]
 
 
 def _reaches(folder: Path, entry: dict[str, Any]) -> bool:
+    """Whether the shard is long enough to hold the recording of a journal entry."""
     path = shard_path(folder, entry["shard"])
     end = (entry["offset"] + entry["recorded"]["num_samples"]) * SAMPLE_BYTES
     return path.is_file() and path.stat().st_size >= end
 
 
-def _set_aside(folder: Path) -> None:
-    """Begin the folder anew, its samples kept; what waited before makes room for them."""
-    shutil.rmtree(aside(folder), ignore_errors=True)
-    os.replace(folder, aside(folder))
-    folder.mkdir()
-    if (aside(folder) / "annotations").exists():
-        os.replace(aside(folder) / "annotations", folder / "annotations")
-
-
 def _read(folder: Path) -> list[dict[str, Any]]:
-    """The entries; a last line that a kill cut off is taken away."""
+    """The entries of a journal; an incomplete last line, left by a kill, is removed from the file."""
     path = folder / JOURNAL
     if not path.is_file():
         return []

@@ -1,13 +1,13 @@
-"""What a corpus is before it is packed: how long its recordings are, where each will lie, which annotations it has.
+"""What is planned before a corpus is decoded: lengths of recordings, their position in the shards, annotation files.
 
-Conventions: lengths follow from headers, at the pack's rate; a track lies in one shard; annotations are written into
-the pack in the formats of a manifest, whatever the corpus has them in.
+Conventions: lengths follow from the headers of the files, in samples at the pack's rate; a track lies in one shard;
+annotations are written into the pack in the formats of a manifest, whatever their format in the corpus.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,86 +18,97 @@ from musictf.audio.io import audio_info
 from musictf.datasets.base import AnnotationFile, Track
 from musictf.errors import InputError
 from musictf.packing.format import SAMPLE_BYTES
-from musictf.packing.journal import Part, recording_mark
+from musictf.packing.journal import PlannedRecording, recording_identity
 
-Place = tuple[int, int]  # shard, first sample
+ShardOffset = tuple[int, int]  # number of the shard, first sample in it
+
+# Suffix and writer of each annotation type that has a file format. An array holds onsets.
+WRITERS: dict[type, tuple[str, Callable[[Path, Any], None]]] = {
+    Chords: (".lab", write_chords),
+    Beats: (".beats", write_beats),
+    Sections: (".sections", write_sections),
+    np.ndarray: (".txt", write_onsets),
+}
 
 
-@dataclass(frozen=True)
-class Look:
-    """What is known of a track before it is decoded: lengths in samples, labels, and why it cannot be packed.
+@dataclass
+class TrackPlan:
+    """A track before it is decoded.
 
-    ``files`` are its annotations that have a file in the pack, by name.
+    Attributes:
+        lengths: Length of each of its recordings in samples at the pack's rate.
+        labels: Labels that are kept in the index.
+        files: Annotations that have a file in the pack, by name: the path in the pack.
+        faults: Why it cannot be packed, one reason each.
     """
 
-    lengths: list[int]
-    labels: dict[str, Any]
-    files: dict[str, str]
-    faults: list[str]
+    lengths: list[int] = field(default_factory=list)
+    labels: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
 
 
-def look_at(folder: Path, number: int, track: Track, sample_rate: int) -> Look:
-    """Read the headers and annotations of a track.
+def plan_track(folder: Path, number: int, track: Track, sample_rate: int) -> TrackPlan:
+    """Read the headers and annotations of a track, and write the annotations into the pack.
 
     Args:
-        folder: The pack, which gets the annotations that have files.
-        number: What to call them.
+        folder: The pack.
+        number: Position of the track in the pack; names its annotation files.
         track: The track.
         sample_rate: The pack's rate in hertz.
     """
-    found = Look([], {}, {}, [])
-    for path in recordings(track):
+    plan = TrackPlan()
+    for path in recording_paths(track):
         try:
-            found.lengths.append(audio_info(path).num_samples(sample_rate))
+            plan.lengths.append(audio_info(path).num_samples(sample_rate))
         except InputError as error:
-            found.faults.append(f"{track.track_id}: {error}")
-    for name, value in track.labels.items():
-        if not isinstance(value, AnnotationFile):
-            found.labels[name] = value
-            continue
+            plan.faults.append(f"{track.track_id}: {error}")
+    for name, label in track.labels.items():
         try:
-            _keep_annotation(folder, number, name, track.annotation(name), found)
+            value = track.annotation(name)
+            # A file may hold a plain value (a key, a tempo): it becomes a label of the index.
+            if not isinstance(label, AnnotationFile) or type(value) not in WRITERS:
+                plan.labels[name] = value
+                continue
+            suffix, write = WRITERS[type(value)]
+            plan.files[name] = f"annotations/{name}/{number:06d}{suffix}"
+            path = folder / plan.files[name]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write(path, value)
         except InputError as error:
-            found.faults.append(f"{track.track_id}: {error}")
-    return found
+            plan.faults.append(f"{track.track_id}: {error}")
+    return plan
 
 
-def _keep_annotation(folder: Path, number: int, name: str, value: Any, look: Look) -> None:
-    """An annotation that has a file, in a file of the pack's own; what is none of these kinds as a label."""
-    suffix = {Chords: ".lab", Beats: ".beats", Sections: ".sections", np.ndarray: ".txt"}.get(type(value))
-    if suffix is None:
-        look.labels[name] = value
-        return
-    look.files[name] = f"annotations/{name}/{number:06d}{suffix}"
-    path = folder / look.files[name]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    writers = {".lab": write_chords, ".beats": write_beats, ".sections": write_sections, ".txt": write_onsets}
-    write: Any = writers[suffix]
-    write(path, value)
+def shard_offsets(lengths: Sequence[Sequence[int]], shard_gb: float) -> list[ShardOffset]:
+    """Shard and first sample of each track; a track is never split over shards.
 
-
-def plan_places(lengths: Sequence[Sequence[int]], shard_gb: float) -> list[Place]:
-    """Where each track lies, which is never split over shards."""
-    most = int(shard_gb * 1e9) // SAMPLE_BYTES
-    shard, end, found = 0, 0, []
+    Args:
+        lengths: Lengths of the recordings of each track, in samples.
+        shard_gb: Largest size of a shard in gigabytes, unless one track is larger.
+    """
+    largest = int(shard_gb * 1e9) // SAMPLE_BYTES
+    offsets: list[ShardOffset] = []
+    shard, end = 0, 0
     for track in lengths:
-        if end and end + sum(track) > most:
+        # An empty shard takes any track, however long.
+        if end and end + sum(track) > largest:
             shard, end = shard + 1, 0
-        found.append((shard, end))
+        offsets.append((shard, end))
         end += sum(track)
-    return found
+    return offsets
 
 
-def plan_parts(
-    tracks: Sequence[Track], looks: Sequence[Look], places: Sequence[Place], sample_rate: int
-) -> Iterator[Part]:
-    """The recordings of all tracks, in order."""
-    for track, look, (shard, offset) in zip(tracks, looks, places, strict=True):
-        for path, length in zip(recordings(track), look.lengths, strict=True):
-            yield Part(path, length, shard, offset, recording_mark(path, sample_rate))
+def planned_recordings(
+    tracks: Sequence[Track], plans: Sequence[TrackPlan], offsets: Sequence[ShardOffset], sample_rate: int
+) -> Iterator[PlannedRecording]:
+    """The recordings of all tracks with their positions, in the order of the tracks; rate in hertz."""
+    for track, plan, (shard, offset) in zip(tracks, plans, offsets, strict=True):
+        for path, length in zip(recording_paths(track), plan.lengths, strict=True):
+            yield PlannedRecording(path, length, shard, offset, recording_identity(path, sample_rate))
             offset += length
 
 
-def recordings(track: Track) -> tuple[Path, ...]:
-    """The files of a track."""
+def recording_paths(track: Track) -> tuple[Path, ...]:
+    """The audio files of a track: the track itself, then its other versions."""
     return (track.audio, *track.versions)

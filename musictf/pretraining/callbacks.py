@@ -1,7 +1,7 @@
-"""What a pretraining run leaves step by step: the metrics file and the checkpoints.
+"""What a pretraining run writes step by step: the metrics file and the checkpoints.
 
-Conventions: a checkpoint of step N is written when all that step N says, its validation included, is on file. So a
-run that is killed at any instant and goes on from it neither lacks a value nor has one twice.
+Conventions: the checkpoint of step N is written after all values of step N, its validation included, are in the metrics
+file. So a run that is killed at any instant and resumed has every value exactly once.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ Sink = Callable[[Mapping[str, float], int], None]
 
 
 class MetricsFile(Logger):
-    """``metrics.csv``: a row a logged step, a column a value, one name for good; a resumed run goes on in it.
+    """``metrics.csv``: one row for each logged step, one column for each value; a resumed run extends it.
 
     Args:
         path: The file.
-        sinks: Others that want the same values with the step, such as Weights & Biases.
+        sinks: Further receivers of the same values, such as Weights & Biases.
     """
 
     def __init__(self, path: Path, sinks: tuple[Sink, ...] = ()) -> None:
@@ -50,28 +50,29 @@ class MetricsFile(Logger):
         return ""
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """The run folder's ``config.yaml`` holds them."""
+        """Nothing: the run folder's ``config.yaml`` holds them."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        values = {name: float(value) for name, value in metrics.items() if "/" in name}
+        values = {name: float(value) for name, value in metrics.items() if "/" in name}  # without Lightning's "epoch"
         if not values:
             return
-        done = int(step or 0) + 1  # Lightning numbers steps from 0; the file says how many are done
+        done = int(step or 0) + 1  # Lightning numbers steps from 0; the file counts the steps done
         self.rows.setdefault(done, {}).update(values)
         self.save()
         for sink in self.sinks:
             sink(values, done)
 
     def forget_after(self, step: int) -> None:
-        """Drop what an interrupted run logged after the checkpoint it is resumed from."""
+        """Drop the rows that an interrupted run logged after the checkpoint it is resumed from."""
         self.rows = {row_step: values for row_step, values in self.rows.items() if row_step <= step}
 
     @rank_zero_only
     def save(self) -> None:
-        if not self.rows:  # Lightning asks before the first step: a file without values would look like progress
+        if not self.rows:  # Lightning saves before the first step too; an empty file would look like progress
             return
         names = sorted({name for values in self.rows.values() for name in values})
+        # The whole file is written each time: columns may be added, and readers never see a partial row.
         text = io.StringIO()
         writer = csv.DictWriter(text, ["step", *names], lineterminator="\n")
         writer.writeheader()
@@ -80,24 +81,24 @@ class MetricsFile(Logger):
 
 
 class Interrupted(Exception):
-    """The run came to a stop before its end, with a checkpoint to go on from."""
+    """The run stopped before its end, with a checkpoint to resume from."""
 
 
 class KeepCheckpoints(L.Callback):
-    """``last.ckpt`` every ``every`` steps and at the end, ``best.ckpt`` by the lowest score, and numbered ones.
+    """``last.ckpt`` every ``every`` steps and at the end, ``best.ckpt`` at the lowest score, and numbered checkpoints.
 
-    Lightning's own callback writes before the values of the step are logged and before its validation: what is lost
-    by a kill in between is not done again.
+    Lightning's own callback writes before the values of the step are logged and before its validation. A kill in
+    between would lose them, because the resumed run does not repeat that step.
 
     Args:
-        folder: Where they go.
+        folder: Folder of the checkpoints.
         every: Steps from one ``last.ckpt`` to the next.
-        keep_every: Steps from one numbered checkpoint, kept for good, to the next; 0 keeps none.
-        monitor: The logged value that is lowest at the best step.
-        score_every: Steps from one such value to the next; it is logged at every multiple.
+        keep_every: Steps from one permanent, numbered checkpoint to the next; 0: none.
+        monitor: Name of the logged score; the step where it is lowest is the best.
+        score_every: Steps from one score to the next; it is logged at every multiple.
 
     Attributes:
-        before_writing: Has a last look at the module; what it raises keeps the checkpoint from being written.
+        before_writing: Called with the module before a checkpoint is written; may raise to prevent it.
     """
 
     def __init__(self, folder: Path, every: int, keep_every: int, monitor: str, score_every: int) -> None:
@@ -107,21 +108,21 @@ class KeepCheckpoints(L.Callback):
         self.before_writing: Callable[[L.LightningModule], None] = lambda module: None
         self.best_score, self.best_step = math.inf, 0
         self._score = math.inf
-        self._held: dict[str, Any] | None = None
-        self._is_last = False
+        self._held: dict[str, Any] | None = None  # a checkpoint that waits for the values of its step
+        self._is_last = False  # whether it is to become ``last.ckpt``
 
     def state_dict(self) -> dict[str, Any]:
         return {"best_score": self.best_score, "best_step": self.best_step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        if (self.folder / BEST).is_file():  # without it, the best is yet to come
+        if (self.folder / BEST).is_file():  # a resume from another folder starts without a best step
             self.best_score, self.best_step = state_dict["best_score"], state_dict["best_step"]
 
     def hold(self, trainer: L.Trainer) -> None:
-        """Take the state after the step that has just been done, to be written as the last one."""
+        """Take the state after the current step, to be written as ``last.ckpt`` once its values are logged."""
         self._is_last = True
-        # What `Trainer.save_checkpoint` writes. Taken at the one hook from which Lightning resumes without training
-        # or validating a step twice; the tensors are not changed before the next step.
+        # The content of `Trainer.save_checkpoint`. It is taken in on_train_batch_end, the only hook from which
+        # Lightning resumes without training or validating a step twice. The tensors do not change before the next step.
         self._held = self._held or trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
@@ -147,7 +148,8 @@ class KeepCheckpoints(L.Callback):
         if self._held is None:
             return
         self.before_writing(trainer.lightning_module)
-        (checkpoint, self._held), (score, self._score) = (self._held, None), (self._score, math.inf)
+        checkpoint, score = self._held, self._score
+        self._held, self._score = None, math.inf
         step = checkpoint["global_step"]
         names = [step_name(step)] if self.keep_every and step % self.keep_every == 0 else []
         if score < self.best_score:
@@ -155,30 +157,36 @@ class KeepCheckpoints(L.Callback):
             names.append(BEST)
         if self._is_last:
             names.append(LAST)
-        # What callbacks know by now, after the validation; so this one stands first among them.
+        # State of the callbacks after the validation. This one is first among them, so none has begun the next step.
         states = {callback.state_key: callback.state_dict() for callback in trainer.callbacks}  # type: ignore[attr-defined]
         checkpoint["callbacks"].update({key: state for key, state in states.items() if state})
         self._save(trainer, checkpoint, names)
 
     def _save(self, trainer: L.Trainer, checkpoint: dict[str, Any], names: list[str]) -> None:
-        trouble = None
+        """Write a checkpoint under each name; if that fails on rank 0, stop all ranks."""
+        reason = None
         try:
             for name in names:
                 trainer.strategy.save_checkpoint(checkpoint, self.folder / name)
         except OSError as error:
-            trouble = (
+            reason = (
                 f"step {checkpoint['global_step']}: {self.folder / name} could not be written "
-                f"({error.strerror or error}), the one before it is whole; make room"
+                f"({error.strerror or error}), the previous one is whole; free disk space"
             )
-        trouble = trainer.strategy.broadcast(trouble)  # rank 0 writes, and all ranks stop or none
-        if trouble is not None:
-            leave(trainer, trouble)
+        reason = trainer.strategy.broadcast(reason)  # only rank 0 writes, but either all ranks stop or none
+        if reason is not None:
+            stop_all_ranks(trainer, reason)
 
 
-def leave(trainer: L.Trainer, reason: str) -> NoReturn:
-    """Stop, on all ranks at once: rank 0 says why, the others end in silence and without a failure of their own.
+def stop_all_ranks(trainer: L.Trainer, reason: str) -> NoReturn:
+    """End the run; to be called on all ranks at once.
 
-    Lightning kills rank 0, in whatever it still has to write, five seconds after another rank has failed.
+    Rank 0 reports the reason. The others exit with status 0: five seconds after another rank has failed, Lightning
+    would kill rank 0, which may still be writing.
+
+    Raises:
+        Interrupted: on rank 0.
+        SystemExit: on the other ranks.
     """
     if trainer.is_global_zero:
         raise Interrupted(reason)

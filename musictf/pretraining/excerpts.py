@@ -1,15 +1,15 @@
-"""Pairs of excerpts: what the contrast is between.
+"""Pairs of excerpts: the two positives of the contrastive loss, drawn from one track.
 
 Shapes:  n pairs of a batch   N audio samples
 
-Conventions: an *example* is a pair of excerpts of one track; it is numbered over the whole run, and everything random
-about it is drawn from (seed, number), so workers, ranks and restarts do not change what is heard. Of packed corpora
-batches hold 16-bit integers, which the device multiplies by their ``gain``: half the memory, and nothing to convert
-where audio is read.
+Conventions: an *example* is a pair of excerpts of one track; it is numbered over the whole run. All its random draws
+come from (seed, number), so the number of workers, the number of ranks and restarts do not change what is drawn.
+Batches of packed corpora hold 16-bit integers, which the device multiplies by their ``gain``: half the memory, and no
+conversion in the loader.
 
 References:
-    Positives 5 to 90 s apart and near-silent excerpts dropped: the loader of the paper's group; the bound on silence
-    and what happens in short tracks are ours.
+    Positives 5 to 90 s apart and near-silent excerpts dropped: the loader of the paper's group. The level of silence
+    and the rule for short tracks are ours [not found in the paper].
 """
 
 from __future__ import annotations
@@ -34,30 +34,30 @@ from musictf.datasets.base import Track
 from musictf.distributed import rank
 from musictf.errors import InputError
 from musictf.packing.format import PCM
-from musictf.pretraining.sampling import track_order
+from musictf.pretraining.sampling import track_sampler
 
 Batch = dict[str, Tensor]
 
-_TRIES = 5  # draws of a place before a near-silent excerpt is accepted
+_MAX_DRAWS = 5  # draws of an example before a near-silent excerpt is accepted
 _TINY = float(np.finfo(np.float32).tiny)
 
 
 @dataclass(kw_only=True)
 class PairConfig:
-    """What is contrasted with what; distances in seconds, level in dB of full scale.
+    """How positives and negatives are drawn.
+
+    With ``excerpts_per_track`` above 1 a track is divided into as many regions, and each gives one pair. Pairs of one
+    track are each other's negatives: they differ in harmony but hardly in timbre, so timbre alone does not tell them
+    apart. Tracks too short for their regions give pairs from anywhere, which are then no negatives of each other.
 
     Attributes:
-        min_distance: Least distance of the starts of the two excerpts of a pair.
-        max_distance: Largest one.
-        silence_db: Excerpts below this level are drawn again, a few times.
-        excerpts_per_track: Pairs of one track in a batch, each other's negatives: places of a track differ in harmony, hardly in
-            timbre, so that timbre alone does not tell them apart.
-        min_gap_seconds: Distance between the excerpts of two places, at least. Tracks too short for it have places as anywhere
-            else, which are then no negatives.
-        batch_by: Field whose value the tracks of a batch share as far as possible (``group``, ``artist``, ``tags``, ...):
-            negatives that are hard.
-        weights: Share of each corpus of ``dataset.root`` in the batches, in their order; they mix in every batch.
-            None: each track once before any twice.
+        min_distance: Least distance between the starts of the two excerpts of a pair, in seconds.
+        max_distance: Greatest distance between the starts of the two excerpts of a pair, in seconds.
+        silence_db: Excerpts below this level (dB of full scale) are drawn again, up to 4 times.
+        excerpts_per_track: Pairs of one track in a batch, each other's negatives.
+        min_gap_seconds: Least gap between two regions of a track, in seconds.
+        batch_by: Field that the tracks of a batch share as far as possible: ``group``, ``artist``, ...
+        weights: Share of each corpus of ``dataset.root`` in every batch; empty: each track once an epoch.
     """
 
     min_distance: float = 5.0
@@ -79,19 +79,32 @@ class PairConfig:
                 f"({self.min_gap_seconds}) not negative"
             )
         if math.isnan(self.silence_db):
-            raise InputError("pairs.silence_db=nan is no level")
+            raise InputError("pairs.silence_db=nan is not a level in dB")
         if any(not 0 < weight < np.inf for weight in self.weights):
             raise InputError("pairs.weights must be positive; leave a corpus out of dataset.root instead")
         if self.weights and self.batch_by is not None:
-            raise InputError("pairs.weights and pairs.batch_by exclude each other: a batch is mixed or it is alike")
+            raise InputError(
+                "pairs.weights and pairs.batch_by exclude each other: weights mix corpora in every batch, "
+                "batch_by fills it with similar tracks"
+            )
 
 
 class Pairs(Dataset[Batch]):
     """Numbers of examples to a batch.
 
-    ``first`` and ``second`` (n, N) are int16, or float32 where a track is not packed; ``gain`` (n, 2) brings them to
-    full scale; ``track`` (n,) is what pairs that are not each other's negatives have in common, ``example`` (n,) their
-    numbers.
+    ``first`` and ``second`` (n, N) are int16, or float32 where a track is not packed; ``gain`` (n, 2) scales them to
+    full scale. Pairs with equal ``track`` (n,) are not each other's negatives. ``example`` (n,) holds their numbers.
+
+    Args:
+        tracks: The tracks to draw from.
+        config: How pairs are drawn.
+        front_end: Sample rate and normalisation of the excerpts.
+        num_samples: Length of an excerpt, at the rate of the front end.
+        seed: Source of all draws, together with the number of the example.
+        batch_size: Pairs of a batch, over all ranks.
+
+    Raises:
+        InputError: tracks are too short, or the configuration does not fit them.
     """
 
     def __init__(
@@ -106,112 +119,124 @@ class Pairs(Dataset[Batch]):
         self.tracks, self.config, self.front_end = tracks, config, front_end
         self.num_samples, self.seed = num_samples, seed
         self.packed = all(track.slots for track in tracks)
-        self.order = track_order(
-            tracks, seed, max(1, batch_size // config.excerpts_per_track), config.batch_by, config.weights
-        )
+        tracks_per_batch = max(1, batch_size // config.excerpts_per_track)
+        self.sampler = track_sampler(tracks, seed, tracks_per_batch, config.batch_by, config.weights)
         self.lengths = _lengths(tracks, front_end.sample_rate, num_samples)
-        self._say_who_has_no_places()
+        if config.excerpts_per_track > 1:
+            self._check_regions()
 
     def __getitems__(self, examples: list[int]) -> Batch:
         views = np.empty((2, len(examples), self.num_samples), np.int16 if self.packed else np.float32)
-        gains, keys = np.empty((len(examples), 2), np.float32), np.empty(len(examples), np.int64)
+        gains, tracks = np.empty((len(examples), 2), np.float32), np.empty(len(examples), np.int64)
         for row, example in enumerate(examples):
-            keys[row] = self._read(example, views[:, row], gains[row])
-        first, second = torch.from_numpy(views)
+            tracks[row] = self._read(example, views[:, row], gains[row])
+        first, second = torch.from_numpy(views)  # each (n, N)
         return {
             "first": first,
             "second": second,
             "gain": torch.from_numpy(gains),
-            "track": torch.from_numpy(keys),
+            "track": torch.from_numpy(tracks),
             "example": torch.tensor(examples),
         }
 
     def __getitem__(self, example: int) -> Batch:
-        """One example: a batch of one without its first axis."""
+        """One example: a batch of one pair without its first axis."""
         return {name: value[0] for name, value in self.__getitems__([example]).items()}
 
     def track_of(self, example: int) -> Track:
         """The track that an example is taken from."""
-        return self.tracks[self.order(example // self.config.excerpts_per_track)]
+        return self.tracks[self.sampler(example // self.config.excerpts_per_track)]
 
     def _read(self, example: int, views: npt.NDArray[np.generic], gains: npt.NDArray[np.float32]) -> int:
-        """Fill both views (2, N) of an example and their gains (2,); returns what they are told apart by."""
-        slot, place = divmod(example, self.config.excerpts_per_track)
-        index = self.order(slot)
-        generator = np.random.default_rng([self.seed, example])
-        room, stretch = self._stretch(index)
-        for attempt in range(_TRIES):
-            recordings = generator.permutation(1 + len(self.tracks[index].versions))[:2]
-            starts = pair_starts(room, self.config, self.front_end.sample_rate, generator)
-            starts = (starts[0] + place * stretch, starts[1] + place * stretch)
-            last = attempt == _TRIES - 1
-            audible = [
-                self._read_view(index, recording, start, views[view], gains[view : view + 1], last)
-                for view, (recording, start) in enumerate(zip((recordings[0], recordings[-1]), starts, strict=True))
-            ]
-            if all(audible):
-                break
-        return index * self.config.excerpts_per_track + (place if stretch else 0)
+        """Fill both views (2, N) of an example and their gains (2,).
 
-    def _stretch(self, index: int) -> tuple[int, int]:
-        """Last start within a place and distance of places, in samples; distance 0 where the track has one place."""
-        places, length = self.config.excerpts_per_track, self.lengths[index]
-        if places > 1:
+        Returns:
+            A number that pairs share if and only if they are not each other's negatives.
+        """
+        position, region = divmod(example, self.config.excerpts_per_track)
+        index = self.sampler(position)
+        generator = np.random.default_rng([self.seed, example])
+        last_start, spacing = self._regions(index)
+        for draw in range(_MAX_DRAWS):
+            # Two versions of the track where it has several: the same music, recorded or encoded differently.
+            versions = generator.permutation(1 + len(self.tracks[index].versions))[:2]
+            starts = pair_starts(last_start, self.config, self.front_end.sample_rate, generator)
+            is_last = draw == _MAX_DRAWS - 1
+            are_filled = [
+                self._read_view(index, version, start + region * spacing, views[view], gains[view : view + 1], is_last)
+                for view, (version, start) in enumerate(zip((versions[0], versions[-1]), starts, strict=True))
+            ]
+            if all(are_filled):
+                break
+        return index * self.config.excerpts_per_track + (region if spacing else 0)
+
+    def _regions(self, index: int) -> tuple[int, int]:
+        """Last start within a region of a track and spacing of its regions, in samples; spacing 0: one region."""
+        num_regions, length = self.config.excerpts_per_track, self.lengths[index]
+        if num_regions > 1:
             gap = int(self.config.min_gap_seconds * self.front_end.sample_rate)
-            width = (length + gap) // places
-            if width - gap >= self.num_samples:
-                return width - gap - self.num_samples, width
+            spacing = (length + gap) // num_regions  # a region and the gap after it; the last one needs no gap
+            if spacing - gap >= self.num_samples:
+                return spacing - gap - self.num_samples, spacing
         return length - self.num_samples, 0
 
-    def _say_who_has_no_places(self) -> None:
-        """Tracks too short for their places make weaker negatives; where all are, there is nothing left to learn."""
-        if self.config.excerpts_per_track == 1:
-            return
-        short = [track for index, track in enumerate(self.tracks) if not self._stretch(index)[1]]
-        words = (
-            f"{len(short)} of {len(self.tracks)} tracks are too short for pairs.excerpts_per_track={self.config.excerpts_per_track} with "
+    def _check_regions(self) -> None:
+        """Warn of tracks too short for their regions; refuse a corpus in which all are."""
+        short = [track for index, track in enumerate(self.tracks) if not self._regions(index)[1]]
+        message = (
+            f"{len(short)} of {len(self.tracks)} tracks are too short for "
+            f"pairs.excerpts_per_track={self.config.excerpts_per_track} with "
             f"pairs.min_gap_seconds={self.config.min_gap_seconds}"
         )
         if len(short) == len(self.tracks):
-            raise InputError(f"{words}: choose fewer places or a smaller gap")
+            raise InputError(f"{message}: choose fewer excerpts or a smaller gap")
         if short and rank() == 0:
-            print(f"{words}, {short[0].track_id} for one: their places are no negatives of each other", file=sys.stderr)
+            print(
+                f"{message} (for example {short[0].track_id}): their pairs are not negatives of each other",
+                file=sys.stderr,
+            )
 
     def _read_view(
         self,
         index: int,
-        recording: int,
+        version: int,
         start: int,
         out: npt.NDArray[np.generic],
         gain: npt.NDArray[np.float32],
         always: bool,
     ) -> bool:
-        """Fill ``out`` (N,) unless the excerpt is near silence and need not be taken; says whether it was filled."""
-        track, front_end = self.tracks[index], self.front_end
+        """Fill ``out`` (N,) and ``gain`` (1,) unless the excerpt is near-silent.
+
+        Args:
+            index: Index of the track.
+            version: Index of its recording: 0 is the track itself, the others are its further versions.
+            start: First sample, at the rate of the front end.
+            out: Where the samples go, (N,).
+            gain: Where their scale goes, (1,).
+            always: Fill even if the excerpt is near-silent.
+
+        Returns:
+            Whether ``out`` and ``gain`` were filled with an excerpt to keep.
+        """
+        track, normalise = self.tracks[index], self.front_end.normalise
         if self.packed:
-            slot = track.slots[recording]
-            # Of the waveform as the model hears it, as it is for files.
-            level = self.config.silence_db + (_decibels(slot.peak) if front_end.normalise == "peak" else 0.0)
-            if not always and slot.is_quiet(start, self.num_samples, level):
+            slot = track.slots[version]
+            level_db = self.config.silence_db
+            if normalise == "peak":  # level of the normalised waveform, as for files
+                level_db += 20 * math.log10(max(slot.peak, _TINY))
+            if not always and slot.is_quiet(start, self.num_samples, level_db):
                 return False
             slot.read(start, self.num_samples, cast(PCM, out))
-            gain[0] = slot.gain / max(slot.peak, _TINY) if front_end.normalise == "peak" else slot.gain
+            gain[0] = slot.gain / max(slot.peak, _TINY) if normalise == "peak" else slot.gain
             return True
-        path = (track.audio, *track.versions)[recording]
-        out[:] = read_excerpt(path, start, self.num_samples, front_end.sample_rate, front_end.normalise)
+        path = (track.audio, *track.versions)[version]
+        out[:] = read_excerpt(path, start, self.num_samples, self.front_end.sample_rate, normalise)
         gain[0] = 1.0
-        return always or not self._is_silent(out)
-
-    def _is_silent(self, waveform: npt.NDArray[np.generic]) -> bool:
-        return bool(np.sqrt(np.mean(np.square(waveform))) < 10 ** (self.config.silence_db / 20))
-
-
-def _decibels(amplitude: float) -> float:
-    return 20 * math.log10(max(amplitude, _TINY))
+        return always or not bool(np.sqrt(np.mean(np.square(out))) < 10 ** (self.config.silence_db / 20))
 
 
 def waveforms(batch: Batch) -> Tensor:
-    """Both views of a batch as float32, the first ones before the second ones: (2n, N)."""
+    """Both views of a batch as float32 at full scale, the first views before the second ones: (2n, N)."""
     views = torch.cat([batch["first"], batch["second"]]).float()
     return views * batch["gain"].T.reshape(-1, 1) if "gain" in batch else views
 
@@ -219,12 +244,14 @@ def waveforms(batch: Batch) -> Tensor:
 def pair_starts(
     last_start: int, config: PairConfig, sample_rate: int, generator: np.random.Generator
 ) -> tuple[int, int]:
-    """Starts in samples of two excerpts, as far apart as asked or as the track allows, in random order.
+    """Starts of the two excerpts of a pair in samples, in random order.
+
+    Their distance is uniform between the configured bounds, as far as the track allows.
 
     Args:
-        last_start: The last sample an excerpt may start at.
-        config: The wanted distance.
-        sample_rate: Samples a second.
+        last_start: Last sample an excerpt may start at.
+        config: Bounds of the distance.
+        sample_rate: In hertz.
         generator: Source of the draw.
     """
     highest = min(int(config.max_distance * sample_rate), last_start)
@@ -235,31 +262,37 @@ def pair_starts(
 
 
 class StepBatches(Sampler[list[int]]):
-    """Example numbers of this rank, step by step, from the step a run has reached.
+    """Example numbers of this rank, step by step, beginning at the step a run has reached.
 
     It has no length: the run ends at ``max_steps``, and a resumed run must not look shorter than it is.
+
+    Args:
+        batch_size: Pairs of a step, over all ranks.
+        rank: Rank of this process.
+        world_size: Number of processes; divides ``batch_size``.
+        first_step: Steps done before.
     """
 
     def __init__(self, batch_size: int, rank: int, world_size: int, first_step: int) -> None:
         self.batch_size, self.rank, self.world_size, self.step = batch_size, rank, world_size, first_step
 
     def __iter__(self) -> Iterator[list[int]]:
-        own = self.batch_size // self.world_size
+        pairs_per_rank = self.batch_size // self.world_size
         while True:
-            first = self.step * self.batch_size + self.rank * own
+            first = self.step * self.batch_size + self.rank * pairs_per_rank
             self.step += 1
-            yield list(range(first, first + own))
+            yield list(range(first, first + pairs_per_rank))
 
 
 class PairModule(L.LightningDataModule):
     """Batches of pairs for training, and one fixed batch of the validation tracks.
 
     Args:
-        train: What is trained on.
-        valid: What is validated on, if anything.
+        train: Pairs to train on.
+        valid: Pairs to validate on; None: no validation.
         batch_size: Pairs of a step, over all ranks.
-        num_workers: Processes that read ahead, for each rank.
-        in_parts: Leave batches where they are: their parts move to the device when their turn comes.
+        num_workers: Loader processes of each rank.
+        in_parts: Leave batches on the host; the module moves one micro-batch at a time to the device.
     """
 
     def __init__(
@@ -270,14 +303,13 @@ class PairModule(L.LightningDataModule):
         self.in_parts = in_parts
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """What a batch in parts is spared."""
-        if self.in_parts:
+        if self.in_parts:  # a whole batch would not fit on the device
             return batch
         moved: Batch = super().transfer_batch_to_device(batch, device, dataloader_idx)
         return moved
 
     def tracks_of_step(self, number: int) -> list[str]:
-        """Names of the tracks in a training step, numbered from 1, of all ranks."""
+        """Identifiers of the tracks of a training step over all ranks; steps are numbered from 1."""
         first = (number - 1) * self.batch_size
         return [self.train.track_of(example).track_id for example in range(first, first + self.batch_size)]
 
@@ -285,7 +317,7 @@ class PairModule(L.LightningDataModule):
         assert self.trainer is not None
         if self.batch_size % self.trainer.world_size:
             raise InputError(
-                f"batch_size={self.batch_size} pairs do not divide among {self.trainer.world_size} processes"
+                f"batch_size={self.batch_size} is not a multiple of the {self.trainer.world_size} processes"
             )
         trainer = self.trainer
         batches = StepBatches(self.batch_size, trainer.global_rank, trainer.world_size, trainer.global_step)
@@ -293,34 +325,39 @@ class PairModule(L.LightningDataModule):
             self.train,
             batch_sampler=batches,
             num_workers=self.num_workers,
-            collate_fn=_collated,
+            collate_fn=_identity,  # `Pairs.__getitems__` returns a whole batch
             pin_memory=trainer.accelerator.__class__.__name__ == "CUDAAccelerator",
             persistent_workers=self.num_workers > 0,
-            worker_init_fn=_leave_signals_to_the_run,
+            worker_init_fn=_ignore_signals,
         )
 
     def val_dataloader(self) -> DataLoader[Batch] | list[object]:
         if self.valid is None:
             return []
         assert self.trainer is not None
-        own = self.batch_size // self.trainer.world_size
-        first = own * self.trainer.global_rank
-        return DataLoader(self.valid, batch_sampler=[list(range(first, first + own))], collate_fn=_collated)
+        pairs_per_rank = self.batch_size // self.trainer.world_size
+        first = pairs_per_rank * self.trainer.global_rank
+        examples = list(range(first, first + pairs_per_rank))  # the same ones at every validation
+        return DataLoader(self.valid, batch_sampler=[examples], collate_fn=_identity)
 
 
-def _collated(batch: Any) -> Any:
-    """A batch comes whole: there is nothing to put together."""
+# At module level, because loader processes may receive it by pickle.
+def _identity(batch: Any) -> Any:
     return batch
 
 
-def _leave_signals_to_the_run(worker: int) -> None:
-    """Ctrl-C reaches every process of a terminal: the run itself decides when its loaders stop."""
+def _ignore_signals(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal; the run itself decides when its loaders stop."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
 
 
 def _lengths(tracks: Sequence[Track], sample_rate: int, num_samples: int) -> list[int]:
-    """Samples that every recording of a track has; complains once about all tracks that are too short."""
+    """Samples that every recording of a track has, for each track.
+
+    Raises:
+        InputError: tracks are shorter than an excerpt; one message names them all.
+    """
     lengths = [_length(track, sample_rate) for track in tracks]
     short = [track for track, length in zip(tracks, lengths, strict=True) if length < num_samples]
     if short:
@@ -334,11 +371,12 @@ def _lengths(tracks: Sequence[Track], sample_rate: int, num_samples: int) -> lis
 
 
 def _length(track: Track, sample_rate: int) -> int:
+    """Samples of a track's shortest recording at ``sample_rate``."""
     if not track.slots:
         return min(audio_info(path).num_samples(sample_rate) for path in (track.audio, *track.versions))
-    if other := {slot.sample_rate for slot in track.slots} - {sample_rate}:
+    if other_rates := {slot.sample_rate for slot in track.slots} - {sample_rate}:
         raise InputError(
-            f"track {track.track_id!r} is packed at {other.pop()} Hz, front_end.sample_rate is {sample_rate}: "
+            f"track {track.track_id!r} is packed at {other_rates.pop()} Hz, front_end.sample_rate is {sample_rate}: "
             f"pack again with sample_rate={sample_rate}"
         )
     return min(slot.num_samples for slot in track.slots)

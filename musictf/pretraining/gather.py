@@ -1,8 +1,10 @@
 """Embeddings of all ranks, with a gradient that reaches the rank they came from.
 
-The gradient of a gathered tensor is summed over ranks before each takes its own part; with DDP's average this is the
-gradient of the whole batch on one process. Local negatives, a detached gather or an averaged gradient are not: the
-tests hold all three against the truth.
+Shapes:  n rows on each rank
+
+The gradient of a gathered tensor is summed over ranks, and each rank takes its own rows of it. Together with DDP's
+average over ranks this is the gradient of the whole batch on one process. Local negatives, a detached gather or an
+averaged gradient give another gradient; the tests compare all three with the exact one.
 """
 
 from __future__ import annotations
@@ -25,13 +27,13 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         gradient = gradient.clone(memory_format=torch.contiguous_format)  # autograd may still own the original
-        dist.all_reduce(gradient, op=dist.ReduceOp.SUM)
+        dist.all_reduce(gradient, op=dist.ReduceOp.SUM)  # every rank's loss depends on these rows
         first = dist.get_rank() * ctx.num_rows
         return gradient[first : first + ctx.num_rows]
 
 
 def gather(tensor: Tensor) -> Tensor:
-    """Rows of every rank in rank order, (n, ...) -> (world * n, ...); the tensor itself on one process."""
+    """Rows of every rank in rank order, (n, ...) -> (world_size * n, ...); the tensor itself on one process."""
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return tensor
     return _Gather.apply(tensor)

@@ -1,7 +1,8 @@
-"""Steps that go wrong: not taken, written down, and counted against a budget.
+"""Steps that diverge: skipped, written to a file, and counted against a budget.
 
-Whether a step is wrong is decided on the device and told to the optimiser there (``found_inf``, which fused AdamW
-heeds): weights and moments stay as they were, and no step waits for the host. The host looks every ``log_every`` steps.
+Whether a step is bad is decided on the device and passed to the optimiser there (``found_inf``, which fused AdamW
+obeys): weights and moments stay as they were, and no step waits for the host. The host checks every ``log_every``
+steps.
 """
 
 from __future__ import annotations
@@ -21,16 +22,17 @@ from musictf.errors import InputError
 from musictf.files import write_atomically
 
 FILE_NAME = "bad_batches.jsonl"
-_WARM_UP, _INERTIA = 50, 0.98  # steps before a spike can be told, and the memory of the running mean
+_WARM_UP = 50  # steps before a loss counts as a spike: the running mean must settle first
+_MOMENTUM = 0.98  # of the running mean of the loss
 
 
 @dataclass(kw_only=True)
 class GuardConfig:
-    """What counts as a wrong step, and how many are forgiven.
+    """Which steps are skipped as bad, and how many.
 
     Attributes:
-        budget: Wrong steps that are skipped before the run stops.
-        spike: A loss above this many times its running mean is wrong too; 0: only what is not finite.
+        budget: Bad steps that may be skipped before the run stops.
+        spike: Multiple of its running mean above which a loss is bad; 0: only non-finite values are.
     """
 
     budget: int = 0
@@ -40,16 +42,18 @@ class GuardConfig:
         if self.budget < 0:
             raise InputError(f"guard.budget={self.budget} must not be negative")
         if self.spike != 0 and not self.spike > 1:
-            raise InputError(f"guard.spike={self.spike}: a multiple of the usual loss, above 1, or 0 for none")
+            raise InputError(
+                f"guard.spike={self.spike}: a multiple of the running mean of the loss, above 1, or 0 for none"
+            )
 
 
 class Diverged(Exception):
-    """More steps went wrong than the budget forgives."""
+    """More steps were bad than ``guard.budget`` allows."""
 
 
 @dataclass(frozen=True)
 class BadStep:
-    """A step that was not taken; ``number`` counts from 1."""
+    """A step that was skipped; ``number`` counts from 1."""
 
     number: int
     loss: float
@@ -57,7 +61,7 @@ class BadStep:
 
 
 class Guard(nn.Module):
-    """Judges each step on the device; its buffers travel with the checkpoint."""
+    """Decides on the device whether a step is bad; its buffers are part of the checkpoint."""
 
     mean_loss: Tensor
     num_seen: Tensor
@@ -70,44 +74,52 @@ class Guard(nn.Module):
         self.register_buffer("num_seen", torch.zeros((), dtype=torch.int64))
         self.register_buffer("num_skipped", torch.zeros((), dtype=torch.int64))
         self._loss = torch.zeros(())
-        self._seen: list[tuple[int, Tensor]] = []
+        self._unread: list[tuple[int, Tensor]] = []  # step and (is bad, loss, norm), still on the device
 
-    def saw_loss(self, loss: Tensor) -> None:
-        """Take in the loss of the step, a scalar; where spikes are watched, the same on every rank."""
+    def record_loss(self, loss: Tensor) -> None:
+        """Keep the loss of the step (a scalar) for `skip_flag`; if ``spike`` is set, the same on every rank."""
         self._loss = loss.float()
 
-    def saw_norm(self, norm: Tensor, step: int) -> Tensor:
-        """Judge a step by its gradient norm, a scalar, and its loss; answers 1.0 where it must not be taken, else 0.0.
+    def skip_flag(self, norm: Tensor, step: int) -> Tensor:
+        """Whether a step is bad, by its gradient norm and its loss.
 
         Args:
-            norm: Norm of all gradients, over all ranks.
+            norm: Norm of all gradients over all ranks, a scalar.
             step: Steps done before this one.
+
+        Returns:
+            A scalar on the device: 1.0 where the step must be skipped, else 0.0.
         """
-        wrong = ~torch.isfinite(norm)  # a loss that is not finite has such a gradient, on every rank
+        is_bad = ~torch.isfinite(norm)  # a loss that is not finite has such a gradient, on every rank
         if self.config.spike:
-            spikes = (self.num_seen >= _WARM_UP) & (self._loss > self.config.spike * self.mean_loss)
-            wrong = wrong | spikes | ~torch.isfinite(self._loss)
-            inertia = _INERTIA * (self.num_seen > 0)
-            self.mean_loss = torch.where(wrong, self.mean_loss, inertia * self.mean_loss + (1 - inertia) * self._loss)
-            self.num_seen = self.num_seen + ~wrong  # of the mean: a run that begins to watch later warms up then
-        self.num_skipped = self.num_skipped + wrong
-        self._seen.append((step + 1, torch.stack([wrong.float(), self._loss, norm.float()])))
-        return wrong.float()
+            is_spike = (self.num_seen >= _WARM_UP) & (self._loss > self.config.spike * self.mean_loss)
+            is_bad = is_bad | is_spike | ~torch.isfinite(self._loss)
+            momentum = _MOMENTUM * (self.num_seen > 0)  # 0 at first: the mean starts at the first loss
+            updated = momentum * self.mean_loss + (1 - momentum) * self._loss
+            self.mean_loss = torch.where(is_bad, self.mean_loss, updated)
+            # Counts losses in the mean, not steps: a run that sets ``spike`` on resume warms up first.
+            self.num_seen = self.num_seen + ~is_bad
+        self.num_skipped = self.num_skipped + is_bad
+        self._unread.append((step + 1, torch.stack([is_bad.float(), self._loss, norm.float()])))
+        return is_bad.float()
 
     def bad_steps(self) -> list[BadStep]:
-        """Wrong steps since the last call. Waits for the device."""
-        seen, self._seen = self._seen, []
-        values = torch.stack([value for _, value in seen]).tolist() if seen else []
-        return [BadStep(step, loss, norm) for (step, _), (wrong, loss, norm) in zip(seen, values, strict=True) if wrong]
+        """Bad steps since the last call. Waits for the device."""
+        steps, self._unread = self._unread, []
+        # One transfer for all steps.
+        values = torch.stack([value for _, value in steps]).tolist() if steps else []
+        return [
+            BadStep(step, loss, norm) for (step, _), (is_bad, loss, norm) in zip(steps, values, strict=True) if is_bad
+        ]
 
 
 class GuardWatch(L.Callback):
-    """Writes down whose music was in a wrong step, and ends the run once the budget is spent.
+    """Writes the tracks of bad steps to a file, and ends the run once the budget is spent.
 
     Args:
         path: ``bad_batches.jsonl`` of the run.
-        tracks: Names of the tracks of a step, by its number.
-        every: Steps between looks.
+        tracks: Identifiers of the tracks of a step, by its number.
+        every: Steps between checks.
     """
 
     def __init__(self, path: Path, tracks: Callable[[int], list[str]], every: int) -> None:
@@ -115,16 +127,16 @@ class GuardWatch(L.Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         if trainer.global_step % self.every == 0:
-            self.look(pl_module)
+            self.check(pl_module)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.look(pl_module)
+        self.check(pl_module)
 
-    def look(self, module: Any) -> None:
-        """Read what the guard saw; also before a checkpoint, which would forget it.
+    def check(self, module: Any) -> None:
+        """Read the guard's bad steps; also called before a checkpoint, which does not hold the unread ones.
 
         Raises:
-            Diverged: more steps were wrong than the budget forgives, in this process or before it.
+            Diverged: more steps were bad than the budget allows, in this process or before it.
         """
         guard: Guard = module.guard
         bad = guard.bad_steps()
@@ -132,12 +144,13 @@ class GuardWatch(L.Callback):
             self._write(bad)
         skipped, budget = int(guard.num_skipped), guard.config.budget
         if skipped > budget:
-            where = "".join(
+            # Empty in a resumed run that spent its budget before.
+            example = "".join(
                 f"step {step.number}: loss {step.loss:.4g}, gradient norm {step.gradient_norm:.4g}; "
                 for step in bad[:1]
             )
             raise Diverged(
-                f"{where}{skipped} steps were wrong and not taken, guard.budget={budget} forgives fewer "
+                f"{example}{skipped} steps were bad and skipped, guard.budget={budget} allows fewer "
                 f"({self.path} names their tracks); lower optim.learning_rate, leave the tracks out, "
                 "or raise guard.budget"
             )
@@ -145,8 +158,8 @@ class GuardWatch(L.Callback):
     @rank_zero_only
     def _write(self, bad: list[BadStep]) -> None:
         lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.is_file() else []
-        known = {json.loads(line)["step"]: line for line in lines}  # of a resumed run, some are made once more
+        by_step = {json.loads(line)["step"]: line for line in lines}  # a resumed run repeats some steps
         for step in bad:
             values = {"step": step.number, "loss": str(step.loss), "gradient_norm": str(step.gradient_norm)}
-            known[step.number] = json.dumps(values | {"tracks": self.tracks(step.number)})
-        write_atomically(self.path, "".join(f"{known[number]}\n" for number in sorted(known)))
+            by_step[step.number] = json.dumps(values | {"tracks": self.tracks(step.number)})
+        write_atomically(self.path, "".join(f"{by_step[number]}\n" for number in sorted(by_step)))

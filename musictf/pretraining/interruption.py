@@ -1,9 +1,9 @@
-"""Ends of a pretraining run that others decide on: Ctrl-C, pre-emption, SLURM's time limit, a process that died.
+"""Interruptions of a pretraining run: Ctrl-C, pre-emption, SLURM's time limit, a process that died.
 
-Conventions: SIGINT (Ctrl-C), SIGTERM (``docker stop``, pre-emption) and SIGUSR1 (``sbatch --signal=USR1@90``) finish
-the step, its log and its validation, write ``last.ckpt`` and end the run with exit status 1: it is not done, and what a
-script has after it must not go on. A job that SLURM has queued again keeps that state whatever the status is, because
-SLURM has answered before the run ends.
+Conventions: on SIGINT (Ctrl-C), SIGTERM (``docker stop``, pre-emption) and SIGUSR1 (``sbatch --signal=USR1@90``) a run
+finishes the step, its log and its validation, writes ``last.ckpt`` and exits with status 1. The run is not finished, so
+the next commands of a script must not start. A job that SLURM has requeued stays queued whatever the status is, because
+SLURM has confirmed it before the run ends.
 """
 
 from __future__ import annotations
@@ -25,41 +25,44 @@ from torch.distributed import DistError
 
 from musictf.distributed import rank
 from musictf.errors import InputError
-from musictf.pretraining.callbacks import Interrupted, KeepCheckpoints, leave
+from musictf.pretraining.callbacks import Interrupted, KeepCheckpoints, stop_all_ranks
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
-_POLL_S = 1.0
-_SCONTROL_S = 60.0
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_POLL_S = 1.0  # seconds between checks of the parent process
+_SCONTROL_S = 60.0  # seconds to wait for SLURM's answer
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk full, over quota, file too large
 
 
 class StopCleanly(L.Callback):
     """On a signal: finish the step, its log and its validation, write the checkpoint, stop.
 
-    A second Ctrl-C does not wait. Signals reach the ranks at different steps, so ranks agree every ``agree_every``
-    steps before any of them stops.
+    A second Ctrl-C stops at once. Signals reach the ranks at different steps, so the ranks agree every ``agree_every``
+    steps whether to stop.
 
     Args:
-        keeper: What writes the checkpoint; it stands before this callback.
+        keeper: Writes the checkpoint; must come before this callback in the trainer's list.
         agree_every: Steps from one agreement to the next.
-        requeue: Ask SLURM to queue the job again after SIGTERM too, not only after SIGUSR1.
+        requeue: Requeue a SLURM job after SIGTERM too, not only after SIGUSR1.
+
+    Attributes:
+        received: Number of the signal that this process has received, if any.
     """
 
     def __init__(self, keeper: KeepCheckpoints, agree_every: int, requeue: bool = False) -> None:
         self.keeper, self.agree_every = keeper, agree_every
         self.requeue_signals = {signal.SIGUSR1, signal.SIGTERM} if requeue else {signal.SIGUSR1}
-        self.asked: int | None = None
+        self.received: int | None = None
         self._stopping = self._requeues = False
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Answer to signals inside the block; afterwards everything is as it was.
+        """Handle signals inside the block, and restore the previous handlers after it.
 
-        It begins before the loaders' workers do: SLURM signals them too, and they must not die of it.
+        Must enclose the start of the loader processes: SLURM signals them too, and inherited handlers keep them alive.
         """
         before = {number: signal.getsignal(number) for number in (signal.SIGINT, *SIGNALS)}
         for number in SIGNALS:
-            signal.signal(number, self._ask)
+            signal.signal(number, self._receive)
         try:
             yield
         finally:
@@ -67,16 +70,16 @@ class StopCleanly(L.Callback):
                 signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        # Ctrl-C waits for nothing while nothing can be lost; SIGTERM once more, as Lightning's own answer to it
-        # replaced ours: it broadcasts inside the handler and raises without a checkpoint.
+        # SIGINT only from here on: before the first step nothing can be lost, so Ctrl-C may stop at once. SIGTERM
+        # again, because Lightning has replaced our handler by one that raises without a checkpoint.
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._ask)
+            signal.signal(number, self._receive)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         if trainer.world_size > 1 and trainer.global_step % self.agree_every:
             return
-        if _any_rank(trainer, self.asked is not None):
-            self._requeues = _any_rank(trainer, self.asked in self.requeue_signals)
+        if _any_rank(trainer, self.received is not None):
+            self._requeues = _any_rank(trainer, self.received in self.requeue_signals)
             self._stopping = True
             self.keeper.hold(trainer)
 
@@ -84,21 +87,25 @@ class StopCleanly(L.Callback):
         if not self._stopping:
             return
         note = requeue() if self._requeues and trainer.is_global_zero else ""
-        trainer.strategy.barrier()  # SLURM may end the step with the first task that leaves
-        leave(trainer, f"stopped after step {trainer.global_step}{note}")
+        trainer.strategy.barrier()  # SLURM may kill all tasks of a job step once the first one exits
+        stop_all_ranks(trainer, f"stopped after step {trainer.global_step}{note}")
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked is not None and number == signal.SIGINT:
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.asked = number
+        self.received = number
 
 
 def requeue() -> str:
-    """Ask SLURM to queue this job again; what came of it, or nothing outside of a job and in an interactive one."""
+    """Requeue this SLURM job.
+
+    Returns:
+        The outcome, as a clause of a message; empty outside of a job and in an interactive one.
+    """
     job = os.environ.get("SLURM_JOB_ID")
     if not job or os.environ.get("SLURM_JOB_NAME") in {"bash", "interactive"}:
         return ""
-    if "SLURM_ARRAY_JOB_ID" in os.environ:  # one task of an array has the number of the whole array
+    if "SLURM_ARRAY_JOB_ID" in os.environ:  # SLURM_JOB_ID would requeue the whole array
         job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
     try:
         answer = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, timeout=_SCONTROL_S)
@@ -111,23 +118,23 @@ def requeue() -> str:
 
 @contextmanager
 def in_one_line(trainer: L.Trainer) -> Iterator[None]:
-    """Say what ended a run from outside, a full disk or a process that died, instead of where it was noticed.
+    """Turn failures with an external cause, such as a full disk or a dead process, into one-line errors.
 
     Raises:
-        Interrupted: the run can go on from its last checkpoint.
-        InputError: a file cannot be read, or nothing can be compiled here.
+        Interrupted: the run can be resumed from its last checkpoint.
+        InputError: a file cannot be read, or the encoder cannot be compiled here.
     """
     try:
         yield
-    except InputError as error:  # one of a loader's process comes with all it went through
+    except InputError as error:  # from a loader process, its message holds the whole traceback
         raise InputError(str(error).rpartition("InputError: ")[2].strip()) from error
     except TorchDynamoException as error:
         reason = str(error).partition("\n")[0]
-        raise InputError(f"compile=true: {reason[:200]}; compile=false does without a compiler") from error
+        raise InputError(f"compile=true: {reason[:200]}; compile=false needs no compiler") from error
     except OSError as error:
         if error.errno not in _FULL:
             raise
-        raise Interrupted(f"{error.filename or 'output_dir'}: {error.strerror}; make room") from error
+        raise Interrupted(f"{error.filename or 'output_dir'}: {error.strerror}; free disk space") from error
     except RuntimeError as error:
         first = str(error).partition("\n")[0]
         if trainer.world_size == 1 or not (isinstance(error, DistError) or "gloo" in first):
@@ -136,9 +143,10 @@ def in_one_line(trainer: L.Trainer) -> Iterator[None]:
 
 
 def follow_launcher() -> None:
-    """End this process with the one that started it: a rank in a collective would wait for a dead rank 0.
+    """End this process when the one that started it has died.
 
-    Over NCCL on one machine nothing else notices. Other ranks that die under rank 0 are what Lightning watches.
+    A rank in a collective would wait for a dead rank 0: over NCCL on one machine nothing else detects that. The
+    opposite case, a dead rank above 0, is detected by Lightning.
     """
     if rank() > 0:
         threading.Thread(target=_follow, args=(os.getppid(),), name="follow-launcher", daemon=True).start()
@@ -147,8 +155,9 @@ def follow_launcher() -> None:
 def _follow(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(_POLL_S)
-    os._exit(1)
+    os._exit(1)  # not sys.exit, which ends this thread alone
 
 
-def _any_rank(trainer: L.Trainer, answer: bool) -> bool:
-    return trainer.strategy.reduce_boolean_decision(answer, all=False)
+def _any_rank(trainer: L.Trainer, value: bool) -> bool:
+    """Whether a value is true on any rank; all ranks must call this."""
+    return trainer.strategy.reduce_boolean_decision(value, all=False)

@@ -1,6 +1,6 @@
-"""Is the representation learning or collapsing? Four numbers of a batch of embeddings.
+"""Whether embeddings learn or collapse: four measures of a batch.
 
-Shapes:  n pairs   D embedding; embeddings are normalised here.
+Shapes:  n pairs   D embedding; embeddings are normalised to unit length here.
 
 References:
     Wang & Isola, "Understanding contrastive representation learning through alignment and uniformity", ICML 2020.
@@ -15,18 +15,18 @@ from torch import Tensor
 
 
 def alignment(first: Tensor, second: Tensor) -> Tensor:
-    """Mean squared distance of partners, (n, D) x 2 -> scalar in [0, 4]; 0 when views agree."""
+    """Mean squared distance of positives, (n, D) x 2 -> scalar in [0, 4]; 0 when the views of every pair agree."""
     return (F.normalize(first, dim=-1) - F.normalize(second, dim=-1)).square().sum(dim=-1).mean()
 
 
 def uniformity(embeddings: Tensor) -> Tensor:
-    """Log of the mean Gaussian potential of all pairs, (n, D) -> scalar; 0 when all points are one, lower is better."""
+    """Log of the mean Gaussian potential of all pairs, (n, D) -> scalar; 0 when all points coincide, less is better."""
     return torch.pdist(F.normalize(embeddings, dim=-1)).square().mul(-2).exp().mean().log()
 
 
 def effective_rank(embeddings: Tensor) -> Tensor:
     """Exponential of the entropy of the singular values, (n, D) -> scalar in [1, min(n, D)]; NaN if an entry is."""
-    if not embeddings.isfinite().all():  # the decomposition would raise, just when the meter is wanted
+    if not embeddings.isfinite().all():  # the decomposition would raise in a run that diverges
         return embeddings.new_full((), torch.nan)
     values = torch.linalg.svdvals(F.normalize(embeddings, dim=-1))
     shares = values / values.sum()
@@ -34,14 +34,14 @@ def effective_rank(embeddings: Tensor) -> Tensor:
 
 
 def positive_negative_gap(first: Tensor, second: Tensor) -> Tensor:
-    """Mean cosine of partners less that of all others, of either view, (n, D) x 2 -> scalar; 0 when all points are one.
+    """Mean cosine of positives less that of negatives, (n, D) x 2 -> scalar; 0 when all points coincide.
 
-    Unlike `alignment` it does not reward a collapse; NaN for a single pair, which has no others.
+    Unlike `alignment` it does not reward a collapse. NaN for a single pair, which has no negatives.
     """
     first, second = F.normalize(first, dim=-1), F.normalize(second, dim=-1)
-    num_others = 2 * len(first) * (2 * len(first) - 2)
-    partners = (first * second).sum()
-    own = first.square().sum() + second.square().sum()
-    # All cosines at once are the squared length of the sum.
-    others = (first.sum(dim=0) + second.sum(dim=0)).square().sum() - own - 2 * partners
-    return partners / len(first) - (others / num_others if num_others else torch.nan)
+    num_negatives = 2 * len(first) * (2 * len(first) - 2)  # of all 2n views
+    positives = (first * second).sum()
+    with_themselves = first.square().sum() + second.square().sum()
+    # The sum over all pairs of views is the squared length of their sum: linear in n.
+    negatives = (first.sum(dim=0) + second.sum(dim=0)).square().sum() - with_themselves - 2 * positives
+    return positives / len(first) - (negatives / num_negatives if num_negatives else torch.nan)

@@ -1,10 +1,22 @@
-"""Contrastive pretraining of a backbone: NT-Xent on the class token, nothing on the sequence tokens."""
+"""Contrastive pretraining of a backbone: NT-Xent on the class token, no loss on the sequence tokens.
+
+Shapes:  n pairs on this rank   N audio samples   F mel bands   T frames   D embedding
+
+Without multiple ranks, micro-batches, augmentation and safeguards, a training step is::
+
+    tokens = encoder.class_token_of_last(front_end(waveforms(batch)))  # (2n, D)
+    first, second = projection(tokens).chunk(2)                        # (n, D) each
+    loss, _ = nt_xent(first, second, tracks=batch["track"])
+
+The networks are plain modules (`Backbone`, `projection_head`, `Augment`); `ContrastivePretraining` joins them and tells
+Lightning how to take a step.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning.pytorch as L
 import torch
@@ -23,13 +35,22 @@ from musictf.pretraining.guard import Guard, GuardConfig
 from musictf.pretraining.meters import alignment, effective_rank, positive_negative_gap, uniformity
 from musictf.pretraining.optim import OptimConfig, adamw, cosine, learning_rate
 
-_SPREAD = 0x9E3779B97F4A7C15  # odd, 2**64 over the golden ratio
-_DROPPING = 1 << 10  # stream of randomness of token dropping, apart from those of the augmentations
+_SEED_STEP = 0x9E3779B97F4A7C15  # odd, 2**64 over the golden ratio
+_TOKEN_DROPPING = 1 << 10  # stream of randomness, apart from those of the augmentations
 
 
 @dataclass(kw_only=True)
 class NTXent:
-    """The objective. Projection and its widths were not found in the paper; the temperature is its predecessor's."""
+    """The contrastive objective.
+
+    The projection and its widths were not found in the paper [NF]; the temperature is that of its authors' earlier
+    work.
+
+    Attributes:
+        temperature: Divides the cosine similarities before the softmax.
+        projection: Head between class token and loss: ``none`` or ``mlp``.
+        widths: Widths of the layers of ``mlp``, the last one that of the embedding in the loss.
+    """
 
     temperature: float = 0.1
     projection: str = "none"
@@ -49,10 +70,10 @@ class StepConfig:
     """How a step is computed.
 
     Attributes:
-        micro_batch: Pairs of this rank that are embedded at a time; None: all. The gradient is that of the whole batch.
-        token_dropping: Share of the frames that training does not look at, drawn anew for every view.
-        compile: Compile the encoder (a minute at the start, faster steps on GPUs).
-        activation_checkpointing: Compute each block again on the way back instead of keeping what it made.
+        micro_batch: Pairs of a rank embedded at a time; None: all. The gradient is that of the batch.
+        token_dropping: Share of frames hidden from the encoder in training, drawn for every view.
+        compile: Compile the encoder: a minute at the start, faster steps on GPUs.
+        activation_checkpointing: Recompute each block in the backward pass: less memory, more time.
     """
 
     micro_batch: int | None = None
@@ -67,32 +88,35 @@ class StepConfig:
             raise InputError(f"token_dropping={self.token_dropping} must be a share in [0, 1)")
 
 
-def refuse_split_norm(projection: str, num_ranks: int, on_cpu: bool) -> None:
-    """Stop before a loss depends on how a batch is spread over processes.
+class Contrast(NamedTuple):
+    """What the objective makes of a batch.
 
-    Raises:
-        InputError: each of several processes would normalise its own part of a batch.
+    Attributes:
+        loss: NT-Xent of this rank's views, a scalar.
+        is_top1: Whether each view's positive is its most similar candidate, (2n,) bool.
+        first: Embeddings of the first views, (n, D), detached.
+        second: Embeddings of the second views, (n, D), detached.
     """
-    if num_ranks > 1 and projection == "mlp" and on_cpu:
-        raise InputError(
-            "objective.projection=mlp on several CPU processes: its BatchNorm would see each process alone; "
-            "use projection=none, or GPUs, where it is synchronised"
-        )
+
+    loss: Tensor
+    is_top1: Tensor
+    first: Tensor
+    second: Tensor
 
 
 class ContrastivePretraining(L.LightningModule):
-    """Two excerpts of a track in, each class token must find its partner among all of the batch, on all ranks.
+    """Two excerpts of a track are positives; the excerpts of other tracks in the batch, on all ranks, are negatives.
 
     Args:
-        backbone: What is trained.
-        objective: The contrast.
+        backbone: Front end and encoder to train.
+        objective: Loss and projection head.
         optim: Optimiser and schedule.
-        max_steps: Length of the schedule.
+        max_steps: Length of the schedule, in optimisation steps.
         log_every: Steps between logged values.
         step: How a step is computed.
-        augment: What is done to the waveforms on their way.
-        guard: What happens when a step goes wrong.
-        seed: Source of everything random about a view, with the number of its example.
+        augment: Augmentations of the waveforms; None: none.
+        guard: What to do about steps that diverge.
+        seed: Source of all random draws for a view, together with the number of its example.
     """
 
     def __init__(
@@ -115,31 +139,43 @@ class ContrastivePretraining(L.LightningModule):
         self.guard = Guard(guard or GuardConfig())
         self.objective, self.optim, self.max_steps, self.log_every = objective, optim, max_steps, log_every
         self.step = step or StepConfig()
-        # Runs of other seeds draw from other stretches of the 64-bit numbers, whatever the seed.
-        self._offset = (seed * _SPREAD + 2**63) % 2**64 - 2**63
-        self._before: list[Tensor] = []
+        # Spreads the seeds of runs over the signed 64-bit numbers, so that nearby seeds share no draws.
+        self._seed_offset = (seed * _SEED_STEP + 2**63) % 2**64 - 2**63
+        self._saved_buffers: list[Tensor] = []
         encode = backbone.encoder.class_token_of_last
         self._encode: Callable[..., Tensor] = torch.compile(encode) if self.step.compile else encode
-        # By name, and now: a strategy that splits parameters over ranks makes vectors of all of them.
+        # Names, taken before fit: strategies that shard parameters flatten them to vectors.
         self._matrices = {name for name, parameter in self.named_parameters() if parameter.ndim > 1}
-        self._replay: GradCache | None = None
+        self._grad_cache: GradCache | None = None
+
+    # From a batch to its loss.
 
     def class_tokens(self, batch: Batch) -> Tensor:
-        """Class tokens of n pairs on their way to the loss, (2n, D), the first views before the second ones."""
+        """Class tokens of n pairs, (2n, D), the first views before the second ones.
+
+        Args:
+            batch: ``first`` and ``second`` (n, N), ``gain`` (n, 2) and, for random draws, ``example`` (n,); any device.
+        """
         batch = {name: value.to(self.device, non_blocking=True) for name, value in batch.items()}
-        waveform = waveforms(batch)
+        waveform = waveforms(batch)  # (2n, N)
         if self.training and not self.augment.config.off:
             waveform = self.augment(waveform, self._seeds(batch))
-        mel = self.backbone.front_end(waveform)
-        kept = self._kept(mel, batch) if self.step.token_dropping and self.training else None
+        mel = self.backbone.front_end(waveform)  # (2n, F, T)
+        drops = self.training and self.step.token_dropping > 0
+        kept = kept_frames(self._seeds(batch), mel.shape[-1], self.step.token_dropping) if drops else None
         return self._encode(mel, kept, self.step.activation_checkpointing and self.training)
 
-    def contrast(self, batch: Batch, class_tokens: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Loss, whether each view found its partner, and the embeddings (n, D) of both views."""
+    def contrast(self, batch: Batch, class_tokens: Tensor | None = None) -> Contrast:
+        """The loss of this rank's pairs against the views of all ranks.
+
+        Args:
+            batch: n pairs, as for `class_tokens`, and ``track`` (n,).
+            class_tokens: Their class tokens, (2n, D); None: compute them.
+        """
         tokens = self.class_tokens(batch) if class_tokens is None else class_tokens
         first, second = self.projection(tokens).chunk(2)
         tracks = batch["track"].to(self.device, non_blocking=True)
-        loss, found = nt_xent(
+        loss, is_top1 = nt_xent(
             first,
             second,
             temperature=self.objective.temperature,
@@ -149,88 +185,113 @@ class ContrastivePretraining(L.LightningModule):
             all_tracks=gather(tracks),
             rank=self.global_rank,
         )
-        return loss, found, first.detach().float(), second.detach().float()
+        return Contrast(loss, is_top1, first.detach().float(), second.detach().float())
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        self._before = [buffer.clone() for buffer in self.projection.buffers()]
+        self._saved_buffers = [buffer.clone() for buffer in self.projection.buffers()]
         size = self.step.micro_batch
         if size is not None and size < len(batch["first"]):
-            self._replay = GradCache(self.class_tokens, batch, size)
-        loss, found, first, second = self.contrast(batch, self._replay.embeddings if self._replay else None)
-        self.guard.saw_loss(gather(loss.detach()[None]).mean() if self.guard.config.spike else loss.detach())
-        if (self.global_step + 1) % self.log_every == 0:  # meters cost more than they tell at every step
-            self._log_meters("train", loss, found, first, second)
+            self._grad_cache = GradCache(self.class_tokens, batch, size)
+        result = self.contrast(batch, self._grad_cache.embeddings if self._grad_cache else None)
+        loss = result.loss.detach()
+        # Where the guard compares losses, all ranks must compare the same one, or some would skip a step alone.
+        self.guard.record_loss(gather(loss[None]).mean() if self.guard.config.spike else loss)
+        if (self.global_step + 1) % self.log_every == 0:  # the measures are too slow for every step
+            self._log_measures("train", result)
             self.log("train/learning_rate", learning_rate(self.global_step, self.max_steps, self.optim))
-        return loss
-
-    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        """Of a batch in parts: first down to the embeddings, then part by part to the weights."""
-        super().backward(loss, *args, **kwargs)
-        if self._replay is not None:
-            with self.trainer.precision_plugin.forward_context():
-                self._replay.backward([p for p in self.backbone.parameters() if p.requires_grad])
-            self._replay = None
+        return result.loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         size = self.step.micro_batch or len(batch["first"])
-        self._log_meters("valid", *self.contrast(batch, GradCache(self.class_tokens, batch, size).embeddings.detach()))
+        tokens = GradCache(self.class_tokens, batch, size).embeddings.detach()
+        self._log_measures("valid", self.contrast(batch, tokens))
+
+    # From the loss to an optimisation step, in the order in which Lightning calls it.
+
+    def on_fit_start(self) -> None:
+        refuse_split_norm(self.objective.projection, self.trainer.world_size, self.device.type == "cpu")
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return adamw(self, self.optim, self._matrices)
 
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Differentiate the loss (a scalar); with micro-batches in two stages, first down to the class tokens."""
+        super().backward(loss, *args, **kwargs)
+        if self._grad_cache is not None:
+            with self.trainer.precision_plugin.forward_context():
+                self._grad_cache.backward([p for p in self.backbone.parameters() if p.requires_grad])
+            self._grad_cache = None
+
     def on_before_optimizer_step(self, optimizer: Any) -> None:
-        """Schedules as pure functions of the step, so that a resumed run cannot lose them."""
-        step = self.global_step
+        # Schedules are functions of the step alone, so a resumed run needs no state for them.
+        step, config = self.global_step, self.optim
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, self.max_steps, self.optim)
+            group["lr"] = learning_rate(step, self.max_steps, config)
             if group["decays"]:
-                config = self.optim
                 group["weight_decay"] = cosine(step, self.max_steps, config.weight_decay, config.final_weight_decay)
 
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
-        """Clip, and let the guard tell the optimiser on the device whether this step may be taken."""
-        norm = self._clipped_norm()
-        optimizer.found_inf = self.guard.saw_norm(norm, self.global_step)
-        for buffer, before in zip(self.projection.buffers(), self._before, strict=True):  # statistics of batch norm
-            buffer.copy_(torch.where(optimizer.found_inf > 0, before, buffer))
+        """Clip the gradient, and let the guard mark on the device a step that must be skipped."""
+        clip_sharded = getattr(self.trainer.strategy.model, "clip_grad_norm_", None)
+        if clip_sharded is not None:  # FSDP: each rank holds a part of every gradient
+            norm: Tensor = clip_sharded(self.optim.gradient_clip)
+        else:
+            norm = torch.nn.utils.clip_grad_norm_(self.parameters(), self.optim.gradient_clip)
+        optimizer.found_inf = self.guard.skip_flag(norm, self.global_step)  # fused AdamW skips the step where it is 1
+        # The forward pass has updated the statistics of batch norm; a skipped step takes that back.
+        for buffer, saved in zip(self.projection.buffers(), self._saved_buffers, strict=True):
+            buffer.copy_(torch.where(optimizer.found_inf > 0, saved, buffer))
         if (self.global_step + 1) % self.log_every == 0:
             self.log("train/gradient_norm", norm)
 
-    def on_fit_start(self) -> None:
-        """Refuse what would make the loss depend on how a batch is spread over processes."""
-        refuse_split_norm(self.objective.projection, self.trainer.world_size, self.device.type == "cpu")
-
-    def _clipped_norm(self) -> Tensor:
-        """Norm of all gradients before they are clipped, a scalar on the device."""
-        strategy = self.trainer.strategy
-        whole = getattr(strategy.model, "clip_grad_norm_", None)
-        if whole is not None:  # FSDP: each rank holds a part of every gradient
-            norm: Tensor = whole(self.optim.gradient_clip)
-            return norm
-        return torch.nn.utils.clip_grad_norm_(self.parameters(), self.optim.gradient_clip)
-
     def _seeds(self, batch: Batch) -> Tensor:
-        """A number for each view, (2n,), the same wherever and whenever it is drawn."""
-        examples = batch["example"]
-        return torch.cat([examples * 2, examples * 2 + 1]) + self._offset
+        """One seed for each view, (2n,): the same in both passes of GradCache, in any batch and on any rank."""
+        return torch.cat([batch["example"] * 2, batch["example"] * 2 + 1]) + self._seed_offset
 
-    def _kept(self, mel: Tensor, batch: Batch) -> Tensor:
-        """Frames to keep, (2n, T') in ascending order."""
-        num_frames = mel.shape[-1]
-        num_kept = max(1, round((1 - self.step.token_dropping) * num_frames))
-        drawn = uniform(self._seeds(batch), _DROPPING, num_frames)
-        return drawn.argsort(dim=1)[:, :num_kept].sort(dim=1).values
-
-    def _log_meters(self, stage: str, loss: Tensor, found: Tensor, first: Tensor, second: Tensor) -> None:
-        first, second = gather(first), gather(second)  # the rank of a part is not that of the whole
+    def _log_measures(self, stage: str, result: Contrast) -> None:
+        first, second = gather(result.first), gather(result.second)  # the rank of a part is not that of the whole
         values = {
-            "loss": loss.detach(),
-            "accuracy": found.float().mean(),
+            "loss": result.loss.detach(),
+            "accuracy": result.is_top1.float().mean(),
             "alignment": alignment(first, second),
             "uniformity": uniformity(first),
             "effective_rank": effective_rank(first),
             "positive_negative_gap": positive_negative_gap(first, second),
         }
         for name, value in values.items():
-            on_bar = name in {"loss", "accuracy"} and stage == "train"
-            self.log(f"{stage}/{name}", value, prog_bar=on_bar, sync_dist=True, batch_size=len(first))
+            in_bar = name in {"loss", "accuracy"} and stage == "train"
+            self.log(f"{stage}/{name}", value, prog_bar=in_bar, sync_dist=True, batch_size=len(first))
+
+
+def kept_frames(seeds: Tensor, num_frames: int, dropped: float) -> Tensor:
+    """Random frames that remain when a share of them is dropped.
+
+    Args:
+        seeds: One seed for each view, (2n,) int64.
+        num_frames: Frames of a view, T.
+        dropped: Share of frames to drop, in [0, 1).
+
+    Returns:
+        Indices of the frames to keep, (2n, T') in ascending order; T' is at least 1.
+    """
+    num_kept = max(1, round((1 - dropped) * num_frames))
+    keys = uniform(seeds, _TOKEN_DROPPING, num_frames)  # (2n, T)
+    return keys.argsort(dim=1)[:, :num_kept].sort(dim=1).values
+
+
+def refuse_split_norm(projection: str, num_ranks: int, on_cpu: bool) -> None:
+    """Refuse a loss that would depend on how a batch is spread over processes.
+
+    Args:
+        projection: ``objective.projection``.
+        num_ranks: Number of processes.
+        on_cpu: Whether they run on processors, where batch norm is not synchronised.
+
+    Raises:
+        InputError: each of several processes would normalise its own part of a batch.
+    """
+    if num_ranks > 1 and projection == "mlp" and on_cpu:
+        raise InputError(
+            "objective.projection=mlp on several CPU processes: its BatchNorm would normalise the part of each process "
+            "alone; use projection=none, or GPUs, where it is synchronised"
+        )

@@ -1,6 +1,7 @@
-"""AdamW with a cosine schedule, as in the paper's group: no decay on biases and norms, decay itself on a cosine.
+"""AdamW with cosine schedules of learning rate and weight decay; no decay on biases and norms.
 
-Their peak learning rate was not found; 1.5e-4 is inferred from their minimum. Ours is stated in the configuration.
+The recipe is that of the paper's group. Their peak learning rate was not found [NF]; 1.5e-4 is inferred from their
+minimum. The default here is our choice.
 """
 
 from __future__ import annotations
@@ -17,7 +18,18 @@ from musictf.errors import InputError
 
 @dataclass(kw_only=True)
 class OptimConfig:
-    """Optimiser and schedule; warm-up is a share of the run."""
+    """AdamW and its schedules.
+
+    Attributes:
+        learning_rate: Peak learning rate, reached at the end of the warm-up.
+        min_learning_rate: Learning rate of the last step.
+        warmup: Share of the run in which the learning rate rises linearly.
+        beta1: Decay of the mean of the gradient.
+        beta2: Decay of the mean of the squared gradient.
+        weight_decay: Decoupled weight decay of the first step.
+        final_weight_decay: Weight decay of the last step; a cosine joins both.
+        gradient_clip: Largest norm of the whole gradient; .inf: no clipping.
+    """
 
     learning_rate: float = 1e-3
     min_learning_rate: float = 1.5e-6
@@ -38,16 +50,16 @@ class OptimConfig:
         if not (self.weight_decay >= 0 and self.final_weight_decay >= 0):
             raise InputError("optim: weight_decay and final_weight_decay must not be negative")
         if not self.gradient_clip > 0:
-            raise InputError(f"optim.gradient_clip={self.gradient_clip} must be positive; .inf does not clip")
+            raise InputError(f"optim.gradient_clip={self.gradient_clip} must be positive; .inf turns clipping off")
 
 
 def adamw(module: nn.Module, config: OptimConfig, matrices: Set[str] | None = None) -> torch.optim.AdamW:
-    """AdamW over two groups: matrices with decay; biases, norms and other vectors without.
+    """AdamW over two groups: matrices with weight decay; biases, norms and other vectors without.
 
     Args:
-        module: What is trained.
+        module: Module to train.
         config: Rates and decays.
-        matrices: Names of the parameters that decay; by default those with more than one axis.
+        matrices: Names of the parameters that decay; None: those with more than one axis.
     """
     parameters = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
     decaying = {name for name, parameter in parameters.items() if parameter.ndim > 1} if matrices is None else matrices
@@ -63,14 +75,14 @@ def adamw(module: nn.Module, config: OptimConfig, matrices: Set[str] | None = No
             "decays": False,
         },
     ]
-    # Fused everywhere: one kernel a step, and the only one that can leave a step out without asking the host.
+    # Fused: one kernel a step, and the only variant that can skip a step without waiting for the host (``found_inf``).
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.beta1, config.beta2), fused=True)
 
 
 def learning_rate(step: int, max_steps: int, config: OptimConfig) -> float:
-    """Learning rate of step ``step`` of ``max_steps``: linear warm-up, then cosine to the minimum."""
+    """Learning rate of step ``step`` (from 0) of ``max_steps``: linear warm-up, then a cosine to the minimum."""
     warmup = max(1, round(config.warmup * max_steps))
-    if step < warmup:
+    if step < warmup:  # not 0 at the first step, which would be wasted
         return config.learning_rate * (step + 1) / warmup
     return cosine(step - warmup, max_steps - warmup, config.learning_rate, config.min_learning_rate)
 

@@ -1,4 +1,4 @@
-"""The line that people look at while a run goes on."""
+"""Progress bar of a pretraining run."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 
 
 class Bar(TQDMProgressBar):
-    """Steps of the whole run, also after a resume, and few words behind them.
+    """Steps of the whole run, also after a resume, with loss, accuracy and the share of time spent waiting for data.
 
     Args:
-        every: Steps from one update to the next.
+        every: Optimisation steps from one update to the next.
     """
 
     def __init__(self, every: int) -> None:
@@ -27,22 +27,22 @@ class Bar(TQDMProgressBar):
         self._begin(trainer)
 
     def on_exception(self, *args: Any) -> None:
-        if self._train_progress_bar is not None:  # what ends a run before its first step comes sooner than the bar
-            self._train_progress_bar.close()  # so that what is said next has a line of its own
+        if self._train_progress_bar is not None:  # a run may fail before its first step, and so before the bar exists
+            self._train_progress_bar.close()  # so that the error message begins on a line of its own
 
     def get_metrics(self, *args: Any) -> dict[str, int | str | float | dict[str, float]]:
-        """Loss and accuracy of the batch, and what share of the time went by waiting for data."""
-        found = super().get_metrics(*args)
-        words: dict[str, int | str | float | dict[str, float]] = {}
+        """Texts behind the bar: loss and accuracy of the batch, and the share of time spent waiting for data."""
+        metrics = super().get_metrics(*args)
+        texts: dict[str, int | str | float | dict[str, float]] = {}
         for name in ("loss", "accuracy"):
-            if f"train/{name}" in found:
-                words[name] = f"{float(str(found[f'train/{name}'])):.3f}"
-        if "data_wait" in found:
-            words["waiting"] = f"{float(str(found['data_wait'])):.0%}"
-        return words
+            if f"train/{name}" in metrics:
+                texts[name] = f"{float(str(metrics[f'train/{name}'])):.3f}"
+        if "data_wait" in metrics:
+            texts["waiting"] = f"{float(str(metrics['data_wait'])):.0%}"
+        return texts
 
     def _begin(self, trainer: L.Trainer) -> None:
         bar = self.train_progress_bar
-        bar.initial = bar.n = trainer.global_step  # its speed is that of this process
+        bar.initial = bar.n = trainer.global_step  # ``initial`` keeps the speed that of this process alone
         bar.total = trainer.max_steps
         bar.set_description("pretraining")

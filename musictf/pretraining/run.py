@@ -1,4 +1,4 @@
-"""``musictf pretrain``: a corpus and a configuration in, a run folder with a backbone file out."""
+"""``musictf pretrain``: from a corpus and a configuration to a run folder with a backbone file."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from musictf.models.backbone import FILE_NAME, Backbone, save_backbone
 from musictf.models.vit1d import ViT1DConfig
 from musictf.packing.packed import packed_identities
 from musictf.pretraining.callbacks import KeepCheckpoints, MetricsFile, Sink
-from musictf.pretraining.checkpoints import VerifiedCheckpointIO, agreed, choose, require_fitting
+from musictf.pretraining.checkpoints import VerifiedCheckpointIO, agreed_path, choose, require_fitting
 from musictf.pretraining.excerpts import PairConfig, PairModule, Pairs
 from musictf.pretraining.guard import FILE_NAME as BAD_BATCHES
 from musictf.pretraining.guard import GuardConfig, GuardWatch
@@ -41,10 +41,13 @@ from musictf.run_folder import WandbConfig, default_folder, open_run, provenance
 
 @dataclass(kw_only=True)
 class CheckpointConfig:
-    """How often, in optimisation steps, the resumable checkpoint is written.
+    """When the checkpoints of a run are written.
 
-    ``every`` renews ``last.ckpt``; ``keep_every`` leaves numbered ones for good (0: none). ``requeue`` asks SLURM to
-    queue the job again after SIGTERM as after SIGUSR1, where pre-emption cancels jobs (``scancel`` sends it too).
+    Attributes:
+        every: Optimisation steps between two versions of ``last.ckpt``, from which a run is resumed.
+        keep_every: Steps between numbered checkpoints that are kept; 0 means none.
+        requeue: Ask SLURM to queue the job again after SIGTERM as well as after SIGUSR1. For clusters where pre-emption
+            sends SIGTERM; ``scancel`` sends it too.
     """
 
     every: int = 100
@@ -60,16 +63,41 @@ class CheckpointConfig:
 
 @dataclass(kw_only=True)
 class PretrainRun:
-    """Everything ``musictf pretrain`` can be told.
+    """Configuration of ``musictf pretrain``.
 
-    ``batch_size`` counts the pairs of one optimisation step over all ranks, ``max_steps`` such steps, ``valid_every``
-    and ``log_every`` steps. ``resume`` is ``auto`` (the run's own last checkpoint, if any), ``never`` or a checkpoint.
-    ``identities`` is what the run keeps of its corpus for later checks of leakage: ``full``, ``files`` (nothing is
-    decoded: for corpora too large to decode once more) or ``none``. ``micro_batch`` to ``activation_checkpointing``
-    are those of `StepConfig`; ``online_probe`` and ``dry_run`` are read by whoever starts the run.
+    Attributes:
+        dataset: Corpus to pretrain on.
+        model: Shape of the encoder.
+        objective: Contrastive loss and projection head.
+        trainer: Arguments of Lightning's Trainer.
+        front_end: Log-mel spectrogram, part of the backbone.
+        optim: Optimiser and schedule.
+        pairs: How the two excerpts of a pair are drawn.
+        augment: Random changes of the excerpts.
+        guard: What is done when a loss or gradient is not usable.
+        checkpoint: When checkpoints are written.
+        wandb: Mirror in Weights & Biases.
+        max_steps: Optimisation steps of the whole run.
+        batch_size: Pairs in one optimisation step, over all processes.
+        micro_batch: Pairs of one process that are embedded at a time; null means all, and the gradient is the same.
+        token_dropping: Share of the frames that is left out in training, drawn anew for every view.
+        compile: Compile the encoder: a minute at the start, faster steps on GPUs.
+        activation_checkpointing: Recompute activations in the backward pass, which saves memory.
+        online_probe: How the run is probed while it trains; null means not at all. Read by the command.
+        seed: Seed of weights, order, excerpts and augmentations.
+        splits: Splits of the corpus to train on, any of train, valid, test.
+        num_workers: Processes that read audio.
+        log_every: Steps between two lines of metrics.csv.
+        valid_every: Steps between two validations.
+        identities: What is recorded of the corpus for the leakage report: full, files (no audio is decoded) or none.
+        resume: Where to continue: auto (last checkpoint of output_dir, if any), never, or the path of a checkpoint.
+        overwrite: Replace the run that output_dir holds.
+        dry_run: Only print what the run would take, measured on twenty of its steps. Read by the command.
+        output_dir: Run folder; null means runs/pretrain/TIME.
+        choices: Name of the choice in each configuration group; set by the composition.
     """
 
-    # Keys that may differ when an unfinished run goes on: how it runs, not what it computes.
+    # Keys that may differ when an unfinished run is resumed: they change how it runs, not what it computes.
     MAY_CHANGE: ClassVar[frozenset[str]] = frozenset(
         {"max_steps", "trainer", "wandb", "resume", "overwrite", "output_dir", "num_workers", "choices"}
         | {"micro_batch", "compile", "activation_checkpointing", "checkpoint", "guard", "online_probe", "dry_run"}
@@ -106,18 +134,19 @@ class PretrainRun:
     choices: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.log_every = min(self.log_every, self.max_steps)  # a short run has something to show as well
+        self.log_every = min(self.log_every, self.max_steps)  # a short run logs its last step at least
         if self.batch_size < 2:
-            raise InputError(f"batch_size={self.batch_size}: a contrast needs at least 2 pairs")
+            raise InputError(f"batch_size={self.batch_size}: a contrastive loss needs at least 2 pairs")
         for name in ("max_steps", "log_every", "valid_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)} must be at least 1")
-        self._refuse_trainer()
+        self._check_trainer()
         if self.batch_size % self.pairs.excerpts_per_track:
             raise InputError(
-                f"batch_size={self.batch_size} is not a multiple of pairs.excerpts_per_track={self.pairs.excerpts_per_track}"
+                f"batch_size={self.batch_size} is not a multiple of "
+                f"pairs.excerpts_per_track={self.pairs.excerpts_per_track}"
             )
-        self.step_config()
+        self.step_config()  # refuses bad values of its own
         if self.seed < 0 or self.num_workers < 0:
             raise InputError(f"seed={self.seed} and num_workers={self.num_workers} must not be negative")
         if self.identities not in {*LEVELS, "none"}:
@@ -125,26 +154,26 @@ class PretrainRun:
         if unknown := set(self.splits) - set(SPLITS):
             raise InputError(f"splits: {', '.join(sorted(unknown))} unknown: any of {', '.join(SPLITS)}")
 
-    def _refuse_trainer(self) -> None:
-        """What Lightning's Trainer can do, and a contrast cannot bear."""
+    def _check_trainer(self) -> None:
+        """Refuse settings of Lightning's Trainer under which the contrastive loss would be wrong."""
         trainer = self.trainer
         if trainer.accumulate_grad_batches != 1:
             raise InputError(
                 f"trainer.accumulate_grad_batches={trainer.accumulate_grad_batches}: accumulated gradients add no "
-                "negatives to a contrast; set batch_size to the pairs you want and micro_batch to those that fit"
+                "negatives; set batch_size to the pairs of a step and micro_batch to those that fit into memory"
             )
         if trainer.precision in {"16-mixed", "16-true", "16", "bf16-true"}:
-            raise InputError(f"trainer.precision={trainer.precision} loses the contrast: bf16-mixed or 32-true")
+            raise InputError(f"trainer.precision={trainer.precision} is too coarse here: use bf16-mixed or 32-true")
         if str(trainer.strategy).startswith("fsdp"):
-            # Each rank holds a part of the weights, and these look at them outside of the pass that joins the parts.
-            wanted = {"micro_batch": self.micro_batch, "online_probe": self.online_probe}
-            found = [name for name, value in wanted.items() if value is not None]
-            found += ["trainer.precision"] * (trainer.precision != "32-true")
-            if found:
-                raise InputError(f"trainer.strategy={trainer.strategy} does without {', '.join(found)}; ddp has all")
+            # Each rank holds a part of the weights; these use the weights outside the forward pass that joins them.
+            unsupported = {"micro_batch": self.micro_batch, "online_probe": self.online_probe}
+            names = [name for name, value in unsupported.items() if value is not None]
+            names += ["trainer.precision"] * (trainer.precision != "32-true")
+            if names:
+                raise InputError(f"trainer.strategy={trainer.strategy} does not support {', '.join(names)}; use ddp")
 
     def step_config(self) -> StepConfig:
-        """How a step is computed."""
+        """The settings of `StepConfig`, which are keys of the run itself."""
         return StepConfig(
             micro_batch=self.micro_batch,
             token_dropping=self.token_dropping,
@@ -157,7 +186,7 @@ Observer = Callable[[Path], tuple[Sink, ...]]
 
 
 def no_observer(folder: Path) -> tuple[Sink, ...]:
-    """Nobody but ``metrics.csv`` hears of the run."""
+    """No receivers of logged values besides ``metrics.csv``."""
     return ()
 
 
@@ -166,8 +195,8 @@ def pretrain(run: PretrainRun, observe: Observer = no_observer, callbacks: Seque
 
     Args:
         run: The configuration.
-        observe: Called with the run folder once it is claimed; answers with receivers of every logged value.
-        callbacks: What else watches the run.
+        observe: Called with the run folder once it is locked; returns receivers of every logged value.
+        callbacks: Further Lightning callbacks.
 
     Returns:
         The run folder, with ``backbone.safetensors``, ``identities.jsonl.gz``, ``metrics.csv`` and ``checkpoints/``.
@@ -175,8 +204,8 @@ def pretrain(run: PretrainRun, observe: Observer = no_observer, callbacks: Seque
     Raises:
         InputError: something in the configuration or the corpus cannot be used; nothing has been trained.
         FinishedRun: the folder holds a finished run.
-        Interrupted: stopped on request; the same command goes on.
-        Diverged: more steps went wrong than ``guard.budget`` forgives.
+        Interrupted: stopped on request; the same command resumes the run.
+        Diverged: more steps were bad than ``guard.budget`` allows.
     """
     train_tracks, valid_tracks = training_tracks(run)
     L.seed_everything(run.seed, verbose=False)
@@ -184,12 +213,13 @@ def pretrain(run: PretrainRun, observe: Observer = no_observer, callbacks: Seque
     data = pair_module(run, backbone, train_tracks, valid_tracks)
     folder = Path(run.output_dir).expanduser() if run.output_dir else default_folder("pretrain")
     with open_run(folder, dataclasses.asdict(run), run.overwrite, "pretrain", run.MAY_CHANGE):
-        seen = _write_identities(run, train_tracks, folder)
+        seen = write_seen_identities(run, train_tracks, folder)
         module = contrastive_module(run, backbone)
         trainer = _fit(run, module, data, folder, observe(folder), callbacks)
-        weights = trainer.strategy.lightning_module_state_dict()  # of all ranks: each may hold a part
+        weights = trainer.strategy.lightning_module_state_dict()  # on all ranks: each may hold a part
         if trainer.is_global_zero:
             origin = _provenance(run, train_tracks, trainer.global_step) | {"identities": seen}
+            # Copied into a plain module: a strategy may have wrapped or sharded the trained one.
             trained = Backbone(run.model, run.front_end)
             trained.load_state_dict({name: weights[f"backbone.{name}"] for name in trained.state_dict()})
             save_backbone(trained, folder / FILE_NAME, origin)
@@ -220,16 +250,19 @@ def _fit(
     sinks: tuple[Sink, ...],
     others: Sequence[L.Callback],
 ) -> L.Trainer:
-    own = folder / "checkpoints"
+    """Train to the last step, from the newest checkpoint if there is one."""
+    checkpoints = folder / "checkpoints"
     metrics = MetricsFile(folder / "metrics.csv", sinks)
     monitor = "train/loss" if data.valid is None else "valid/loss"
-    watch = GuardWatch(folder / BAD_BATCHES, data.tracks_of_step, run.log_every)
-    logged = -(-run.checkpoint.every // run.log_every) * run.log_every  # values of training: where there are any
+    guard = GuardWatch(folder / BAD_BATCHES, data.tracks_of_step, run.log_every)
+    # The training loss is known at logged steps only: round up to the next one.
+    logged = -(-run.checkpoint.every // run.log_every) * run.log_every
     score_every = logged if data.valid is None else run.valid_every
-    keeper = KeepCheckpoints(own, run.checkpoint.every, run.checkpoint.keep_every, monitor, score_every)
-    keeper.before_writing = watch.look
+    keeper = KeepCheckpoints(checkpoints, run.checkpoint.every, run.checkpoint.keep_every, monitor, score_every)
+    keeper.before_writing = guard.check
     stop = StopCleanly(keeper, run.log_every, run.checkpoint.requeue)
-    callbacks: list[L.Callback] = [keeper, watch, Speedometer(run.max_steps, run.batch_size, run.log_every), *others]
+    # The keeper is first: it writes the checkpoint of a step before the others begin the next one.
+    callbacks: list[L.Callback] = [keeper, guard, Speedometer(run.max_steps, run.batch_size, run.log_every), *others]
     callbacks.append(stop)
     if run.trainer.enable_progress_bar:
         callbacks.append(Bar(run.log_every))
@@ -239,16 +272,16 @@ def _fit(
         raise InputError(f"trainer: {str(error).splitlines()[0]} (trainer=cpu needs no GPU)") from error
     follow_launcher()
     with in_one_line(trainer):
-        checkpoint = agreed(trainer, lambda: choose(run.resume, own))
+        checkpoint = agreed_path(trainer, lambda: choose(run.resume, checkpoints))
     done = 0 if checkpoint is None else require_fitting(checkpoint, module.state_dict(), run.resume)
     if done > run.max_steps:
         raise InputError(f"resume={run.resume}: {checkpoint} is at step {done}, beyond max_steps={run.max_steps}")
-    metrics.forget_after(done)
+    metrics.forget_after(done)  # the steps after the checkpoint are made again
     with warnings.catch_warnings(), stop.listening(), in_one_line(trainer):
-        # Lightning advises more loader workers than a small machine has cores, and dislikes an unending loader.
+        # Lightning advises more loader workers than a small machine has cores, and warns of an endless loader.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*val_check_interval.*")
-        warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning 2.6 beside torch 2.14
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning 2.6 with torch 2.14
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     return trainer
 
@@ -256,7 +289,7 @@ def _fit(
 def make_trainer(
     run: PretrainRun, data: PairModule, folder: Path, metrics: MetricsFile, callbacks: list[L.Callback]
 ) -> L.Trainer:
-    """Lightning's Trainer as a run uses it."""
+    """Lightning's Trainer for a run; it calls ``callbacks`` in their order."""
     settings = dataclasses.asdict(run.trainer)
     timeout = timedelta(seconds=settings.pop("timeout_s"))
     if run.trainer.strategy == "ddp":
@@ -290,10 +323,10 @@ def make_trainer(
 
 
 def training_tracks(run: PretrainRun) -> tuple[list[Track], list[Track]]:
-    """Tracks to train on, and those to validate on.
+    """Tracks to train on, and tracks to validate on.
 
     Raises:
-        InputError: the corpus has too few, or lacks their audio.
+        InputError: the corpus has too few tracks, or their audio is missing.
     """
     tracks = run.dataset.all_tracks()
     train = [track for track in tracks if track.split in run.splits]
@@ -301,15 +334,26 @@ def training_tracks(run: PretrainRun) -> tuple[list[Track], list[Track]]:
     if not train:
         raise InputError(f"{run.dataset.label}: no track in {'+'.join(run.splits)}; choose with splits=[...]")
     if len(valid) < 2:
-        valid = []  # one track has nothing to be told from
+        valid = []  # a single track has no negatives
     if len(train) < 2:
-        raise InputError(f"{run.dataset.label}: one track in {'+'.join(run.splits)}; a contrast needs at least two")
+        raise InputError(
+            f"{run.dataset.label}: one track in {'+'.join(run.splits)}; a contrastive loss needs at least two"
+        )
     require_audio([*train, *valid], run.dataset.label)
     return train, valid
 
 
-def _write_identities(run: PretrainRun, tracks: list[Track], folder: Path) -> dict[str, str] | None:
-    """Leave beside the backbone what it is about to be trained on; returns the note of it for the provenance."""
+def write_seen_identities(run: PretrainRun, tracks: list[Track], folder: Path) -> dict[str, str] | None:
+    """Write the identities of the training tracks beside the backbone, for later checks of leakage.
+
+    Args:
+        run: The configuration.
+        tracks: Training tracks.
+        folder: Run folder.
+
+    Returns:
+        Name, digest and level of the file for the provenance; None on ranks above 0 and with ``identities=none``.
+    """
     if run.identities == "none" or rank() > 0:
         return None
     seen = packed_identities(tracks) or identities(tracks, run.identities)
@@ -318,12 +362,12 @@ def _write_identities(run: PretrainRun, tracks: list[Track], folder: Path) -> di
 
 
 def pair_module(run: PretrainRun, backbone: Backbone, train: list[Track], valid: list[Track]) -> PairModule:
-    """The batches of a run."""
+    """The batches of a run; excerpts are as long as the backbone has positions for."""
 
     def make(tracks: list[Track], pairs: PairConfig, seed: int) -> Pairs:
         return Pairs(tracks, pairs, run.front_end, backbone.num_samples, seed, run.batch_size)
 
-    # Other draws than training's, the same ones at every validation, and plain: runs compare, however hard they train.
+    # Validation draws with another seed, and without the settings that make training harder: then runs compare.
     plain = dataclasses.replace(run.pairs, excerpts_per_track=1, batch_by=None, weights=[])
     return PairModule(
         make(train, run.pairs, run.seed),

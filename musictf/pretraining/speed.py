@@ -1,8 +1,8 @@
-"""How fast a run goes, what holds it up, and when it will be done.
+"""Speed of a run, its waiting for data, its memory, and the time left.
 
-Waiting for data is the time Lightning spends on fetching the next training batch, as it tells its profiler: neither
-validation nor checkpoints nor other callbacks are part of it. It is measured on the host, which runs ahead of an
-accelerator: what the accelerator idles is that at most.
+Waiting for data is the time in which Lightning fetches the next training batch, as reported to its profiler. It
+includes neither validation nor checkpoints nor other callbacks. It is measured on the host, which runs ahead of an
+accelerator: it bounds the idle time of the accelerator from above.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import lightning.pytorch as L
 import torch
 from lightning.pytorch.profilers import Profiler
 
-_FETCH = ".train_dataloader_next"  # how the name of the action ends, in Lightning
+_FETCH = ".train_dataloader_next"  # end of the name of Lightning's profiler action
 
 
 class FetchClock(Profiler):
-    """Seconds spent on fetching training batches; every action is passed on to the profiler that was there."""
+    """Seconds spent on fetching training batches; passes every action on to the profiler it replaces."""
 
     def __init__(self, inner: Profiler) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class FetchClock(Profiler):
 
 
 class Mark(NamedTuple):
-    """Where a run stands: steps done, and the clocks in seconds."""
+    """Progress of a run: steps done, the time, and the time waited for data so far, in seconds."""
 
     step: int
     time: float
@@ -47,17 +47,17 @@ class Mark(NamedTuple):
 
 
 class Speedometer(L.Callback):
-    """Logs speed, waiting, memory and time left every ``log_every`` steps; waiting and time left stand in the bar too.
+    """Logs speed, waiting, memory and time left every ``log_every`` steps; the bar shows waiting and time left too.
 
-    ``train/examples_per_second`` counts all ranks, ``train/data_wait`` is the share of wall time that rank 0 waits for
-    data, ``train/memory_gb`` the most that it has held in 1e9 bytes (allocated on the GPU; without one, resident,
-    without its loader workers), and ``train/hours_left`` assumes the mean pace of this process so far, validation and
-    checkpoints included, and without its first step, which starts workers and compiles.
+    ``train/examples_per_second`` counts all ranks. ``train/data_wait`` is the share of wall time in which rank 0 waits
+    for data. ``train/memory_gb`` is the peak memory of rank 0 in 1e9 bytes (allocated on the GPU; without one,
+    resident, loader processes not included). ``train/hours_left`` assumes the mean speed of this process so far,
+    validation and checkpoints included, the first step excluded, which starts loaders and compiles.
 
     Args:
         max_steps: Optimisation steps of the whole run.
-        batch_size: Examples of one of them, over all ranks.
-        log_every: Steps; the trainer's ``log_every_n_steps``.
+        batch_size: Examples of an optimisation step, over all ranks.
+        log_every: Steps between logged values; the trainer's ``log_every_n_steps``.
     """
 
     def __init__(self, max_steps: int, batch_size: int, log_every: int) -> None:
@@ -72,7 +72,7 @@ class Speedometer(L.Callback):
         self._clock = public.profiler = FetchClock(public.profiler)
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        if self._first is None:  # not sooner: other callbacks may have had much to do before the first step
+        if self._first is None:  # not in on_train_start, where other callbacks may take long
             self._first = self._logged = self._mark(trainer)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
@@ -81,26 +81,8 @@ class Speedometer(L.Callback):
             return
         if self._second is None:
             self._second = now
-        if now.step % self.log_every == 0:
-            self._log(trainer, pl_module, now)
-            self._logged = now
-
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self._clock is not None:
-            public: Any = trainer
-            public.profiler, self._clock = self._clock.inner, None
-
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        self.on_train_end(trainer, pl_module)
-
-    def seconds_left(self, now: Mark) -> float:
-        """Estimate for the rest of the run, from the steps that this process has made."""
-        assert self._first is not None
-        assert self._second is not None
-        origin = self._second if now.step > self._second.step else self._first
-        return (self.max_steps - now.step) * (now.time - origin.time) / (now.step - origin.step)
-
-    def _log(self, trainer: L.Trainer, pl_module: L.LightningModule, now: Mark) -> None:
+        if now.step % self.log_every:
+            return
         seconds = max(now.time - self._logged.time, sys.float_info.epsilon)
         waiting, left = (now.waited - self._logged.waited) / seconds, self.seconds_left(now)
         values = {
@@ -111,17 +93,33 @@ class Speedometer(L.Callback):
         }
         pl_module.log_dict(values)
         pl_module.log_dict({"data_wait": waiting, "minutes_left": left / 60}, prog_bar=True, logger=False)
+        self._logged = now
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._clock is not None:
+            public: Any = trainer
+            public.profiler, self._clock = self._clock.inner, None
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        self.on_train_end(trainer, pl_module)
+
+    def seconds_left(self, now: Mark) -> float:
+        """Estimate for the rest of the run, in seconds, from the steps that this process has made."""
+        assert self._first is not None
+        assert self._second is not None
+        origin = self._second if now.step > self._second.step else self._first  # without the slow first step
+        return (self.max_steps - now.step) * (now.time - origin.time) / (now.step - origin.step)
 
     def _mark(self, trainer: L.Trainer) -> Mark:
         return Mark(trainer.global_step, perf_counter(), self._clock.seconds if self._clock else 0.0)
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes that this process has held at most: allocated on a CUDA device, or resident without one."""
+    """Peak memory of this process in bytes: allocated on a CUDA device, or resident without one."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     status = Path("/proc/self/status")
-    if status.is_file():  # not getrusage, whose peak a process inherits from the one that started it
+    if status.is_file():  # not getrusage: its peak includes that of the process that started this one
         return 1024 * int(status.read_text().partition("VmHWM:")[2].split()[0])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak  # macOS answers bytes
+    return peak if sys.platform == "darwin" else 1024 * peak  # macOS reports bytes, others kibibytes

@@ -1,33 +1,27 @@
 """Cells of a sweep: which jobs it planned, and which of them are missing, failed, still running or finished.
 
-A sweep writes ``sweep.json`` into its folder before the first job starts; every job has a folder of its own in there,
-named by its number, whose ``status.json`` says how far it came. A cell is one job: backbone x task x dataset x seed.
-What stands in ``output_dir`` and in paths of overrides is relative to the folder that the sweep was started in.
+A sweep writes ``sweep.json`` into its folder before the first job starts. Every job has a folder in there, named by its
+number, whose ``status.json`` holds its state. A cell is one job: backbone x task x dataset x seed. Paths in
+``output_dir`` and in overrides are relative to the folder in which the sweep was started.
 """
 
 from __future__ import annotations
 
-import csv
-import html
-import io
 import json
 import re
 import shlex
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from musictf.errors import InputError
 from musictf.files import write_atomically
 from musictf.run_folder import read_status
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
 PLAN = "sweep.json"
-SCHEMA = 1
+PLAN_SCHEMA = 1
 FINISHED, RUNNING, FAILED, MISSING = "finished", "running", "failed", "missing"
 COLUMNS = ("job", "backbone", "task", "dataset", "seed", "other", "state", "remark")
 
@@ -50,13 +44,13 @@ class Job:
     cell: dict[str, str]
 
     def arguments(self) -> list[str]:
-        """The overrides with the output folder: what makes this very job when it is run alone."""
+        """Arguments that run this job alone: the overrides and the output folder."""
         return [*self.overrides, f"output_dir={quoted(self.output_dir)}"]
 
 
 @dataclass(frozen=True)
-class Cell:
-    """A planned job and what has become of it; ``remark`` is the error of a failed one."""
+class SweepCell:
+    """A planned job and its state; ``remark`` is the error of a failed job, or since when a job runs."""
 
     job: Job
     verb: str
@@ -67,29 +61,32 @@ class Cell:
 
     @property
     def command(self) -> str:
-        """What fills this cell, ready for a shell."""
+        """The shell command that runs this job."""
         return shlex.join(["musictf", self.verb, *self.job.arguments()])
 
     def texts(self) -> list[str]:
-        """The columns of its line."""
+        """Its values of `COLUMNS`."""
         return [str(self.folder), *(self.job.cell.get(name, "") for name in COLUMNS[1:6]), self.state, self.remark]
 
 
 def quoted(value: str) -> str:
-    """A path as Hydra's override grammar takes it: in quotes where it is more than a plain relative or absolute one.
+    """A path for Hydra's override grammar: in quotes unless it is a plain relative or absolute path.
 
     Example:
         >>> quoted("runs/a-1"), quoted("my runs/a=1"), quoted("007")
         ('runs/a-1', "'my runs/a=1'", "'007'")
     """
-    is_plain = re.fullmatch(r"[A-Za-z0-9_.-]*(/[A-Za-z0-9_.-]+)+", value)
-    return value if is_plain else "'" + value.replace("'", "\\'") + "'"
+    if re.fullmatch(r"[A-Za-z0-9_.-]*(/[A-Za-z0-9_.-]+)+", value):
+        return value
+    # Backslashes count double before a quote, the closing one too, and only there.
+    text = re.sub(r"(\\+)(?='|\Z)", r"\1\1", value)
+    return "'" + text.replace("'", "\\'") + "'"
 
 
 def write_plan(folder: Path, verb: str, jobs: Sequence[Job]) -> None:
     """Write ``sweep.json`` of a sweep that starts now, from this folder."""
     plan = {
-        "schema": SCHEMA,
+        "schema": PLAN_SCHEMA,
         "verb": verb,
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "started_in": str(Path.cwd()),
@@ -107,14 +104,14 @@ def read_plan(path: Path) -> dict[str, Any]:
     try:
         plan = json.loads(path.read_text(encoding="utf-8"))
         jobs = [Job(**{**job, "overrides": tuple(job["overrides"])}) for job in plan["jobs"]]
-        if plan["schema"] != SCHEMA:
-            raise InputError(f"{path}: schema {plan['schema']!r}, this version reads {SCHEMA}")
+        if plan["schema"] != PLAN_SCHEMA:
+            raise InputError(f"{path}: schema {plan['schema']!r}, this version reads {PLAN_SCHEMA}")
         return {"verb": str(plan["verb"]), "started_in": str(plan["started_in"]), "jobs": jobs}
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not the plan of a sweep ({error!r}); start the sweep again") from None
 
 
-def read_cells(directories: Iterable[str | Path]) -> list[Cell]:
+def read_cells(directories: Iterable[str | Path]) -> list[SweepCell]:
     """The cells of every ``sweep.json`` below the directories, each file once.
 
     Raises:
@@ -125,21 +122,18 @@ def read_cells(directories: Iterable[str | Path]) -> list[Cell]:
         if not directory.is_dir():
             raise InputError(f"{directory}: no such folder; give run folders, or a folder that holds some")
         plans |= {path.resolve(): path for path in sorted(directory.rglob(PLAN))}
-    return [cell for path in plans.values() for cell in _cells(path)]
-
-
-def _cells(path: Path) -> list[Cell]:
-    plan = read_plan(path)
     cells = []
-    for job in plan["jobs"]:
-        # By name below the plan: a sweep that was moved or copied is still whole.
-        folder = path.parent / Path(job.output_dir).name
-        cells.append(Cell(job, plan["verb"], folder, plan["started_in"], *state_of(folder)))
+    for path in plans.values():
+        plan = read_plan(path)
+        for job in plan["jobs"]:
+            # By name below the plan: a sweep that was moved or copied is still whole.
+            folder = path.parent / Path(job.output_dir).name
+            cells.append(SweepCell(job, plan["verb"], folder, plan["started_in"], *state_of(folder)))
     return cells
 
 
 def state_of(folder: Path) -> tuple[str, str]:
-    """State of a run folder, and a remark: the error of a failed run, the time since when one runs."""
+    """State of a run folder and a remark: the error of a failed run, or since when a run is running."""
     try:
         status = read_status(folder)
     except json.JSONDecodeError:
@@ -152,16 +146,17 @@ def state_of(folder: Path) -> tuple[str, str]:
     return state, " ".join((status.get("error") or "").split())
 
 
-def counted(cells: Sequence[Cell]) -> str:
-    """How many cells are in which state, in words."""
+def counted(cells: Sequence[SweepCell]) -> str:
+    """A sentence with the number of cells in each state."""
     states = [cell.state for cell in cells]
     others = [f"{states.count(state)} {state}" for state in (FAILED, RUNNING, MISSING) if state in states]
     return ", ".join([f"{states.count(FINISHED)} of {len(cells)} jobs finished", *others])
 
 
-def missing_commands(cells: Sequence[Cell]) -> str:
-    """Commands that fill what is missing or failed, one a line; what still runs, or was killed, as a comment."""
+def missing_commands(cells: Sequence[SweepCell]) -> str:
+    """Commands of the jobs that are missing or failed, one a line; jobs that run, or were killed, are comments."""
     lines: list[str] = []
+    # Paths in overrides are relative: a command only works in the folder in which its sweep was started.
     place = str(Path.cwd())
     for cell in cells:
         if cell.state == FINISHED:
@@ -171,70 +166,3 @@ def missing_commands(cells: Sequence[Cell]) -> str:
             lines.append(f"cd {shlex.quote(place)}")
         lines.append(f"# running {cell.remark}: {cell.command}" if cell.state == RUNNING else cell.command)
     return "".join(f"{line}\n" for line in lines)
-
-
-def print_cells(cells: Sequence[Cell], console: Console) -> None:
-    """Print the cells that are not finished, and how many are."""
-    from rich.table import Table
-    from rich.text import Text
-
-    columns, lines = _grid(cells)
-    if lines:
-        table = Table(title=Text("cells"), title_justify="left", title_style="bold")
-        for name in columns:
-            table.add_column(name, overflow="fold")
-        for line in lines:
-            table.add_row(*map(Text, line))
-        console.print(table)
-    console.print(Text(f"cells: {counted(cells)}{_way_on(lines)}", style="yellow" if lines else ""))
-
-
-def markdown(cells: Sequence[Cell]) -> str:
-    """A Markdown section."""
-    columns, lines = _grid(cells)
-    rows = [columns, ["---"] * len(columns), *([text.replace("|", "\\|") for text in line] for line in lines)]
-    table = "".join(f"| {' | '.join(row)} |\n" for row in rows) + "\n" if lines else ""
-    return f"\n## cells\n\n{table}{counted(cells)}{_way_on(lines)}\n"
-
-
-def csv_text(cells: Sequence[Cell]) -> str:
-    """Every cell, the finished ones too, one a line."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows(cell.texts() for cell in cells)
-    return buffer.getvalue()
-
-
-def latex(cells: Sequence[Cell]) -> str:
-    """Comments: what a paper's source should remind of, and its pages should not show."""
-    _, lines = _grid(cells)
-    return "".join(f"% {line}\n" for line in [f"cells: {counted(cells)}", *map("  ".join, lines)])
-
-
-def html_section(cells: Sequence[Cell]) -> str:
-    """A section of the HTML page."""
-    columns, lines = _grid(cells)
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in columns)
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(text)}</td>" for text in line) + "</tr>\n" for line in lines)
-    table = f"<table>\n<tr>{head}</tr>\n{body}</table>\n" if lines else ""
-    return f"<section>\n<h2>cells</h2>\n{table}<p>{html.escape(counted(cells) + _way_on(lines))}</p>\n</section>\n"
-
-
-RENDERERS: dict[str, Callable[[Sequence[Cell]], str]] = {
-    "md": markdown,
-    "csv": csv_text,
-    "latex": latex,
-    "html": html_section,
-}
-
-
-def _grid(cells: Sequence[Cell]) -> tuple[list[str], list[list[str]]]:
-    """Columns that say something, and the lines of the cells that are not finished."""
-    lines = [cell.texts() for cell in cells if cell.state != FINISHED]
-    kept = [i for i, name in enumerate(COLUMNS) if name not in {"other", "remark"} or any(line[i] for line in lines)]
-    return [COLUMNS[i] for i in kept], [[line[i] for i in kept] for line in lines]
-
-
-def _way_on(unfinished: Sequence[Any]) -> str:
-    return "; --missing prints the commands that fill the others" if unfinished else ""

@@ -1,1 +1,1 @@
-"""The synthetic corpus: how its songs are composed and played."""
+"""The synthetic corpus: composing and rendering its songs."""

@@ -1,4 +1,4 @@
-"""Chords, their names, and the progressions songs are made of.
+"""Chords, keys, and the chord progressions of songs.
 
 Conventions: a pitch class is an integer 0..11 with C = 0; a degree counts semitones above a chord's root; roman
 numerals are relative to the major scale of the tonic in both modes (natural minor is ``i ii° bIII iv v bVI bVII``).
@@ -32,6 +32,7 @@ FLAT_NAMES = ("C", "Db", "D", "Eb", "E", "F", "Gb", "G", "Ab", "A", "Bb", "B")
 # Tonics whose major key is written with flats; a minor key is written as its relative major.
 FLAT_TONICS = frozenset({0, 1, 3, 5, 8, 10})
 
+# Common progressions of popular music, with borrowed chords (iv, bVI, bVII) and secondary dominants (II7, III7, VI7).
 MAJOR_PROGRESSIONS = (
     "I V vi IV", "I vi IV V", "vi IV I V", "I IV V IV", "I IV I V", "ii V I vi", "I iii IV V", "IV I V vi",
     "I bVII IV I", "I III7 vi IV", "I IV iv I", "I II7 IV V", "I vi ii V", "IV V iii vi", "I ii IV V",
@@ -58,7 +59,7 @@ class Chord:
 
     @property
     def pitch_classes(self) -> tuple[int, ...]:
-        """Pitch classes, root first."""
+        """Pitch classes, root first, others ascending."""
         return tuple((self.root + degree) % 12 for degree in QUALITIES[self.quality])
 
     @property
@@ -67,7 +68,7 @@ class Chord:
         return (self.root + self.bass_degree) % 12
 
     def label(self, flats: bool) -> str:
-        """Harte syntax.
+        """The chord in Harte syntax; ``flats`` writes the root with flats instead of sharps.
 
         Example:
             >>> Chord(10, "min7", bass_degree=10).label(flats=True)
@@ -75,6 +76,13 @@ class Chord:
         """
         inversion = f"/{DEGREE_NAMES[self.bass_degree]}" if self.bass_degree else ""
         return f"{(FLAT_NAMES if flats else SHARP_NAMES)[self.root]}:{self.quality}{inversion}"
+
+    def with_seventh(self, key: Key) -> Chord:
+        """The chord with a seventh: major if that is in the scale, except on the dominant; minor otherwise."""
+        if self.quality == "maj":
+            is_diatonic = (self.root + 11) % 12 in key.scale
+            return replace(self, quality="maj7" if is_diatonic and self.root != (key.tonic + 7) % 12 else "7")
+        return replace(self, quality={"min": "min7", "dim": "hdim7"}.get(self.quality, self.quality))
 
 
 @dataclass(frozen=True)
@@ -91,7 +99,7 @@ class Key:
 
     @property
     def name(self) -> str:
-        """Such as ``C major`` or ``Bb minor``."""
+        """Name of the key, such as ``C major`` or ``Bb minor``."""
         return f"{(FLAT_NAMES if self.flats else SHARP_NAMES)[self.tonic]} {'minor' if self.is_minor else 'major'}"
 
     @property
@@ -106,8 +114,8 @@ class Key:
 
 def key_of(seed: int, index: int) -> Key:
     """Key of a track: every block of 24 tracks holds each of the 24 keys once."""
-    block, place = divmod(index, 24)
-    number = int(np.random.default_rng([seed, block, 24]).permutation(24)[place])
+    block, position = divmod(index, 24)
+    number = int(np.random.default_rng([seed, block, 24]).permutation(24)[position])
     return Key(number % 12, number >= 12)
 
 
@@ -129,7 +137,7 @@ def chord_of(numeral: str, key: Key) -> Chord:
 
 @dataclass(frozen=True)
 class HarmonicStyle:
-    """How a song dresses its progressions: probabilities, per chord."""
+    """How a song embellishes its progressions: probabilities per chord."""
 
     sevenths: float
     inversions: float
@@ -138,7 +146,7 @@ class HarmonicStyle:
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> HarmonicStyle:
-        """A style, from the distribution all songs share."""
+        """Draw a style from the distribution that all songs share."""
         return cls(
             sevenths=float(rng.choice([0.0, 0.15, 0.4, 0.85])),
             inversions=float(rng.choice([0.0, 0.15, 0.35])),
@@ -148,12 +156,12 @@ class HarmonicStyle:
 
 
 def progression(rng: np.random.Generator, key: Key) -> list[Chord]:
-    """One of the common progressions of the key's mode, undressed."""
+    """Draw one of the common progressions of the key's mode, without embellishment."""
     numerals = str(rng.choice(MINOR_PROGRESSIONS if key.is_minor else MAJOR_PROGRESSIONS)).split()
     return [chord_of(numeral, key) for numeral in numerals]
 
 
-def dressed(
+def embellished(
     rng: np.random.Generator, chords: list[Chord], beats_each: float, key: Key, style: HarmonicStyle
 ) -> list[tuple[float, Chord]]:
     """A progression with sevenths, suspensions, secondary dominants and inversions.
@@ -161,19 +169,20 @@ def dressed(
     Args:
         rng: Source of randomness.
         chords: Plain chords.
-        beats_each: Length of each in beats; chords are only divided where both halves keep a whole beat.
+        beats_each: Length of each in beats; a chord is divided only if both halves have whole beats.
         key: Decides which major chords take a major seventh.
         style: Probabilities.
 
     Returns:
-        Length in beats and chord, in order.
+        Pairs of length in beats and chord, in order.
     """
     result: list[tuple[float, Chord]] = []
     divides = beats_each >= 2 and (beats_each / 2).is_integer()
     for position, plain in enumerate(chords):
         following = chords[(position + 1) % len(chords)]
-        chord = _with_seventh(plain, key) if rng.random() < style.sevenths else plain
-        chord = _inverted(rng, chord) if rng.random() < style.inversions else chord
+        chord = plain.with_seventh(key) if rng.random() < style.sevenths else plain
+        if rng.random() < style.inversions:
+            chord = replace(chord, bass_degree=int(rng.choice(QUALITIES[chord.quality][1:])))
         if divides and plain.quality in {"maj", "7"} and rng.random() < style.suspensions:
             result += [(beats_each / 2, Chord(chord.root, "sus4")), (beats_each / 2, chord)]
         elif divides and following.root != plain.root and rng.random() < style.secondary_dominants:
@@ -181,17 +190,3 @@ def dressed(
         else:
             result.append((beats_each, chord))
     return result
-
-
-def _with_seventh(chord: Chord, key: Key) -> Chord:
-    if chord.quality == "min":
-        return replace(chord, quality="min7")
-    if chord.quality == "maj":
-        diatonic = (chord.root + 11) % 12 in key.scale
-        return replace(chord, quality="maj7" if diatonic and chord.root != (key.tonic + 7) % 12 else "7")
-    return replace(chord, quality="hdim7") if chord.quality == "dim" else chord
-
-
-def _inverted(rng: np.random.Generator, chord: Chord) -> Chord:
-    degrees = [degree for degree in QUALITIES[chord.quality][1:] if chord.quality != "sus4"]
-    return replace(chord, bass_degree=int(rng.choice(degrees))) if degrees else chord

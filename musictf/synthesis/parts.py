@@ -1,7 +1,7 @@
-"""What each player plays over a plan.
+"""The notes of each player over the chords and sections of a plan.
 
-A note is a row (onset in beats, length in beats, MIDI pitch or drum, loudness 0..1). Every part sounds the chord that
-the plan names: the onset after a change of chord is a chord tone, and the lowest of the bass its bass tone.
+Conventions: a note is a row (onset in beats, length in beats, MIDI pitch or drum, loudness 0 to 1). Every part plays
+the annotated chord: the first note after a change of chord is a chord tone, and that of the bass is the chord's bass.
 """
 
 from __future__ import annotations
@@ -39,27 +39,39 @@ def chord_notes(
         plan: Chords and metre.
         section: Where to play.
         pattern: From ``BLOCK_PATTERNS`` or ``BROKEN_PATTERNS``.
-        lowest: MIDI pitch from which the chord is laid out, within an octave: this makes neighbours lead smoothly.
-        with_bass: Put the chord's bass below, because no bass player does.
+        lowest: Lowest MIDI pitch of all chords, whose tones lie within an octave: voices then move by small steps.
+        with_bass: Add the chord's bass below, in sections without a bass player.
     """
     notes: list[Note] = []
-    thin, wide = rng.random() < 0.35, rng.random() < 0.3
+    without_fifth, is_open = rng.random() < 0.35, rng.random() < 0.3
     for onset, length, character in _onsets(plan, section, pattern, insert="x" if "x" in pattern else "0"):
         event = plan.event_at(onset)
         if event.chord is None:
             continue
         end = min(onset + length, event.end, section.end)
-        tones = _voicing(event.chord, lowest, thin, wide)
+        classes = list(event.chord.pitch_classes)
+        if without_fifth and len(classes) == 4:
+            classes.remove((event.chord.root + QUALITIES[event.chord.quality][2]) % 12)
+        tones = sorted(_placed(pitch_class, lowest) for pitch_class in classes)
+        if is_open:  # the second tone an octave higher
+            tones = sorted([tones[0], tones[1] + 12, *tones[2:]])
         if character == "x":
             notes += [(onset, end - onset, pitch, _accent(onset)) for pitch in tones]
         else:
-            octave, place = divmod(int(character), len(tones))
-            notes.append((onset, end - onset, tones[place] + 12 * octave, _accent(onset)))
-    return notes + (_held_basses(plan, section, lowest - 16) if with_bass else [])
+            octave, tone = divmod(int(character), len(tones))
+            notes.append((onset, end - onset, tones[tone] + 12 * octave, _accent(onset)))
+    if with_bass:  # held as long as the chord
+        spans = [(max(event.start, section.start), min(event.end, section.end), event.chord) for event in plan.events]
+        notes += [
+            (start, end - start, _placed(chord.bass, lowest - 16), 0.75)
+            for start, end, chord in spans
+            if chord is not None and end - start > 1e-6
+        ]
+    return notes
 
 
 def bass_notes(rng: np.random.Generator, plan: Plan, section: Section, pattern: str) -> list[Note]:
-    """Bass line of one section, between E1 (MIDI 28) and the B a twelfth above."""
+    """Bass line of one section, from E1 (MIDI 28) to the B a twelfth above; ``pattern`` is from ``BASS_PATTERNS``."""
     notes: list[Note] = []
     for onset, length, character in _onsets(plan, section, pattern, insert="r"):
         event = plan.event_at(onset)
@@ -67,46 +79,53 @@ def bass_notes(rng: np.random.Generator, plan: Plan, section: Section, pattern: 
         if chord is None:
             continue
         end = min(onset + length, event.end, section.end)
-        first = abs(onset - event.start) < 1e-6
+        is_first = abs(onset - event.start) < 1e-6  # of its chord: it plays the chord's bass, whatever the pattern
         pitch = _placed(chord.bass, 28)
         if character == "o":
             pitch += 12
-        elif character == "f" and not first:
+        elif character == "f" and not is_first:
             pitch = _placed(chord.root + QUALITIES[chord.quality][2], pitch)
-        elif character == "t" and not first:
+        elif character == "t" and not is_first:
             pitch = _placed(chord.root + QUALITIES[chord.quality][1], pitch)
-        elif character == "a" and not first:
+        elif character == "a" and not is_first:
+            # An approach: a semitone or tone beside the bass of the next chord.
             following = plan.event_at(event.end + 1e-3).chord
             pitch = _placed(following.bass, 28) + int(rng.choice([-2, -1, 1, 2])) if following else pitch
-        notes.append((onset, end - onset, pitch, 0.9 if first else 0.75))
+        notes.append((onset, end - onset, pitch, 0.9 if is_first else 0.75))
     return notes
 
 
 def melody_notes(rng: np.random.Generator, plan: Plan, section: Section, lowest: int) -> list[Note]:
-    """A tune: a two-bar rhythm, chord tones on the beat, passing notes between, suspensions over changes of chord."""
+    """Melody of one section: a two-bar rhythm, chord tones on the beat, passing notes between, suspensions.
+
+    Args:
+        rng: Source of randomness.
+        plan: Chords and metre.
+        section: Where to play.
+        lowest: Lowest MIDI pitch; the range is 17 semitones.
+    """
     bar = plan.grid.beats_per_bar
-    rhythm = _melody_rhythm(rng, plan)
+    rhythm = draw_melody_rhythm(rng, plan)
     notes: list[Note] = []
-    pitch = lowest + 7
+    pitch = lowest + 7  # begin in the middle of the range
     start = section.start
     while start < section.end:
         for onset, length in rhythm:
             beat, on_beat = start + onset, abs(onset - round(onset)) < 1e-6
             event = plan.event_at(beat)
-            # Phrases breathe: a note is left out now and then.
+            # A note is left out now and then, so that phrases have rests.
             if beat >= section.end - 1e-6 or event.chord is None or rng.random() < 0.08:
                 continue
             held = min(length, section.end - beat)
             if notes and held >= 0.5 and beat - event.start < 0.6 and rng.random() < 0.12:
-                # A suspension: the tone stays over the change of chord, then resolves, downwards if it can.
+                # A suspension: the tone stays over the change of chord, then resolves, downwards if possible.
                 notes.append((beat, held / 2, pitch, 0.85))
                 pitch = _step(rng, pitch - 1, event.chord.pitch_classes, lowest)
                 notes.append((beat + held / 2, held / 2, pitch, 0.7))
                 continue
-            settles = on_beat and rng.random() < 0.85
-            pitch = _step(
-                rng, pitch, event.chord.pitch_classes if settles else _scale(event.chord, section.key), lowest
-            )
+            is_chord_tone = on_beat and rng.random() < 0.85
+            allowed = event.chord.pitch_classes if is_chord_tone else _scale(event.chord, section.key)
+            pitch = _step(rng, pitch, allowed, lowest)
             notes.append((beat, held, pitch, 0.9 if on_beat else 0.75))
         start += 2 * bar
     return notes
@@ -115,9 +134,17 @@ def melody_notes(rng: np.random.Generator, plan: Plan, section: Section, lowest:
 def drum_notes(
     rng: np.random.Generator, plan: Plan, section: Section, pattern: tuple[str, str, str], cymbal: int
 ) -> list[Note]:
-    """Drums of one section: a pattern, ghost notes, a fill at its end, perhaps a crash at its start."""
+    """Drums of one section: a pattern, ghost notes, perhaps a fill at its end and a crash at its start.
+
+    Args:
+        rng: Source of randomness.
+        plan: Its metre.
+        section: Where to play.
+        pattern: Kick, snare and cymbal of a bar, from ``DRUM_PATTERNS``.
+        cymbal: The drum that plays the third row: a hat or the ride.
+    """
     bar = plan.grid.beats_per_bar
-    busy = rng.choice([0.0, 0.02, 0.05])
+    ghost_probability = rng.choice([0.0, 0.02, 0.05])
     fills = FILLS[plan.grid.metre]
     fill = fills[int(rng.integers(len(fills)))] if rng.random() < 0.6 else None
     starts = np.arange(section.start, section.end - 1e-6, bar)
@@ -125,68 +152,51 @@ def drum_notes(
     for start in starts:
         rows = [(KICK, pattern[0]), (SNARE, pattern[1]), (cymbal, pattern[2])]
         if fill and start == starts[-1]:
+            # The fill replaces the second half of the last bar.
             half = len(pattern[0]) // 2
             rows = [(piece, row[:half] + "." * half) for piece, row in rows] + [(SNARE, fill[0]), (TOM, fill[1])]
         for piece, row in rows:
             for onset, length, stroke in steps(row, bar):
-                notes.append((start + onset, length, piece, int(stroke) / 9))
-        for step in np.flatnonzero(rng.random(len(pattern[0])) < busy):
+                notes.append((start + onset, length, piece, int(stroke) / 9))  # digits 1 to 9 are loudness
+        for step in np.flatnonzero(rng.random(len(pattern[0])) < ghost_probability):
             piece = int(rng.choice([KICK, SNARE, HAT, OPEN_HAT]))
             notes.append((start + step * bar / len(pattern[0]), 0.25, piece, 0.4))
     return [note for note in notes if note[0] < section.end - 1e-6]
 
 
 def draw_chord_pattern(rng: np.random.Generator, metre: str) -> str:
-    """A pattern for an accompaniment: block chords or broken ones."""
+    """Draw a pattern for an accompaniment: block chords or broken ones."""
     return str(rng.choice((BLOCK_PATTERNS if rng.random() < 0.6 else BROKEN_PATTERNS)[metre]))
 
 
 def draw_bass_pattern(rng: np.random.Generator, metre: str) -> str:
-    """A pattern for the bass."""
+    """Draw a pattern for the bass."""
     return str(rng.choice(BASS_PATTERNS[metre]))
 
 
 def draw_drum_pattern(rng: np.random.Generator, metre: str) -> tuple[tuple[str, str, str], int]:
-    """A pattern for the drums, and the cymbal that keeps time."""
+    """Draw a pattern for the drums, and the cymbal that keeps time."""
     patterns = DRUM_PATTERNS[metre]
     return patterns[int(rng.integers(len(patterns)))], int(rng.choice([HAT, HAT, RIDE]))
-
-
-def _held_basses(plan: Plan, section: Section, lowest: int) -> list[Note]:
-    """The bass of every chord, held under it, for sections in which nobody else plays it."""
-    spans = [(max(event.start, section.start), min(event.end, section.end), event.chord) for event in plan.events]
-    return [
-        (start, end - start, _placed(chord.bass, lowest), 0.75)
-        for start, end, chord in spans
-        if chord is not None and end - start > 1e-6
-    ]
 
 
 def _onsets(plan: Plan, section: Section, pattern: str, insert: str) -> list[tuple[float, float, str]]:
     """The pattern over every bar of a section, with a note where a chord begins between its steps."""
     bar = plan.grid.beats_per_bar
-    found: dict[float, tuple[float, str]] = {}
+    # By onset: length and character. Rounded, so that onsets from different sums of fractions are equal.
+    strokes: dict[float, tuple[float, str]] = {}
     for start in np.arange(section.start, section.end - 1e-6, bar):
         for onset, length, character in steps(pattern, bar):
-            found[round(start + onset, 6)] = (length, character)
+            strokes[round(start + onset, 6)] = (length, character)
     for event in plan.events_in(section.start, section.end):
         onset = round(event.start, 6)
-        ahead = min((other for other in found if other > onset), default=section.end)
-        if onset not in found:
-            found[onset] = (ahead - onset, insert)
-        # A pushed chord replaces the stroke on the beat it anticipates.
-        if abs(onset - round(onset)) > 1e-3 and ahead - onset <= plan.grid.offbeat + 1e-6 and ahead in found:
-            found[onset] = (ahead - onset + found.pop(ahead)[0], found[onset][1])
-    return [(onset, *found[onset]) for onset in sorted(found) if onset < section.end - 1e-6]
-
-
-def _voicing(chord: Chord, lowest: int, thin: bool, wide: bool) -> list[int]:
-    """The chord's tones from ``lowest`` upwards; ``thin`` leaves out a fifth, ``wide`` opens the second tone."""
-    classes = list(chord.pitch_classes)
-    if thin and len(classes) == 4:
-        classes.remove((chord.root + QUALITIES[chord.quality][2]) % 12)
-    tones = sorted(_placed(pitch_class, lowest) for pitch_class in classes)
-    return sorted([tones[0], tones[1] + 12, *tones[2:]]) if wide else tones
+        ahead = min((other for other in strokes if other > onset), default=section.end)
+        if onset not in strokes:
+            strokes[onset] = (ahead - onset, insert)
+        # An anticipated chord replaces the stroke on the beat that it anticipates.
+        if abs(onset - round(onset)) > 1e-3 and ahead - onset <= plan.grid.offbeat + 1e-6 and ahead in strokes:
+            strokes[onset] = (ahead - onset + strokes.pop(ahead)[0], strokes[onset][1])
+    return [(onset, *strokes[onset]) for onset in sorted(strokes) if onset < section.end - 1e-6]
 
 
 def _placed(pitch_class: int, lowest: int) -> int:
@@ -198,8 +208,8 @@ def _accent(onset: float) -> float:
     return 0.8 if abs(onset - round(onset)) < 1e-6 else 0.65
 
 
-def _melody_rhythm(rng: np.random.Generator, plan: Plan) -> list[tuple[float, float]]:
-    """Onsets and lengths in beats over two bars."""
+def draw_melody_rhythm(rng: np.random.Generator, plan: Plan) -> list[tuple[float, float]]:
+    """Draw onsets and lengths in beats over two bars."""
     end = 2.0 * plan.grid.beats_per_bar
     lengths, weights = ([0.5, 1.0, 1.5, 2.0], [0.45, 0.35, 0.1, 0.1])
     if plan.grid.metre == "6/8":
@@ -215,7 +225,7 @@ def _melody_rhythm(rng: np.random.Generator, plan: Plan) -> list[tuple[float, fl
 
 
 def _scale(chord: Chord, key: Key) -> tuple[int, ...]:
-    """The key's scale, less what rubs against a chord tone from outside it, and the chord's tones."""
+    """The chord's tones, and those of the key's scale that are no semitone from a chord tone outside the scale."""
     foreign = [tone for tone in chord.pitch_classes if tone not in key.scale]
     kept = [tone for tone in key.scale if all((tone - other) % 12 not in {1, 11} for other in foreign)]
     return (*kept, *chord.pitch_classes)
@@ -225,5 +235,6 @@ def _step(rng: np.random.Generator, pitch: int, allowed: tuple[int, ...], lowest
     """A tone near ``pitch``, of the allowed pitch classes, within a range of 17 semitones."""
     tones = np.array([tone for tone in range(lowest, lowest + 17) if tone % 12 in allowed])
     distance = np.abs(tones - pitch)
+    # Small steps are more likely, repetitions less so.
     weights = np.exp(-distance / 2.5) * np.where(distance == 0, 0.35, 1.0)
     return int(rng.choice(tones, p=weights / weights.sum()))

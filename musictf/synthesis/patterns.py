@@ -1,6 +1,6 @@
 """One-bar rhythms, as text.
 
-A pattern divides the bar evenly into as many steps as it has characters. ``-`` holds the note before, ``.`` rests.
+A pattern has one character a step and divides the bar into equal steps. ``-`` holds the previous note, ``.`` is a rest.
 
 * Chords: ``x`` all tones together, ``0``…``9`` one tone of the chord, counted from the lowest.
 * Bass: ``r`` the chord's bass, ``f`` its fifth, ``t`` its third, ``o`` the bass an octave up, ``a`` an approach to
@@ -38,7 +38,7 @@ BASS_PATTERNS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 KICK, SNARE, HAT, OPEN_HAT, RIDE, TOM, CRASH = range(7)
-# Kick, snare and cymbals of a bar; the cymbals are hats or ride, as the section has it.
+# Kick, snare and cymbal of a bar; the cymbal is a hat or the ride.
 DRUM_PATTERNS: dict[str, tuple[tuple[str, str, str], ...]] = {
     "4/4": (
         ("8.......8.......", "....8.......8...", "6.4.6.4.6.4.6.4."),
@@ -88,9 +88,10 @@ def steps(pattern: str, beats_per_bar: int) -> list[tuple[float, float, str]]:
     """
     step = beats_per_bar / len(pattern)
     notes: list[tuple[float, float, str]] = []
-    for place, character in enumerate(pattern):
+    for number, character in enumerate(pattern):
         if character in ".-":
             continue
-        held = len(pattern[place + 1 :]) - len(pattern[place + 1 :].lstrip("-"))
-        notes.append((place * step, (1 + held) * step, character))
+        rest = pattern[number + 1 :]
+        held = len(rest) - len(rest.lstrip("-"))
+        notes.append((number * step, (1 + held) * step, character))
     return notes

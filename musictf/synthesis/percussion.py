@@ -1,6 +1,8 @@
 """Drum kits: single strokes as waveforms, from swept sines and filtered noise.
 
-Conventions: mono, float32; strokes of a kit are balanced against each other, their loudness is the player's.
+Conventions: mono, float32; levels of the pieces of a kit are balanced, and the loudness of a note multiplies them.
+
+Shapes:  N samples of a stroke
 """
 
 from __future__ import annotations
@@ -47,23 +49,31 @@ KITS: dict[str, dict[int, Stroke]] = {
         CRASH: (0.35, 6, 0, 0, 0.0, 3500, 7500, 1.0),
     },
 }
-SECONDS = 0.9
+SECONDS = 0.9  # length of every stroke
 
 
 @lru_cache(maxsize=128)
 def stroke(kit: str, piece: int, sample_rate: int) -> Waveform:
-    """One stroke on a piece of a kit; the same bytes whenever it is asked for."""
+    """One stroke on a piece of a kit, (N,); every call returns the same bytes.
+
+    Args:
+        kit: Key of ``KITS``.
+        piece: A drum of `musictf.synthesis.patterns`.
+        sample_rate: In hertz.
+    """
     level, decay, start, end, tone, low, high, noise = KITS[kit][piece]
     times = np.arange(round(SECONDS * sample_rate)) / sample_rate
     rng = np.random.default_rng([sum(kit.encode()), piece])
+    # At low sample rates the noise band is moved below the Nyquist frequency.
     nyquist = 0.49 * sample_rate
     band = butter(2, [min(low, nyquist * 0.8), min(high, nyquist)], btype="bandpass", fs=sample_rate, output="sos")
     hiss: Floats = sosfilt(band, rng.standard_normal(len(times)))
     hiss /= np.sqrt(np.mean(hiss**2))
-    # The pitch falls from start to end within some 30 ms, as a struck skin's does.
+    # The pitch falls from start to end with a time constant of 33 ms, like that of a struck skin.
     phase = 2 * np.pi * (end * times + (start - end) / 30.0 * (1 - np.exp(-30.0 * times)))
     body = tone * np.sin(phase) * np.exp(-decay * times) + 0.35 * noise * hiss * np.exp(-1.3 * decay * times)
+    # Ramps of 1 ms and 50 ms avoid clicks.
     fade = np.minimum(1.0, np.minimum(times / 0.001, (SECONDS - times) / 0.05))
     waveform = (level * body * fade).astype(np.float32)
-    waveform.setflags(write=False)
+    waveform.setflags(write=False)  # it is shared through the cache
     return waveform

@@ -1,12 +1,13 @@
-"""Music made here: its keys, chords, beats and instruments are exactly known, and no download stands before it.
+"""Generated songs whose keys, chords, beats and instruments are known exactly; nothing needs to be downloaded.
 
-Songs are composed and played by ``musictf.synthesis`` and kept in the cache as a manifest corpus. All songs
-draw on the same few instruments, rooms and levels, so that what tells them apart is harmony, key and rhythm.
+Songs are composed and rendered by ``musictf.synthesis`` and kept in the cache as a manifest corpus. All songs use the
+same few instruments, rooms and levels, so that they differ in harmony, key and rhythm. The corpus is our own: the paper
+does not have it.
 
-Conventions: a beat is a quarter note, in 6/8 a dotted quarter; beats are the grid, from which players stray by some
-milliseconds. Chords are annotated where they sound: an anticipated chord begins before its barline. ``N`` stands
-before the first beat, in breaks and after the end. Onsets are those of the notes as played, notes within 30 ms
-being one; sections have the letters of the form. Tags are the families that sound, drums and bass included.
+Conventions: a beat is a quarter note, in 6/8 a dotted quarter; beats are the grid, from which players deviate by some
+milliseconds. Chords are annotated where they sound: an anticipated chord begins before its barline. ``N`` is annotated
+before the first beat, in breaks and after the end. Onsets are those of the notes as played, notes within 30 ms being
+one onset; sections have the letters of the form. Tags are the families that play, drums and bass included.
 """
 
 from __future__ import annotations
@@ -16,16 +17,14 @@ import multiprocessing
 import os
 import sys
 import threading
-from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
 
 from rich.console import Console
-from rich.progress import Progress, TaskID
+from rich.progress import Progress
 
 from musictf.datasets.base import Dataset, Track
 from musictf.datasets.manifest import Manifest
@@ -34,19 +33,19 @@ from musictf.errors import InputError
 from musictf.files import cache_folder, write_atomically
 from musictf.synthesis.files import Recipe, is_complete, line_path, make_tracks
 
-# Starting processes takes about a second: fewer recordings than this are sooner made right here.
+# Starting processes takes about a second: fewer recordings than this are made faster in this process.
 WORTH_PROCESSES = 12
 
 
 @dataclass(kw_only=True)
 class Synthetic(Dataset):
-    """Songs with exact annotations, made when first asked for and kept in the cache.
+    """Songs with exact annotations, made at their first use and kept in the cache.
 
     Attributes:
-        num_tracks: How many songs; a larger corpus contains the smaller one.
+        num_tracks: Number of songs; a larger corpus contains the smaller one.
         seconds: Length of every recording.
-        seed: Another seed, other songs.
-        reinstrument: Also play each song ``num_versions`` times with other instruments in other octaves; key, timing
+        seed: Seed of the corpus; other seeds give other songs.
+        reinstrument: Also render each song ``num_versions`` times with other instruments in other octaves; key, timing
             and length stay. These recordings are the tracks' ``versions``.
         num_versions: Used with ``reinstrument`` only.
         sample_rate: In hertz.
@@ -76,7 +75,7 @@ class Synthetic(Dataset):
 
     @property
     def folder(self) -> Path:
-        """Where these songs are kept: a manifest corpus, shared by corpora that differ in their size only."""
+        """The folder of these songs: a manifest corpus, shared by corpora that differ only in size."""
         return cache_folder() / "synthetic" / self._recipe.digest
 
     def read_tracks(self) -> list[Track]:
@@ -84,8 +83,14 @@ class Synthetic(Dataset):
         missing = [index for index in range(self.num_tracks) if not is_complete(folder, index)]
         if missing:
             self._make(folder, missing)
-        if _listed(folder) < self.num_tracks:
-            _write_manifest(folder)
+        manifest = folder / "manifest.jsonl"
+        num_listed = len(manifest.read_text(encoding="utf-8").splitlines()) if manifest.is_file() else 0
+        if num_listed < self.num_tracks:
+            # All tracks made so far up to the first missing one, including those of a larger corpus.
+            lines: list[str] = []
+            while is_complete(folder, len(lines)):
+                lines.append(line_path(folder, len(lines)).read_text(encoding="utf-8"))
+            write_atomically(manifest, "".join(lines))
         return Manifest(root=str(folder)).all_tracks()[: self.num_tracks]
 
     @property
@@ -94,11 +99,12 @@ class Synthetic(Dataset):
         return Recipe(int(self.seed), float(self.seconds), int(self.sample_rate), versions)
 
     def _make(self, folder: Path, missing: list[int]) -> None:
+        """Make missing tracks, in other processes where that is faster."""
         workers = min(self.workers or num_cores(), len(missing))
         size = max(1, min(8, math.ceil(len(missing) / (4 * workers))))
-        # Begin somewhere else than a process that makes the same tracks beside us: then the two share the work.
-        turn = os.getpid() % len(missing)
-        order = missing[turn:] + missing[:turn]
+        # Another process may make the same tracks now: starting elsewhere than it does, the two share the work.
+        offset = os.getpid() % len(missing)
+        order = missing[offset:] + missing[:offset]
         chunks = [order[start : start + size] for start in range(0, len(order), size)]
         is_small = len(missing) * (1 + self._recipe.num_versions) < WORTH_PROCESSES
         with Progress(console=Console(stderr=True), disable=rank() > 0) as progress:
@@ -107,24 +113,26 @@ class Synthetic(Dataset):
                 for chunk in chunks:
                     progress.advance(bar, make_tracks(folder, self._recipe, chunk))
                 return
-            # Not forked: torch may hold threads and locks here, and a forked child would wait for them for ever.
+            # Not forked: torch may hold threads and locks in this process, and a forked child would wait for them
+            # forever.
             spawn = multiprocessing.get_context("spawn")
             executor = ProcessPoolExecutor(workers, mp_context=spawn, initializer=_end_with_parent)
+            # Spawned children import the main module. The real one would make them load torch, or run the program
+            # again.
+            main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
             try:
-                with _main_module_hidden():
-                    done = [executor.submit(make_tracks, folder, self._recipe, chunk) for chunk in chunks]
-                _follow(done, progress, bar)
+                try:
+                    futures = [executor.submit(make_tracks, folder, self._recipe, chunk) for chunk in chunks]
+                finally:
+                    sys.modules["__main__"] = main
+                for future in as_completed(futures):
+                    progress.advance(bar, future.result())
             finally:
                 executor.shutdown(cancel_futures=True)
 
 
-def _follow(futures: list[Future[int]], progress: Progress, bar: TaskID) -> None:
-    for future in as_completed(futures):
-        progress.advance(bar, future.result())
-
-
 def _end_with_parent() -> None:
-    """In a child: stop when the parent does. One that is killed tells nobody, and its children would wait for ever."""
+    """In a child: exit when the parent does; a killed parent does not stop its children, which would wait forever."""
     parent = multiprocessing.parent_process()
 
     def watch() -> None:
@@ -135,32 +143,9 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-@contextmanager
-def _main_module_hidden() -> Iterator[None]:
-    """Keep spawned children from importing the program that runs here: they would load torch, or run it again."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
-
-
-def _listed(folder: Path) -> int:
-    """Tracks that the manifest lists."""
-    path = folder / "manifest.jsonl"
-    return len(path.read_text(encoding="utf-8").splitlines()) if path.is_file() else 0
-
-
-def _write_manifest(folder: Path) -> None:
-    """List every track made so far, ours and those of a larger corpus, up to the first that is missing."""
-    lines: list[str] = []
-    while is_complete(folder, len(lines)):
-        lines.append(line_path(folder, len(lines)).read_text(encoding="utf-8"))
-    write_atomically(folder / "manifest.jsonl", "".join(lines))
-
-
 def _check(field: str, value: Any, low: int, high: int, *kinds: type) -> None:
+    """Raise InputError unless a value is a number of one of some kinds in a range."""
+    # bool is a kind of int in Python.
     is_number = isinstance(value, kinds) and not isinstance(value, bool)
     if not is_number or not low <= value <= high:
         noun = "number" if float in kinds else "whole number"

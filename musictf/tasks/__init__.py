@@ -1,4 +1,4 @@
 """Downstream tasks, one file each: annotation, target, loss, estimate, score.
 
-``base`` says what a task is; ``agreement`` (of chords) and ``chroma`` hold no task: they are what tasks share.
+`base` defines `Task`. `chord_agreement` and `chroma` hold no task: several tasks use them.
 """

@@ -1,10 +1,15 @@
-"""How chord annotations agree: every comparison of `mir_eval.chord`, for a whole split at once.
+"""Agreement of chord estimates with their references: all comparisons of `mir_eval.chord`, for a whole split at once.
 
-Conventions: seconds; estimates are padded with ``N`` and cropped to the span of their reference, as
-`mir_eval.chord.evaluate` does. mir_eval compares labels, not times, and a split has few pairs of labels, so each pair
-is compared once and its answer looked up wherever it sounds.
+Conventions:
+    Times in seconds. An estimate is padded with ``N`` and cropped to the span of its reference, as
+    `mir_eval.chord.evaluate` does.
+    `mir_eval` compares labels, not times, and a split has few different pairs of labels. Each pair is compared once,
+    and the result is looked up for every interval that has the pair.
 
-Shapes:  S stretches of time in which neither reference nor estimate changes   J = 7 comparisons
+References:
+    Raffel et al., "mir_eval: A Transparent Implementation of Common MIR Metrics", ISMIR 2014.
+
+Shapes:  I merged intervals   J = 7 comparisons
 """
 
 from __future__ import annotations
@@ -26,93 +31,89 @@ MAJMIN = COMPARISONS.index("majmin")
 
 
 @dataclass(frozen=True)
-class Stretches:
-    """References and estimates of a split, cut where either changes.
+class MergedIntervals:
+    """Intervals of a split in which neither reference nor estimate changes, track by track.
 
     Attributes:
-        track: Which track each stretch is of, (S,).
-        seconds: Its duration, (S,).
-        wanted: Its reference label, an index into ``labels``, (S,).
-        found: Its estimated label, likewise, (S,).
-        labels: Every label of the split.
+        track: Index of the track of each interval, (I,).
+        seconds: Duration of each interval, (I,).
+        reference: Reference label of each interval as an index into ``labels``, (I,).
+        estimate: Estimated label, likewise, (I,).
+        labels: Every label that occurs in the split.
         num_tracks: Tracks of the split.
     """
 
     track: Integers
     seconds: Floats
-    wanted: Integers
-    found: Integers
+    reference: Integers
+    estimate: Integers
     labels: list[str]
     num_tracks: int
 
-    def sums(self, values: Floats) -> Floats:
-        """Sum of values (S,) over the stretches of each track, (num_tracks,)."""
+    def track_sums(self, values: Floats) -> Floats:
+        """Sum of values (I,) over the intervals of each track, (num_tracks,)."""
         return np.bincount(self.track, values, self.num_tracks).astype(np.float64)
 
 
-def stretches(references: Sequence[Chords], estimates: Sequence[Chords]) -> Stretches:
-    """Cut a split where its references or its estimates change."""
-    index: dict[str, int] = {}
-    no_chord = index.setdefault(mir_eval.chord.NO_CHORD, 0)
+def merge_intervals(references: Sequence[Chords], estimates: Sequence[Chords]) -> MergedIntervals:
+    """Cut each track of a split at every change of its reference or its estimate."""
+    label_index: dict[str, int] = {}
+    no_chord = label_index.setdefault(mir_eval.chord.NO_CHORD, 0)
     parts = []
-    for number, (reference, estimate) in enumerate(zip(references, estimates, strict=True)):
-        wanted, found = (
-            np.array([index.setdefault(label, len(index)) for label in chords.labels] + [no_chord])
-            for chords in (reference, estimate)
-        )
-        bounds = _bounds(reference.intervals, estimate.intervals)
-        rows = [_sounding(chords.intervals, bounds[:-1]) for chords in (reference, estimate)]
-        parts.append((np.full(len(bounds) - 1, number), np.diff(bounds), wanted[rows[0]], found[rows[1]]))
-    track, seconds, wanted, found = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return Stretches(track, seconds, wanted, found, list(index), len(references))
+    for track, (reference, estimate) in enumerate(zip(references, estimates, strict=True)):
+        inside = np.clip(estimate.intervals.ravel(), reference.intervals.min(), reference.intervals.max())
+        boundaries = np.unique(np.concatenate([reference.intervals.ravel(), inside]))
+        starts = boundaries[:-1]
+        columns = []
+        for chords in (reference, estimate):
+            index = np.searchsorted(chords.intervals[:, 0], starts, side="right") - 1
+            # Index -1, of times before the first and after the last interval, finds the ``N`` at the end.
+            index = np.where(starts < chords.intervals.max(initial=-np.inf), index, -1)
+            labels = [label_index.setdefault(label, len(label_index)) for label in chords.labels]
+            columns.append(np.array([*labels, no_chord])[index])
+        parts.append((np.full(len(starts), track), np.diff(boundaries), *columns))
+    tracks, seconds, reference_labels, estimate_labels = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return MergedIntervals(
+        tracks, seconds, reference_labels, estimate_labels, list(label_index), num_tracks=len(references)
+    )
 
 
-def compared(split: Stretches) -> Floats:
-    """Answers of mir_eval's comparisons for each stretch, (S, J): 1 agrees, 0 differs, -1 is not compared."""
-    pairs, where = np.unique(split.wanted * len(split.labels) + split.found, return_inverse=True)
-    wanted = [split.labels[k] for k in pairs // len(split.labels)]
-    found = [split.labels[k] for k in pairs % len(split.labels)]
-    answers = np.column_stack([getattr(mir_eval.chord, name)(wanted, found) for name in COMPARISONS])
-    each: Floats = answers[where]
-    return each
+def compare(merged: MergedIntervals) -> Floats:
+    """Results of mir_eval's comparisons, (I, J): 1 where labels agree, 0 where they differ, -1 where not compared."""
+    num_labels = len(merged.labels)
+    pairs, pair_of_interval = np.unique(merged.reference * num_labels + merged.estimate, return_inverse=True)
+    references = [merged.labels[k] for k in pairs // num_labels]
+    estimates = [merged.labels[k] for k in pairs % num_labels]
+    by_pair = np.column_stack([getattr(mir_eval.chord, name)(references, estimates) for name in COMPARISONS])
+    by_interval: Floats = by_pair[pair_of_interval]
+    return by_interval
 
 
-def durations(split: Stretches) -> tuple[Floats, Floats]:
-    """Seconds of each track that agree, and seconds that are compared at all, both (num_tracks, J)."""
-    answers = compared(split)
-    agreed = [split.sums(split.seconds * np.maximum(column, 0)) for column in answers.T]
-    counted = [split.sums(split.seconds * (column >= 0)) for column in answers.T]
-    return np.column_stack(agreed), np.column_stack(counted)
+def agreed_and_compared_seconds(merged: MergedIntervals) -> tuple[Floats, Floats]:
+    """Seconds of each track in which labels agree, and in which they are compared at all, both (num_tracks, J)."""
+    results = compare(merged)
+    agreed = [merged.track_sums(merged.seconds * np.maximum(column, 0)) for column in results.T]
+    compared = [merged.track_sums(merged.seconds * (column >= 0)) for column in results.T]
+    return np.column_stack(agreed), np.column_stack(compared)
 
 
-def segmentation(split: Stretches) -> Floats:
-    """`mir_eval.chord.seg` of each track, (num_tracks,).
+def segmentation(merged: MergedIntervals) -> Floats:
+    """`mir_eval.chord.seg` of each track, (num_tracks,): the worse of over- and under-segmentation.
 
-    The smaller of two shares of a track: what remains if of each reference chord only the longest piece of one estimate
-    counts, and the reverse.
+    Of each reference chord only its longest overlap with one estimated chord counts: over-segmentation is the share of
+    the track that these overlaps cover. Under-segmentation is the same with reference and estimate exchanged.
     """
-    roots, bitmaps, basses = mir_eval.chord.encode_many(split.labels, True)
+    # Labels that encode the same chord (C and C:maj) are no change.
+    roots, bitmaps, basses = mir_eval.chord.encode_many(merged.labels, True)
     _, chord = np.unique(np.column_stack([roots, bitmaps, basses]), axis=0, return_inverse=True)
-    wanted, found = chord.ravel()[split.wanted], chord.ravel()[split.found]
-    first = np.diff(split.track, prepend=-1) > 0
-    changes = [first | (np.diff(labels, prepend=-1) != 0) for labels in (wanted, found)]
-    pieces = np.flatnonzero(changes[0] | changes[1])
-    gaps, track = np.add.reduceat(split.seconds, pieces), split.track[pieces]
+    reference, estimate = chord.ravel()[merged.reference], chord.ravel()[merged.estimate]
+    starts_track = np.diff(merged.track, prepend=-1) > 0  # (I,)
+    changes = [starts_track | (np.diff(side, prepend=-1) != 0) for side in (reference, estimate)]
+    pieces = np.flatnonzero(changes[0] | changes[1])  # overlaps of one reference with one estimated chord
+    seconds, track = np.add.reduceat(merged.seconds, pieces), merged.track[pieces]
     kept = []
     for change in changes:
         starts = np.flatnonzero(change[pieces])
-        kept.append(np.bincount(track[starts], np.maximum.reduceat(gaps, starts), split.num_tracks))
-    shares: Floats = np.minimum(*kept) / split.sums(split.seconds)
+        kept.append(np.bincount(track[starts], np.maximum.reduceat(seconds, starts), merged.num_tracks))
+    shares: Floats = np.minimum(*kept) / merged.track_sums(merged.seconds)
     return shares
-
-
-def _bounds(reference: Floats, estimate: Floats) -> Floats:
-    """Times within the reference at which one of the two has a boundary, ascending."""
-    inside = np.clip(estimate.ravel(), reference.min(), reference.max())
-    return np.unique(np.concatenate([reference.ravel(), inside]))
-
-
-def _sounding(intervals: Floats, times: Floats) -> Integers:
-    """Index of the interval that has begun at each time; before the first and after the last -1, where ``N`` waits."""
-    index = np.searchsorted(intervals[:, 0], times, side="right") - 1
-    return np.where(times < intervals.max(initial=-np.inf), index, -1)

@@ -1,6 +1,8 @@
-"""Chroma of a whole track, which the classical systems for chords and keys listen to.
+"""Chroma of a whole track, the input of the classical systems for chords and keys.
 
-Conventions: constant-Q chroma by librosa (12 bins from C, each frame of unit length or zero), tuned to the track.
+Conventions: constant-Q chroma by librosa, 12 bins from C, tuned to the track; each frame has unit length or is zero.
+
+Shapes:  N audio samples   T chroma frames
 """
 
 from __future__ import annotations
@@ -15,27 +17,28 @@ from musictf.tasks.base import Floats
 
 PITCH_CLASSES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 
-_HOP = 1024  # samples, a multiple of 64 as seven octaves of constant Q need
+_HOP = 1024  # samples; the constant-Q transform halves the rate per octave, so seven octaves need a multiple of 64
 _LOWEST = 32.703  # hertz, C1
 _OCTAVES = 7
-_FLOOR = 1e-5  # root mean square below which nothing sounds
+_FLOOR = 1e-5  # root mean square of a frame that counts as silence
 
 
 def track_chroma(waveform: npt.NDArray[np.float32], sample_rate: int) -> tuple[Floats, Floats, Floats]:
-    """Chroma of a track and how loud it is.
+    """Chroma and loudness of a track.
 
     Args:
         waveform: (N,), in [-1, 1].
         sample_rate: In hertz.
 
     Returns:
-        Chroma (12, T) of unit length, frame centres (T,) in seconds, and level (T,) in decibels under the loudest
-        frame, -inf where nothing sounds.
+        Chroma (12, T), each frame of unit length; frame centres (T,) in seconds; and level (T,) in decibels relative
+        to the loudest frame, -inf in silence.
     """
     waveform = np.pad(waveform, (0, max(0, 2 * _HOP - len(waveform))))
+    # A low sample rate has no room for all octaves under half of it.
     octaves = min(_OCTAVES, int(np.log2(0.45 * sample_rate / _LOWEST)))
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="librosa")  # silence has no tuning, and a short track few samples
+        warnings.filterwarnings("ignore", module="librosa")  # it warns of silence and of short tracks
         bins = librosa.feature.chroma_cqt(
             y=waveform, sr=sample_rate, hop_length=_HOP, n_octaves=octaves, fmin=_LOWEST, norm=2
         )

@@ -223,7 +223,7 @@ def test_what_cannot_be_decoded_is_refused_with_its_name(tmp_path):
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="no rendered pop songs beside the repository")
-def test_rendered_songs_are_told_apart_and_their_copies_found(tmp_path):
+def test_rendered_songs_differ_and_their_copies_match(tmp_path):
     lines = (SHARED / "manifest.jsonl").read_text().splitlines()
     paths = [SHARED / json.loads(line)["audio"] for line in lines[:8]]
     index = FingerprintIndex([fingerprint(path) for path in paths])

@@ -105,7 +105,7 @@ def test_what_strikes_stays_in_time(shift, bed):
 
 
 def test_notes_start_when_they_did(shift):
-    # the level 50 ms after each start, and before it, where a smeared start would be heard
+    # the level 50 ms after each start, and before it, where a smeared start would show
     after = shift(rows(notes()), CENTS).numpy()
     flux = [
         librosa.onset.onset_strength(y=row, sr=RATE, hop_length=160) for row in (notes().astype(np.float32), *after)

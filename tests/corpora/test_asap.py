@@ -1,4 +1,4 @@
-"""ASAP: positions follow from the downbeats, works are not torn, MIDI-only performances need renderings."""
+"""ASAP: positions follow from the downbeats, a work lies in one split, MIDI-only performances need renderings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ballroom: both layouts give the same tracks, dances are genres, and no replica is left to tear a split."""
+"""Ballroom: both layouts give the same tracks, dances are genres, and no replica is left."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Candombe: bar.beat is a text, sessions are not torn."""
+"""Candombe: bar.beat is a text, a session lies in one split."""
 
 from __future__ import annotations
 

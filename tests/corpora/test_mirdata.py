@@ -191,7 +191,7 @@ def test_tracks_travel_to_other_processes_and_have_a_digest(fake, tmp_path):
 
 def test_what_is_missing_is_said_in_one_line(fake, monkeypatch):
     corpus = fake(a={"artist": FileNotFoundError("Metadata not found. Did you run .download()?")})
-    with pytest.raises(InputError, match="lacks a file that says 'artist': Metadata not found"):
+    with pytest.raises(InputError, match="lacks a file that states 'artist': Metadata not found"):
         corpus.all_tracks()
     with pytest.raises(InputError, match=r"'beetles' is no corpus of mirdata: did you mean 'beatles'\?"):
         Mirdata(name="beetles", root=corpus.root).all_tracks()
@@ -311,7 +311,7 @@ def test_real_layouts_are_read(indexed, name, paths, labels):
     indexed({"a": paths})
     corpus = Mirdata(name=name, root=str(REAL / name))
     if labels is None:  # artists stand in a file of metadata that this copy lacks
-        with pytest.raises(InputError, match="lacks a file that says 'tempo': Metadata not found"):
+        with pytest.raises(InputError, match="lacks a file that states 'tempo': Metadata not found"):
             corpus.all_tracks()
         return
     (track,) = corpus.all_tracks()

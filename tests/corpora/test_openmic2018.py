@@ -1,4 +1,4 @@
-"""OpenMIC-2018: judged instruments are told from unknown ones, and artists from each other."""
+"""OpenMIC-2018: judged and unknown instruments, and splits by artist."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def test_lines_outside_of_any_bar_are_no_beats(tmp_path):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("4\t4\n", ":1: expected 'start end place'"),
+        ("4\t4\n", ":1: expected 'start end position'"),
         ("4\t4\t384\nx\t4\t48\n", ":2: expected a number"),
         ("4\t4\t384\n3\t4\t48\n", ":2: beat at 0.03 s does not come after"),
         ("4\t4\t48\n", "no line is a downbeat"),

@@ -1,4 +1,4 @@
-"""SIMAC: beats without positions, albums that are not torn."""
+"""SIMAC: beats without positions, albums that lie in one split."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ def test_a_file_that_breaks_off_is_never_passed_over(sound):
     assert "breaks off after" in bad["a.mp3"]
     assert "of 20.0 s" in bad["a.mp3"]
     for each in (findings, audit(tracks[2:], whole=False)):
-        cut = remarks(each)["ends before its header says it does"]
+        cut = remarks(each)["ends before the end that its header states"]
         assert {line.split(":")[0] for line in cut} == {"a.wav", "a.aiff", "a.ogg"}
 
 
@@ -236,7 +236,7 @@ def test_an_id_that_a_list_cannot_hold_is_told(tmp_path):
     """A list that reads back as something else would leave the track in, silently."""
     write_exclusions(tmp_path / "bad.txt", None, audit([track(tmp_path / "gone.wav", name="#1")]))
     assert set(read_exclusions(str(tmp_path / "bad.txt"))) == {"#1"}
-    with pytest.raises(InputError, match=r"'a\\tb' cannot stand in an exclusion list"):
+    with pytest.raises(InputError, match=r"'a\\tb' cannot be written to an exclusion list"):
         write_exclusions(tmp_path / "bad.txt", None, audit([track(tmp_path / "gone.wav", name="a\tb")]))
 
 

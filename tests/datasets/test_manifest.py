@@ -127,7 +127,7 @@ def test_missing_audio_is_listed_and_refused_before_it_is_needed(tmp_path):
     tracks = write(tmp_path, *lines).all_tracks()
     assert [track.track_id for track in tracks] == ["a", "b", "d"]
     require_audio(tracks[:1], "mine")
-    with pytest.raises(InputError, match=r"mine: 2 audio files of 3 tracks do not exist, .*c.wav for one"):
+    with pytest.raises(InputError, match=r"mine: 2 audio files of 3 tracks do not exist, such as .*c.wav"):
         require_audio(tracks, "mine")
 
 
@@ -174,7 +174,7 @@ def test_tracks_are_left_out_by_a_list_and_a_list_of_others_is_refused(tmp_path)
     left = Manifest(root=corpus.root, exclusions=str(path))
     assert [track.track_id for track in left.all_tracks()] == ["a"]
     path.write_text("typo\tbroken\n")
-    with pytest.raises(InputError, match="1 names are no track of c, 'typo' for one"):
+    with pytest.raises(InputError, match="1 names are no track of c, such as 'typo'"):
         left.all_tracks()
 
 

@@ -1,4 +1,4 @@
-"""Preparing a corpus: what a copy lacks is said against what is published, and nothing is fetched."""
+"""Preparing a corpus: what a copy lacks is reported, and nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_without_a_copy_the_layout_is_shown(tmp_path, capsys):
     said, complaint = prepared(tmp_path / "nowhere", capsys)
     assert "is not a folder" in complaint
     assert "root: Folder with ``song0.wav``" in said
-    assert "what a copy lacks is said" in said  # the module says what it is
+    assert "what a copy lacks is reported" in said  # the module says what it is
 
 
 def test_it_says_whom_to_cite_and_where_to_go(capsys):

@@ -9,11 +9,11 @@ import soundfile
 from musictf.annotations import Beats, Chords, write_beats, write_chords
 from musictf.datasets.manifest import Manifest
 from musictf.distributed import TrainerConfig
-from musictf.evaluation.probed_models import BASELINES
 from musictf.evaluation.run import ProbeRun, probe
 from musictf.models.backbone import random_backbone, save_backbone
 from musictf.models.vit1d import ViT1DConfig
 from musictf.probing.linear_probe import ProbeConfig
+from musictf.results.names import PROBE_BASELINES
 from musictf.tasks.beat import BeatTask
 from musictf.tasks.chord import ChordTask
 from musictf.tasks.tagging import TaggingTask
@@ -103,7 +103,7 @@ def configured(corpus, backbone_path):
 def finished(request, configured, tmp_path_factory):
     """A whole run of each task: all readouts, two seeds, all baselines."""
     folder = tmp_path_factory.mktemp("run") / request.param
-    everything = {"readouts": ["class", "sequence", "average"], "baselines": list(BASELINES)}
+    everything = {"readouts": ["class", "sequence", "average"], "baselines": list(PROBE_BASELINES)}
     probe(configured(request.param, folder, seeds=[0, 1], **everything))
     return folder
 

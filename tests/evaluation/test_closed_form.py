@@ -1,4 +1,4 @@
-"""Closed-form readers against scikit-learn, and where they have nothing to say."""
+"""Closed-form probes against scikit-learn, and where a score is undefined."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def test_ridge_is_that_of_scikit_learn(data):
 
 
 def test_the_highest_output_is_the_class_of_a_ridge_classifier(data):
-    features, targets, others, wanted = data
+    features, targets, others, other_targets = data
     classes = targets.argmax(axis=1)
     (estimate,) = ridge(features, np.eye(5)[classes], others, PENALTIES[1:2])
     oracle = RidgeClassifier(alpha=60 * PENALTIES[1]).fit(features, classes)
     np.testing.assert_array_equal(estimate.argmax(axis=1), oracle.predict(others))
-    expected = oracle.score(others, wanted.argmax(axis=1))
-    assert accuracy(estimate, np.eye(5)[wanted.argmax(axis=1)]) == pytest.approx(expected)
+    expected = oracle.score(others, other_targets.argmax(axis=1))
+    assert accuracy(estimate, np.eye(5)[other_targets.argmax(axis=1)]) == pytest.approx(expected)
     assert 0.3 < expected < 1
 
 

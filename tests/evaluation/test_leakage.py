@@ -1,4 +1,4 @@
-"""Leakage: each level is found where it is, nothing is found where nothing is, and not knowing is said."""
+"""Leakage: every level is detected, nothing is reported without overlap, and unknown is reported as unknown."""
 
 from __future__ import annotations
 
@@ -77,12 +77,12 @@ def probed(folder, split="test"):
         Track(track_id="same recording", audio=folder / "c.ogg", split=split),
         Track(track_id="same version", audio=folder / "version.mp3", split=split),
         Track(track_id="same artist", audio=folder / "d.wav", split=split, group=" CARL"),
-        Track(track_id="b", audio=folder / "d.wav", split=split, group="b"),  # a track_id proves nothing
+        Track(track_id="b", audio=folder / "d.wav", split=split, group="b"),  # an equal track_id is no overlap
     ]
 
 
-def levels(found):
-    return {entry.track_id: (entry.level, entry.partner) for entry in found.overlaps}
+def levels(leaks):
+    return {entry.track_id: (entry.level, entry.partner) for entry in leaks.overlaps}
 
 
 @pytest.fixture
@@ -102,28 +102,28 @@ def backbone(tmp_path):
 
 
 def test_the_strongest_level_of_every_track_is_found(folder, seen):
-    found = overlap(identities(seen), identities(probed(folder)))
-    assert levels(found) == {
+    leaks = overlap(identities(seen), identities(probed(folder)))
+    assert levels(leaks) == {
         "same file": ("file", "a"),
         "same sound": ("audio", "b"),
         "same recording": ("recording", "c"),
         "same version": ("recording", "b"),
         "same artist": ("group", "c"),
     }
-    assert found.tracks == {"same file", "same sound", "same recording", "same version"}
-    assert found.counts == {"test": {"file": 1, "audio": 1, "recording": 2, "group": 1}}
-    assert (found.totals, found.pretrained, found.compared) == ({"test": 6}, 3, LEVELS)
-    scores = {entry.track_id: entry.score for entry in found.overlaps}
+    assert leaks.tracks == {"same file", "same sound", "same recording", "same version"}
+    assert leaks.counts == {"test": {"file": 1, "audio": 1, "recording": 2, "group": 1}}
+    assert (leaks.totals, leaks.pretrained, leaks.compared) == ({"test": 6}, 3, LEVELS)
+    scores = {entry.track_id: entry.score for entry in leaks.overlaps}
     assert scores["same file"] == scores["same sound"] == 1.0
     assert 0.5 <= scores["same recording"] < 1.0
     assert scores["same artist"] is None
 
 
 def test_nothing_in_common_is_nothing_found(folder, seen):
-    found = overlap(identities(seen), identities(probed(folder)[-1:]))
-    assert found.overlaps == []
-    assert found.tracks == set()
-    assert found.is_known
+    leaks = overlap(identities(seen), identities(probed(folder)[-1:]))
+    assert leaks.overlaps == []
+    assert leaks.tracks == set()
+    assert leaks.is_known
 
 
 def test_names_that_are_missing_do_not_agree(folder, seen):
@@ -132,20 +132,20 @@ def test_names_that_are_missing_do_not_agree(folder, seen):
     assert overlap(identities([nameless]), identities([track])).overlaps == []
 
 
-def test_files_that_were_not_decoded_are_not_compared_by_sound(folder, seen):
+def test_files_that_were_not_decoded_are_not_compared_by_audio(folder, seen):
     tracks = probed(folder)
     for first, second in (("files", "full"), ("full", "files"), ("files", "files")):
-        found = overlap(identities(seen, first), identities(tracks, second))
-        assert found.compared == ("file", "group")
-        assert levels(found) == {"same file": ("file", "a"), "same artist": ("group", "c")}
-        assert "not compared: audio, recording" in found.summary()
+        leaks = overlap(identities(seen, first), identities(tracks, second))
+        assert leaks.compared == ("file", "group")
+        assert levels(leaks) == {"same file": ("file", "a"), "same artist": ("group", "c")}
+        assert "not compared: audio, recording" in leaks.summary()
 
 
 def test_fingerprints_of_another_version_are_not_compared(folder, seen):
     known = identities(seen)
-    found = overlap(Identities(known.recordings, fingerprints=known.fingerprints + 1), identities(probed(folder)))
-    assert found.compared == ("file", "audio", "group")
-    assert "same recording" not in levels(found)
+    leaks = overlap(Identities(known.recordings, fingerprints=known.fingerprints + 1), identities(probed(folder)))
+    assert leaks.compared == ("file", "audio", "group")
+    assert "same recording" not in levels(leaks)
 
 
 def test_a_large_corpus_is_compared_in_parts(folder, seen, monkeypatch):
@@ -164,30 +164,30 @@ def test_the_best_of_several_copies_is_the_partner(folder, sounds, monkeypatch, 
         Track(track_id="poor too", audio=folder / "poor.mp3"),
     ]
     soundfile.write(folder / "louder.wav", 1.5 * sounds[2], RATE)
-    found = overlap(identities(known), identities([Track(track_id="x", audio=folder / "louder.wav")]))
-    assert levels(found) == {"x": ("recording", "good")}
+    leaks = overlap(identities(known), identities([Track(track_id="x", audio=folder / "louder.wav")]))
+    assert levels(leaks) == {"x": ("recording", "good")}
 
 
 def test_a_report_names_counts_and_tracks(folder, seen, backbone, tmp_path, capsys):
     splits = {"train": probed(folder, "train")[:1], "test": probed(folder)[1:]}
-    found = check_leakage(listed(backbone(seen)), splits, "warn")
+    leaks = check_leakage(listed(backbone(seen)), splits, "warn")
     line = (
         "leakage: 3 (audio 1, recording 2) and 1 by name only of 5 test tracks, 1 (file 1) of 1 train tracks "
         "were pretrained on (3 pretraining tracks)"
     )
-    assert found.summary() == line
+    assert leaks.summary() == line
     assert capsys.readouterr().err.strip() == line
-    report = json.loads(json.dumps(found.to_json()))
+    report = json.loads(json.dumps(leaks.to_json()))
     assert report["counts"]["test"] == {"file": 0, "audio": 1, "recording": 2, "group": 1}
     assert report["totals"] == {"train": 1, "test": 5}
-    with open(found.write_csv(tmp_path), newline="") as file:
+    with open(leaks.write_csv(tmp_path), newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [row["track_id"] for row in rows] == [entry.track_id for entry in found.overlaps]
+    assert [row["track_id"] for row in rows] == [entry.track_id for entry in leaks.overlaps]
     assert rows[0] == {"track_id": "same file", "split": "train", "level": "file", "partner": "a", "score": "1.000"}
     assert rows[-1]["score"] == ""
 
 
-def test_fail_stops_at_test_tracks_that_were_heard(folder, seen, backbone):
+def test_fail_stops_at_test_tracks_seen_in_pretraining(folder, seen, backbone):
     with pytest.raises(InputError, match=r"4 \(file 1, audio 1, recording 2\) and 1 by name only of 6 test") as caught:
         check_leakage(listed(backbone(seen)), {"test": probed(folder)}, "fail")
     assert "\n" not in str(caught.value)
@@ -197,9 +197,9 @@ def test_fail_stops_at_test_tracks_that_were_heard(folder, seen, backbone):
 
 def test_fail_lets_training_tracks_and_shared_names_pass(folder, seen, backbone):
     splits = {"train": probed(folder, "train")[:4], "test": probed(folder)[4:]}
-    found = check_leakage(listed(backbone(seen)), splits, "fail")
-    assert len(found.tracks) == 4
-    assert found.hard("test") == []
+    leaks = check_leakage(listed(backbone(seen)), splits, "fail")
+    assert len(leaks.tracks) == 4
+    assert leaks.hard("test") == []
 
 
 def test_off_compares_nothing_and_an_unknown_policy_is_refused(tmp_path):
@@ -216,10 +216,10 @@ def test_without_a_list_leakage_is_unknown_not_absent(folder, seen, backbone, ho
     if how == "another's list":  # the backbone does not claim it
         write_identities(path.with_name(FILE_NAME), identities(seen))
     assert listed(path) is None
-    found = check_leakage(listed(path), {"test": probed(folder)}, "warn")
-    assert not found.is_known
-    assert found.summary() == "leakage: unknown: the backbone carries no list of its corpus"
-    assert found.to_json() == {
+    leaks = check_leakage(listed(path), {"test": probed(folder)}, "warn")
+    assert not leaks.is_known
+    assert leaks.summary() == "leakage: unknown: the backbone carries no list of its corpus"
+    assert leaks.to_json() == {
         "known": False,
         "compared": [],
         "pretrained": None,
@@ -239,12 +239,12 @@ def test_an_exchanged_list_is_refused(seen, backbone):
 
 
 def test_the_list_is_found_from_the_run_folder_too(seen, backbone):
-    found = listed(backbone(seen).parent)
-    assert [identity.track_id for identity in found.recordings] == ["a", "b", "b", "c"]
+    leaks = listed(backbone(seen).parent)
+    assert [identity.track_id for identity in leaks.recordings] == ["a", "b", "b", "c"]
 
 
 def test_files_only_decodes_no_probed_track_either(folder, seen, backbone, monkeypatch):
     path = backbone(seen, "files")
     monkeypatch.setattr("musictf.datasets.identity.decoded_blocks", lambda path: pytest.fail("decoded"))
-    found = check_leakage(listed(path), {"test": probed(folder)}, "warn")
-    assert found.compared == ("file", "group")
+    leaks = check_leakage(listed(path), {"test": probed(folder)}, "warn")
+    assert leaks.compared == ("file", "group")

@@ -1,4 +1,4 @@
-"""The online probe in a training run: it looks when it should, training does not notice, and a bad corpus stops it."""
+"""The online probe in a training run: when it evaluates, that training is not affected, and corpora that it refuses."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NAMES = {f"online/{name}" for name in ("beat_ap_layer1", "chord_accuracy_layer2"
 
 @pytest.fixture
 def config(corpus):
-    """Look every second step at three seconds of seven tracks."""
+    """Evaluate every second step on three seconds of seven tracks."""
     return OnlineProbe(root=str(corpus), every=2, num_tracks=12, seconds=3.0, neighbours=3)
 
 
@@ -44,7 +44,7 @@ class Random(torch.utils.data.Dataset):
 
 @pytest.fixture
 def fit(tmp_path):
-    """Pretrain with dropout on the projection, so that a random number too many shows."""
+    """Pretrain with dropout on the projection, so that an extra random number changes the loss."""
 
     def run(name, callbacks, max_steps=5, checkpoint=None, **settings):
         L.seed_everything(1, verbose=False)
@@ -77,45 +77,45 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_training_does_not_notice(fit, config, precision):
+def test_training_is_not_affected(fit, config, precision):
     alone, rows, _ = fit("alone", [], precision=precision)
-    watched, more, _ = fit("watched", [OnlineProbing(config)], precision=precision)
+    observed, more, _ = fit("observed", [OnlineProbing(config)], precision=precision)
     for name, value in alone.state_dict().items():
-        assert torch.equal(value, watched.state_dict()[name]), name
+        assert torch.equal(value, observed.state_dict()[name]), name
     assert sorted(rows) == [1, 2, 3, 4, 5]
     for step, values in rows.items():
         assert values["train/loss"] == more[step]["train/loss"]
 
 
-def test_it_looks_before_the_first_step_every_few_and_after_the_last(fit, config):
+def test_it_evaluates_before_the_first_step_every_few_and_after_the_last(fit, config):
     _, rows, _ = fit("run", [OnlineProbing(config)])
-    looks = {step: values for step, values in rows.items() if "online/tag_map" in values}
-    assert sorted(looks) == [0, 2, 4, 5]
-    assert all(values.keys() >= NAMES for values in looks.values())
-    assert len({looks[step]["online/beat_ap_layer2"] for step in looks}) > 1
+    evaluations = {step: values for step, values in rows.items() if "online/tag_map" in values}
+    assert sorted(evaluations) == [0, 2, 4, 5]
+    assert all(values.keys() >= NAMES for values in evaluations.values())
+    assert len({evaluations[step]["online/beat_ap_layer2"] for step in evaluations}) > 1
     L.seed_everything(1, verbose=False)
     baseline = Backbone(SHAPE)
-    assert looks[0] == pytest.approx(OnlineEvaluator(config, baseline).values(baseline, torch.device("cpu")))
+    assert evaluations[0] == pytest.approx(OnlineEvaluator(config, baseline).values(baseline, torch.device("cpu")))
 
 
-def test_it_never_looks_twice_at_one_step(fit, config, monkeypatch):
-    looks = []
-    monkeypatch.setattr(OnlineEvaluator, "values", lambda self, *_: looks.append(1) or {"online/tag_map": 0.5})
+def test_it_never_evaluates_twice_at_one_step(fit, config, monkeypatch):
+    evaluations = []
+    monkeypatch.setattr(OnlineEvaluator, "values", lambda self, *_: evaluations.append(1) or {"online/tag_map": 0.5})
     fit("run", [OnlineProbing(config)], max_steps=4)
-    assert len(looks) == 3  # 0, 2 and 4
-    looks.clear()
+    assert len(evaluations) == 3  # 0, 2 and 4
+    evaluations.clear()
     fit("accumulating", [OnlineProbing(config)], max_steps=4, accumulate_grad_batches=2)
-    assert len(looks) == 3
+    assert len(evaluations) == 3
 
 
-def test_a_resumed_run_does_not_look_at_the_baseline_again(fit, config, tmp_path):
+def test_a_resumed_run_does_not_evaluate_the_initial_weights_again(fit, config, tmp_path):
     _, _, trainer = fit("run", [], max_steps=3)
     trainer.save_checkpoint(tmp_path / "three.ckpt")
     _, rows, _ = fit("more", [OnlineProbing(config)], checkpoint=tmp_path / "three.ckpt")
     assert sorted(step for step, values in rows.items() if "online/tag_map" in values) == [4, 5]
 
 
-def test_only_the_first_rank_looks(config):
+def test_only_the_first_rank_evaluates(config):
     probing, logged = OnlineProbing(config), []
     logger = SimpleNamespace(log_metrics=lambda values, step: logged.append(step))
     trainer = SimpleNamespace(is_global_zero=False, global_step=0, loggers=[logger, logger])
@@ -124,7 +124,7 @@ def test_only_the_first_rank_looks(config):
         trainer.is_global_zero = is_first
         probing.on_fit_start(trainer, module)
         probing.on_train_start(trainer, module)
-        assert logged == steps  # every logger hears of it
+        assert logged == steps  # each logger gets the values
 
 
 @pytest.fixture
@@ -153,14 +153,14 @@ def test_a_corpus_that_is_not_there_is_refused(refused, tmp_path):
     assert "online_probe.root: " in refused(root=str(tmp_path / "empty"))
 
 
-def test_a_corpus_that_cannot_serve_is_refused(refused, altered):
+def test_a_corpus_without_labels_of_the_task_is_refused(refused, altered):
     dropped = altered(lambda fields: fields | {"tags": None, "chords": None})
     assert "online_probe.root: no track of the train split has any of tags" in refused(
         root=dropped.root, tasks=["tagging"]
     )
 
 
-def test_labels_that_tell_nothing_apart_are_refused(refused, altered):
+def test_labels_that_all_tracks_share_are_refused(refused, altered):
     same = altered(lambda fields: fields | {"tags": ["all"]})
     assert refused(root=same.root, tasks=["tagging"]).startswith("online_probe.tasks=['tagging']: tiny has too few")
 
@@ -178,9 +178,9 @@ def test_audio_that_is_missing_or_short_is_refused(refused, altered, tmp_path):
         return fields
 
     short = altered(shorten)
-    found = refused(root=short.root)
-    assert found.startswith("online_probe.root: ")
-    assert "short.wav: shorter than an excerpt of 1.0 s" in found
+    message = refused(root=short.root)
+    assert message.startswith("online_probe.root: ")
+    assert "short.wav: shorter than an excerpt of 1.0 s" in message
     (tmp_path / "short.wav").unlink()
     assert "do not exist" in refused(root=short.root)
 
@@ -191,5 +191,5 @@ def test_a_broken_annotation_is_refused_with_its_line(refused, altered, tmp_path
     assert f"online_probe.root: {tmp_path / 'bad.lab'}:2: " in refused(root=bad.root)
 
 
-def test_a_layer_that_is_not_there_is_refused(refused):
+def test_a_layer_that_does_not_exist_is_refused(refused):
     assert refused(layers=[3]) == "online_probe.layers=[3]: this backbone has layers 0 to 2"

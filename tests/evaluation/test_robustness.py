@@ -1,4 +1,4 @@
-"""The switch: what it accepts, and what is scored when it is on."""
+"""Robustness: the configuration, and the rows when it is on."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_the_neutral_amount_is_not_scored_twice():
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "message"),
     [
         ({"perturbations": ["reverb"]}, "robustness.perturbations: 'reverb' is unknown"),
         ({"perturbations": ["gain", "gain"]}, "give each once"),
@@ -62,8 +62,8 @@ def test_the_neutral_amount_is_not_scored_twice():
         ({"amounts": {"stretch": [0.9, 0.9]}}, "each once"),
     ],
 )
-def test_what_cannot_be_is_one_line(wrong, said):
-    with pytest.raises(InputError, match=said) as refusal:
+def test_an_invalid_value_is_refused_in_one_line(wrong, message):
+    with pytest.raises(InputError, match=message) as refusal:
         RobustnessConfig(**wrong)
     assert "\n" not in str(refusal.value)
 
@@ -80,9 +80,9 @@ def test_every_condition_is_scored_once_on_the_same_tracks(tracks):
     config = RobustnessConfig(perturbations=["gain", "stretch"], amounts={"gain": [-6.0], "stretch": [0.8, 1.25]})
     rows = curves(tracks, config, score)
     assert seen == [[track.track_id for track in tracks]] * 4
-    said = [(row["system"], row["perturbation"]["name"], row["perturbation"]["amount"]) for row in rows]
-    wanted = [("clean", None), ("gain", -6), ("stretch", 0.8), ("stretch", 1.25)]
-    assert said == [(system, *condition) for condition in wanted for system in ("a", "b")]
+    conditions_of_rows = [(row["system"], row["perturbation"]["name"], row["perturbation"]["amount"]) for row in rows]
+    expected = [("clean", None), ("gain", -6), ("stretch", 0.8), ("stretch", 1.25)]
+    assert conditions_of_rows == [(system, *condition) for condition in expected for system in ("a", "b")]
     assert [row["seconds"] for row in rows[::2]] == pytest.approx([3, 3, 3.75, 2.4])
     assert [row["beat"] for row in rows[::2]] == pytest.approx([0.5, 0.5, 0.625, 0.4])
     assert rows[2]["perturbation"]["unit"] == "dB"

@@ -13,11 +13,11 @@ from sklearn.metrics import average_precision_score
 from musictf.datasets.base import split_digest
 from musictf.datasets.manifest import Manifest
 from musictf.errors import InputError
-from musictf.evaluation.probed_models import BASELINES
 from musictf.evaluation.run import probe
 from musictf.evaluation.study import Study
 from musictf.models import resolve
 from musictf.models.backbone import load_backbone
+from musictf.results.names import PROBE_BASELINES
 from musictf.results.rows import TRACK_COLUMNS
 from musictf.run_folder import FinishedRun
 
@@ -37,6 +37,8 @@ FIELDS = {
     "selected",
     "selection",
     "scores",
+    "shown_scores",
+    "descriptive_scores",
     "details",
     "decoder",
     "seconds",
@@ -60,9 +62,10 @@ def identity(row):
     return kind, row["readout"], row["layer"], row["seed"], decoder
 
 
-def resampled_file(folder, row, name):
+def has_resamples(folder, row, name):
     cell = f"{row['task']}_{row['readout']}_layer{row['layer']}_seed{row['seed']}"
-    return folder / "resamples" / row["backbone"]["kind"] / row["decoder"]["name"] / cell / f"{name}.txt"
+    with np.load(folder / "resamples.npz") as arrays:
+        return f"{row['backbone']['kind']}/{row['decoder']['name']}/{cell}/{name}" in arrays
 
 
 def refuse_constant(name):
@@ -164,7 +167,7 @@ def test_track_scores_have_the_contracted_columns_and_average_to_the_rows(finish
         for name, score in row["scores"].items():
             if (*identity(row), name) not in values:  # not a mean over tracks: its resampled values are kept instead
                 assert name in {"map", "roc_auc"} or name.startswith("wcsr_")
-                assert not row["selected"] or resampled_file(finished, row, name).is_file()
+                assert not row["selected"] or has_resamples(finished, row, name)
                 continue
             column = values.pop((*identity(row), name))
             assert [track_id for track_id, _ in column] == ["t7", "t8", "t9"]
@@ -221,7 +224,7 @@ def test_the_vocabulary_stands_beside_the_rows(finished):
 
 
 def test_a_finished_run_is_not_run_again(finished, configured):
-    everything = {"readouts": ["class", "sequence", "average"], "baselines": list(BASELINES), "seeds": [0, 1]}
+    everything = {"readouts": ["class", "sequence", "average"], "baselines": list(PROBE_BASELINES), "seeds": [0, 1]}
     with pytest.raises(FinishedRun):
         probe(configured(finished.name, finished, **everything))
     with pytest.raises(InputError, match="other values of seeds"):

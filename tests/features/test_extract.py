@@ -14,7 +14,7 @@ from musictf.features import excerpting
 from musictf.features.excerpting import edge_taper, excerpt_starts
 from musictf.features.extract import FeatureConfig, TrackFeatures, extract
 from musictf.models.backbone import random_backbone
-from musictf.models.frame_controls import FRAME_CONTROLS, MelControl
+from musictf.models.frame_controls import FRAME_CONTROL_CLASSES, MelControl
 from musictf.models.vit1d import ViT1DConfig
 
 EXCERPT, HOP, SOURCE_RATE = 64000, 512, 22050
@@ -223,9 +223,9 @@ def test_a_long_track_of_another_rate_is_stitched_as_the_whole(wav):
     torch.testing.assert_close(found.sequence[inner, 0], whole[inner], rtol=0, atol=2e-3)
 
 
-@pytest.mark.parametrize("kind", FRAME_CONTROLS)
+@pytest.mark.parametrize("kind", FRAME_CONTROL_CLASSES)
 def test_controls_are_extracted_like_any_backbone(kind, wav):
-    control = FRAME_CONTROLS[kind]()
+    control = FRAME_CONTROL_CLASSES[kind]()
     found = extracted(control, wav(seconds=9.0), [0])
     assert found.sequence.shape == (9 * 16000 // HOP + 1, 1, control.embed_dim)
     assert found.class_token.shape == (4, 1, control.embed_dim)

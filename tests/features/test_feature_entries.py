@@ -17,7 +17,7 @@ from musictf.features import extract as module
 from musictf.features.extract import FeatureConfig, extract
 from musictf.features.store import is_intact
 from musictf.models.backbone import random_backbone
-from musictf.models.frame_controls import FRAME_CONTROLS, MelControl
+from musictf.models.frame_controls import FRAME_CONTROL_CLASSES, MelControl
 from musictf.models.vit1d import ViT1DConfig
 
 
@@ -95,9 +95,9 @@ def test_one_changed_weight_is_another_entry(wav, cache):
 
 def test_controls_do_not_share_entries(wav, cache):
     track = wav()
-    for control in FRAME_CONTROLS.values():
+    for control in FRAME_CONTROL_CLASSES.values():
         extracted(control(), track, [0])
-    assert len(list(cache.rglob("*.safetensors"))) == len(FRAME_CONTROLS)
+    assert len(list(cache.rglob("*.safetensors"))) == len(FRAME_CONTROL_CLASSES)
 
 
 def test_features_of_another_extractor_version_are_never_used(backbone, wav, passes, monkeypatch):

@@ -6,7 +6,8 @@ import torch
 
 from musictf.features import readouts as readouts_module
 from musictf.features.extract import TrackFeatures
-from musictf.features.readouts import READOUTS, scored_split, track_rows, trained_split
+from musictf.features.readouts import scored_split, track_rows, trained_split
+from musictf.results.names import READOUTS
 from musictf.tasks.base import Task
 
 CENTRES = [2.0, 4.016, 6.032]

@@ -1,4 +1,4 @@
-"""A backbone in which one head looks at clicks, sounds whose onsets are known, and ledgers to write into."""
+"""A backbone in which one head attends to clicks, sounds with known onsets, and contexts to inspect in."""
 
 import json
 
@@ -9,6 +9,8 @@ import torch
 
 from musictf.audio.spectrogram import LogMelConfig
 from musictf.datasets.base import Track
+from musictf.features.extract import FeatureConfig
+from musictf.inspection.context import InspectionContext
 from musictf.inspection.inspected_models import Corpus, InspectedModel
 from musictf.inspection.inspection_rows import InspectionRows
 from musictf.models.backbone import Backbone, random_backbone
@@ -67,7 +69,7 @@ def planted():
             block.attn.qkv.bias[: 2 * 16] = 0
         qkv = encoder.blocks[PLANTED_LAYER - 1].attn.qkv
         first = 4 * PLANTED_HEAD
-        qkv.bias[first] = 4.0  # every query asks the same
+        qkv.bias[first] = 4.0  # the same for every query
         qkv.weight[16 + first, 0] = 1.0  # keys: the click's coordinate
     return backbone.eval()
 
@@ -101,7 +103,7 @@ def corpus_of_tracks():
     """Maker of corpora: {"valid": tracks, "test": tracks} -> Corpus."""
 
     def make(tracks):
-        corpus = Corpus("made", tracks, {name: len(each) for name, each in tracks.items()})
+        corpus = Corpus("made", tracks, {name: len(of_split) for name, of_split in tracks.items()})
         corpus.digest = "0" * 16  # labels that are arrays, not files, have none
         return corpus
 
@@ -109,8 +111,8 @@ def corpus_of_tracks():
 
 
 @pytest.fixture(scope="session")
-def subject_of():
-    """Maker of subjects: (backbone, kind) -> Subject."""
+def model_of():
+    """Maker of inspected models: (backbone, kind, replacement_audio) -> InspectedModel."""
 
     def make(backbone, kind="pretrained", replacement_audio=None):
         about = {"path": kind, "digest": backbone.digest(), "kind": kind}
@@ -119,10 +121,21 @@ def subject_of():
     return make
 
 
+@pytest.fixture(scope="session")
+def make_context():
+    """Maker of contexts: (corpus, folder, **fields) -> InspectionContext."""
+
+    def make(corpus, folder, **fields):
+        rows = InspectionRows(folder, corpus, {})
+        return InspectionContext(**{"corpus": corpus, "features": FeatureConfig(), "rows": rows} | fields)
+
+    return make
+
+
 @pytest.fixture
-def ledger_for(tmp_path):
-    """Maker of ledgers: corpus -> Ledger."""
-    return lambda corpus: InspectionRows(tmp_path, corpus, {})
+def context_for(make_context, tmp_path):
+    """Maker of contexts: (corpus, **fields) -> InspectionContext; rows go to the test's folder."""
+    return lambda corpus, **fields: make_context(corpus, tmp_path, **fields)
 
 
 @pytest.fixture
@@ -168,9 +181,9 @@ def backbone_path(tmp_path_factory, small):
 
 @pytest.fixture(scope="session")
 def quick():
-    """Fewer stimuli and resamples: the numbers of this test are of no interest."""
+    """Fewer stimuli and resamples, for tests that do not check the numbers."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("musictf.inspection.position._NUMBER", 4)
+        patch.setattr("musictf.inspection.position._STIMULUS_TRACKS", 4)
         patch.setattr("musictf.inspection.token_maps._RESAMPLES", 20)
         patch.setattr("musictf.inspection.token_maps._NULL_DRAWS", 20)
         yield

@@ -9,10 +9,11 @@ from musictf.datasets.base import Track
 from musictf.errors import InputError
 from musictf.features.extract import FeatureConfig
 from musictf.features.store import store_folder
-from musictf.inspection.attention_curves import CURVES, onset_curves, read_curves, track_curves
+from musictf.inspection.attention_curves import onset_curves, read_curves, track_curves
 from musictf.models.backbone import Backbone, random_backbone
 from musictf.models.frame_controls import MelControl
 from musictf.models.vit1d import ViT1DConfig
+from musictf.results.names import ATTENTION_CURVES
 
 CONFIG = FeatureConfig(batch_size=4)
 RECEIVED, CLASS_ROW, CHANGE = range(3)
@@ -43,7 +44,7 @@ def noise(seconds, seed=0):
 def test_curves_equal_those_of_plain_loops():
     attention = maps()
     found = onset_curves(attention)
-    assert found.shape == (2, 3, len(CURVES), 8)
+    assert found.shape == (2, 3, len(ATTENTION_CURVES), 8)
     for b in range(2):
         for h in range(3):
             np.testing.assert_allclose(found[b, h], plainly(attention[b, h]), atol=1e-6)
@@ -67,7 +68,7 @@ def test_even_attention_is_an_even_share_everywhere():
     assert (found[0, 0, CHANGE] == 0).all()
 
 
-def test_a_column_that_all_look_at_stands_out_and_nothing_changes():
+def test_a_token_that_all_attend_to_stands_out_and_nothing_changes():
     attention = torch.zeros(1, 1, 11, 11)
     attention[..., 4] = 1.0
     received, class_row, change = onset_curves(attention)[0, 0]
@@ -78,7 +79,7 @@ def test_a_column_that_all_look_at_stands_out_and_nothing_changes():
     assert (change == 0).all()
 
 
-def test_change_is_highest_on_both_sides_of_the_step_between_two_ways_to_look():
+def test_change_is_highest_on_both_sides_of_a_step_in_attention():
     attention = torch.zeros(1, 1, 11, 11)
     attention[:, :, :6, 1] = 1.0
     attention[:, :, 6:, 2] = 1.0  # from sequence token 5 on
@@ -103,7 +104,7 @@ def test_exact_and_fused_attention_give_equal_tokens():
         torch.testing.assert_close(weights.sum(dim=-1), torch.ones(weights.shape[:-1]))
 
 
-def test_looking_changes_no_weight_and_leaves_eval_mode(write_wav):
+def test_curves_change_no_weight_and_leave_eval_mode(write_wav):
     backbone = Backbone(ViT1DConfig(depth=2, embed_dim=16, num_heads=2)).train()
     before = backbone.digest()
     track_curves(backbone, [write_wav("weights", noise(5.0))], CONFIG)
@@ -138,7 +139,7 @@ def directly(backbone, track, seconds):
 
 
 @pytest.mark.parametrize("seconds", [4.0, 1.5, 0.1])
-def test_a_track_of_one_excerpt_or_less_is_what_the_backbone_says(small, write_wav, seconds):
+def test_curves_of_a_short_track_are_those_of_the_backbone(small, write_wav, seconds):
     track = write_wav(f"short{seconds}", noise(seconds))
     (path,) = track_curves(small, [track], CONFIG)
     np.testing.assert_allclose(read_curves(path).values, directly(small, track, seconds), atol=1e-5)
@@ -172,7 +173,7 @@ def test_tracks_do_not_mix_and_come_in_order(small, write_wav):
         np.testing.assert_allclose(read_curves(path).values, values, atol=1e-5)
 
 
-def test_what_hears_one_sound_for_several_tracks_computes_it_once(small, write_wav):
+def test_replacement_audio_of_several_tracks_is_computed_once(small, write_wav):
     track = write_wav("shared", noise(5.0, 9))
     paths = track_curves(small, [track] * 3, CONFIG)
     assert len(paths) == 3

@@ -8,8 +8,8 @@ import pytest
 
 from musictf.annotations import Chords, Sections
 from musictf.datasets.base import Track
-from musictf.inspection.binned_tracks import TrackView
-from musictf.inspection.boundaries import KINDS, Edges, boundary_scores, novelties
+from musictf.inspection.binned_tracks import BinnedTrack
+from musictf.inspection.boundaries import KINDS, Boundaries, boundary_scores, novelties
 from musictf.inspection.event_scores import peaks
 from musictf.inspection.self_similarity import binned
 
@@ -17,10 +17,10 @@ PERIOD, WIDTH = 0.032, 8
 CHORD, SECTION = KINDS
 
 
-def view_of(num_tokens, labels, name="a"):
+def binned_track(num_tokens, labels, name="a"):
     times = binned(np.arange(num_tokens) * PERIOD, WIDTH)
     track = Track(track_id=name, audio=Path("a.wav"), split="test", labels=labels)
-    return TrackView(track, WIDTH, 16, times, num_tokens, np.zeros((len(times), 4)), {})
+    return BinnedTrack(track, WIDTH, 16, times, num_tokens, np.zeros((len(times), 4)), {})
 
 
 def blocks(num_tokens, changes, seed=0):
@@ -37,31 +37,31 @@ def sections(edges):
 
 
 @pytest.fixture
-def written(ledger_for, corpus_of_tracks, subject_of, small):
+def written(context_for, corpus_of_tracks, model_of, small):
     """Rows of planted blocks: (changes a split, annotated) -> rows."""
 
     def write(changes, labels, num_tokens=1250):
-        views = {split: view_of(num_tokens, labels, split) for split in ("valid", "test")}
-        corpus = corpus_of_tracks({split: [view.track] for split, view in views.items()})
-        ledger, edges = ledger_for(corpus), Edges()
-        for split, view in views.items():
-            edges.add(split, 0, view, blocks(num_tokens, changes))
-        edges.write(subject_of(small), ledger)
-        return ledger.rows
+        tracks = {split: binned_track(num_tokens, labels, split) for split in ("valid", "test")}
+        corpus = corpus_of_tracks({split: [track.track] for split, track in tracks.items()})
+        context, boundaries = context_for(corpus), Boundaries()
+        for split, track in tracks.items():
+            boundaries.add(split, 0, track, blocks(num_tokens, changes))
+        boundaries.write(model_of(small), context.rows)
+        return context.rows.rows
 
     return write
 
 
 @pytest.mark.parametrize("change", [10.0, 13.07, 20.9])
 def test_a_change_at_a_known_second_is_found_within_a_bin(change):
-    view = view_of(1000, {})
+    track = binned_track(1000, {})
     layers = blocks(1000, np.array([change]))
     for kind in KINDS:
-        curve = novelties(layers, view, kind)[0]
-        found = peaks(curve, view.times - view.bin_seconds / 2, 0.95, kind.half_width / 2)
-        assert np.abs(found - change).min() < view.bin_seconds
-        tallest = (view.times - view.bin_seconds / 2)[curve.argmax()]
-        assert abs(tallest - change) <= view.bin_seconds / 2 + PERIOD
+        curve = novelties(layers, track, kind)[0]
+        found = peaks(curve, track.times - track.bin_seconds / 2, 0.95, kind.half_width / 2)
+        assert np.abs(found - change).min() < track.bin_seconds
+        tallest = (track.times - track.bin_seconds / 2)[curve.argmax()]
+        assert abs(tallest - change) <= track.bin_seconds / 2 + PERIOD
 
 
 def test_known_changes_are_scored_and_nothing_else_is(written):
@@ -99,12 +99,13 @@ def test_half_a_second_to_either_side_is_half_a_second_from_the_change_itself(wr
     assert row["scores"]["recall"]["mean"] == pytest.approx(recall, abs=0.2)
 
 
-def test_nothing_annotated_in_one_split_gives_no_row(ledger_for, corpus_of_tracks, subject_of, small):
-    view = view_of(1000, {"sections": sections(np.array([0.0, 10.0, 32.0]))})
-    ledger, edges = ledger_for(corpus_of_tracks({"valid": [view.track], "test": [view.track]})), Edges()
-    edges.add("test", 0, view, blocks(1000, np.array([10.0])))
-    edges.write(subject_of(small), ledger)
-    assert ledger.rows == []
+def test_nothing_annotated_in_one_split_gives_no_row(context_for, corpus_of_tracks, model_of, small):
+    track = binned_track(1000, {"sections": sections(np.array([0.0, 10.0, 32.0]))})
+    corpus = corpus_of_tracks({"valid": [track.track], "test": [track.track]})
+    context, boundaries = context_for(corpus), Boundaries()
+    boundaries.add("test", 0, track, blocks(1000, np.array([10.0])))
+    boundaries.write(model_of(small), context.rows)
+    assert context.rows.rows == []
 
 
 def test_scores_are_those_of_mir_eval_without_the_ends():
@@ -128,18 +129,18 @@ def test_boundaries_beyond_the_audio_are_no_boundaries():
     assert boundary_scores(np.array([5.0]), np.array([-0.01]), 40.0, 0.5) == (0.0, 0.0, 0.0)
 
 
-def test_boundaries_that_know_nothing_are_at_chance(ledger_for, corpus_of_tracks, subject_of, small):
-    views = []
+def test_boundaries_of_noise_are_at_chance(context_for, corpus_of_tracks, model_of, small):
+    tracks = []
     for index in range(100):
         rng = np.random.default_rng(index)
         edges = np.concatenate([[0.0], np.sort(rng.uniform(0.1, 39.9, 5)), [40.0]])
-        views.append(view_of(1250, {"sections": sections(edges)}, f"t{index}"))
-    corpus = corpus_of_tracks({"valid": [views[0].track], "test": [view.track for view in views]})
-    ledger, edges = ledger_for(corpus), Edges()
-    for place, view in enumerate(views):
-        noise = np.random.default_rng(1000 + place).standard_normal((len(view.times) + 7, 8))
-        layer = np.array([noise[k : k + 8].mean(axis=0) for k in range(len(view.times))])
+        tracks.append(binned_track(1250, {"sections": sections(edges)}, f"t{index}"))
+    corpus = corpus_of_tracks({"valid": [tracks[0].track], "test": [track.track for track in tracks]})
+    context, boundaries = context_for(corpus), Boundaries()
+    for place, track in enumerate(tracks):
+        noise = np.random.default_rng(1000 + place).standard_normal((len(track.times) + 7, 8))
+        layer = np.array([noise[k : k + 8].mean(axis=0) for k in range(len(track.times))])
         for split in ("valid", "test") if place == 0 else ("test",):
-            edges.add(split, place, view, layer[None])
-    edges.write(subject_of(small), ledger)
-    assert abs(ledger.rows[0]["scores"]["f_measure_above_shifted"]["mean"]) < 0.06
+            boundaries.add(split, place, track, layer[None])
+    boundaries.write(model_of(small), context.rows)
+    assert abs(context.rows.rows[0]["scores"]["f_measure_above_shifted"]["mean"]) < 0.06

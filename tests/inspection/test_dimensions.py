@@ -43,7 +43,7 @@ def whole_bins(edges):
     return np.searchsorted(edges, first, side="right") == np.searchsorted(edges, last, side="right")
 
 
-def test_what_is_heard_is_always_known_what_is_written_only_where_it_is():
+def test_features_of_the_audio_are_always_known_annotations_only_where_given():
     assert list(found()) == ["harmony", "timbre", "rhythm", "loudness"]
     for dimension in found().values():
         assert len(dimension.features) == len(CENTRES)

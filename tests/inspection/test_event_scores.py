@@ -68,7 +68,7 @@ def test_a_constant_curve_is_at_chance():
     assert areas_under_curve(np.full(100, 0.3), labels) == [0.5]
 
 
-def test_more_draws_than_are_looked_at_together_change_nothing(monkeypatch):
+def test_more_draws_than_fit_in_one_block_change_nothing(monkeypatch):
     rng = np.random.default_rng(5)
     curve, labels = rng.standard_normal(64), rng.choice([1, 0, -1], size=(33, 64)).astype(np.int8)
     whole = areas_under_curve(curve, labels)

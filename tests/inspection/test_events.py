@@ -93,7 +93,7 @@ def test_events_are_those_of_the_annotation():
         events_of(one, "cadence")
 
 
-def test_every_annotated_target_is_looked_at_and_only_those():
+def test_every_annotated_target_is_read_and_no_other():
     tracks = [track(onsets=np.array([0.1])), track(beats=Beats(np.array([0.5, 1.0])))]
     found = all_events(tracks)
     assert list(found) == ["onset", "beat"]
@@ -105,8 +105,8 @@ def test_the_proxy_is_named_so_and_stands_in_where_no_onset_is_annotated(write_w
     onsets = np.array([0.5, 1.2, 1.9, 2.4])
     found = all_events([write_wav("proxy", make_clicks(onsets, 3.0))])
     assert list(found) == ["librosa_onset"]
-    heard = found["librosa_onset"].times[0]
-    assert all(np.abs(heard - onset).min() < 0.05 for onset in onsets)
+    estimated = found["librosa_onset"].times[0]
+    assert all(np.abs(estimated - onset).min() < 0.05 for onset in onsets)
 
 
 def test_a_target_that_is_annotated_nowhere_is_refused():

@@ -132,7 +132,7 @@ def test_where_nothing_is_to_be_found_something_is_found_one_time_in_twenty():
     assert np.mean(found) < 0.11
 
 
-def test_one_head_that_hears_is_found_among_many_that_do_not():
+def test_one_head_that_follows_events_is_found_among_many():
     rng = np.random.default_rng(8)
     events = [some_events(8), some_events(9)]
     curves = []
@@ -145,7 +145,7 @@ def test_one_head_that_hears_is_found_among_many_that_do_not():
     assert np.flatnonzero(corrected < 0.05).tolist() == [17]
 
 
-def test_among_beats_metre_is_told_from_beats_and_beats_are_not_told_from_silence():
+def test_among_beats_metre_is_scored_and_beats_against_silence_are_not():
     beats = np.arange(0.5, 12.5, 0.5)
     values = np.column_stack([bumps(beats), bumps(beats[::4]), bumps(beats) + bumps(beats[::4])])
     scores = score_track(values, TIMES, beats[::4], "a", 200, among=beats)

@@ -1,4 +1,4 @@
-"""Shares of variance of known mixtures, and of backbones that know positions only."""
+"""Shares of variance of known mixtures, and of a backbone whose tokens depend on positions only."""
 
 import numpy as np
 import pytest
@@ -45,17 +45,15 @@ def test_without_variance_there_is_no_share(tokens):
 
 
 @pytest.fixture(scope="module")
-def rows(small, click_tracks, corpus_of_tracks, subject_of, tmp_path_factory):
-    from musictf.inspection.inspection_rows import InspectionRows
-
+def rows(small, click_tracks, corpus_of_tracks, model_of, make_context, tmp_path_factory):
     corpus = corpus_of_tracks(click_tracks)
-    ledger = InspectionRows(tmp_path_factory.mktemp("position"), corpus, {})
-    only_places = random_backbone(ViT1DConfig(depth=2, embed_dim=16, num_heads=2), seed=4)
+    context = make_context(corpus, tmp_path_factory.mktemp("position"))
+    only_positions = random_backbone(ViT1DConfig(depth=2, embed_dim=16, num_heads=2), seed=4)
     with torch.no_grad():
-        only_places.encoder.frame_proj.weight.zero_()
-        only_places.encoder.pos_embed.normal_(generator=torch.Generator().manual_seed(0))
-    inspect_position([subject_of(small), subject_of(only_places, "random")], corpus, ledger)
-    return ledger.rows
+        only_positions.encoder.frame_proj.weight.zero_()
+        only_positions.encoder.pos_embed.normal_(generator=torch.Generator().manual_seed(0))
+    inspect_position(context, [model_of(small), model_of(only_positions, "random")])
+    return context.rows.rows
 
 
 def share(rows, kind, sound, layer, name):
@@ -66,7 +64,7 @@ def share(rows, kind, sound, layer, name):
     return row["scores"][name]
 
 
-def test_a_backbone_that_does_not_listen_knows_positions_only(rows):
+def test_tokens_that_ignore_the_input_vary_with_position_only(rows):
     for sound in ("music", "noise", "clicks", "held_chord", "scale"):
         for layer in (1, 2):
             assert share(rows, "random", sound, layer, "position_share")["mean"] == pytest.approx(1.0, abs=1e-6)
@@ -96,7 +94,7 @@ def test_shares_lie_in_their_intervals_and_add_up(rows):
             assert all(0 <= cell["ci95"][0] <= cell["mean"] <= cell["ci95"][1] <= 1 for cell in cells)
 
 
-def test_flux_hears_clicks_and_random_heads_do_not_look_at_them(rows):
+def test_random_heads_do_not_follow_clicks(rows):
     onset = [row for row in rows if row["task"] == "stimulus_onset" and row["dataset"] == "stimulus:clicks"]
     for row in onset:
         if row["backbone"]["kind"] == "pretrained" and row["readout"] in {"received", "class_row"}:
@@ -104,12 +102,12 @@ def test_flux_hears_clicks_and_random_heads_do_not_look_at_them(rows):
 
 
 def test_tracks_shorter_than_an_excerpt_are_no_crash(
-    small, write_wav, corpus_of_tracks, subject_of, ledger_for, white_noise
+    small, write_wav, corpus_of_tracks, model_of, context_for, white_noise
 ):
     tracks = [write_wav("less_than_one", white_noise(30_000))]
     corpus = corpus_of_tracks({"valid": tracks, "test": tracks})
-    ledger = ledger_for(corpus)
-    inspect_position([subject_of(small)], corpus, ledger)
-    assert {row["readout"] for row in ledger.rows if row["task"] == "position"} == {
+    context = context_for(corpus)
+    inspect_position(context, [model_of(small)])
+    assert {row["readout"] for row in context.rows.rows if row["task"] == "position"} == {
         "silence", "noise", "clicks", "held_chord", "scale",
     }  # fmt: skip

@@ -37,7 +37,7 @@ def parts_of(rows):
     return [next(part for part in PARTS if row["task"].startswith(BY_PART[part])) for row in rows]
 
 
-def told(rows):
+def comparable(rows):
     """Rows without what differs from run to run."""
     return [
         {name: value for name, value in row.items() if name not in {"time", "run", "seconds", "git"}} for row in rows
@@ -49,7 +49,7 @@ def rows(inspected):
     return read_rows(inspected[0] / RESULTS)
 
 
-def test_every_part_is_told(rows, inspected):
+def test_every_part_has_rows(rows, inspected):
     tasks = {row["task"] for row in rows}
     assert tasks >= TASKS
     assert set(parts_of(rows)) == set(PARTS)
@@ -85,7 +85,7 @@ def test_results_are_json_without_nan(inspected):
                 assert low - 1e-9 <= cell["mean"] <= high + 1e-9, row
 
 
-def test_each_choice_is_made_once_a_subject_by_its_value_on_validation(rows):
+def test_each_choice_is_made_once_a_model_by_its_value_on_validation(rows):
     for task in ("ssm_profile", "boundary"):
         cells = {}
         for row in rows:
@@ -147,7 +147,7 @@ def test_a_stopped_run_makes_the_rest_alone_and_ends_up_with_the_same_rows(
     assert set(parts_of(read_rows(folder / RESULTS))) == {"attention", "similarity"}
     inspect(inspection(songs, folder))
     assert made[3:] == ["position", "token_maps"]
-    assert told(read_rows(folder / RESULTS)) == told(rows)
+    assert comparable(read_rows(folder / RESULTS)) == comparable(rows)
     with pytest.raises(FinishedRun):
         inspect(inspection(songs, folder))
     assert len(made) == 5
@@ -187,7 +187,7 @@ def test_splits_that_are_empty_are_named(inspection, corpus, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_missing_audio_is_told(inspection, write_manifest, tmp_path, make_clicks):
+def test_missing_audio_is_reported(inspection, write_manifest, tmp_path, make_clicks):
     sound = make_clicks([1.0, 2.0, 3.1], 5.0)
     onsets = {"onsets": "1.0\n2.0\n3.1\n"}
     root = write_manifest(
@@ -219,30 +219,30 @@ def test_tracks_without_an_annotation_are_left_out_of_its_rows_alone(inspection,
     assert bars == {1}
 
 
-def test_a_corpus_without_annotations_is_heard_by_the_proxy(inspection, write_manifest, tmp_path, make_clicks, quick):
+def test_a_corpus_without_annotations_uses_the_proxy(inspection, write_manifest, tmp_path, make_clicks, quick):
     sounds = [make_clicks([0.9, 2.0, 3.1, 4.2], 6.0, seed) for seed in range(3)]
     root = write_manifest([(s, {"split": n}, {}) for s, n in zip(sounds, ["valid", "test", "test"], strict=True)])
     run = inspection(Manifest(root=str(root)), tmp_path / "run", parts=["attention", "similarity", "maps"], controls=[])
     inspect(run)
     tasks = {row["task"] for row in read_rows(tmp_path / "run" / RESULTS)}
     assert tasks == {"attention_librosa_onset", "ssm_profile"}
-    asked = replace(run, attention=replace(run.attention, targets=["beat"]), output_dir=str(tmp_path / "asked"))
+    requested = replace(run, attention=replace(run.attention, targets=["beat"]), output_dir=str(tmp_path / "requested"))
     with pytest.raises(InputError, match="no track has beat"):
-        inspect(asked)
+        inspect(requested)
 
 
-def test_a_track_of_a_moment_is_named(inspection, write_manifest, tmp_path, make_clicks):
+def test_a_track_that_is_too_short_is_named(inspection, write_manifest, tmp_path, make_clicks):
     sound = make_clicks([1.0, 2.0, 3.1], 5.0)
     root = write_manifest(
         [(sound, {"split": "valid"}, {}), (sound, {"split": "test"}, {}), (noise(0.5), {"split": "test"}, {})]
     )
     run = inspection(Manifest(root=str(root)), tmp_path / "run", parts=["similarity"], controls=[])
-    with pytest.raises(InputError, match=r"t2\.wav.*too short") as told:
+    with pytest.raises(InputError, match=r"t2\.wav.*too short") as error:
         inspect(run)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)
 
 
-def test_a_track_of_a_moment_is_named_before_anything_is_computed(inspection, write_manifest, tmp_path, make_clicks):
+def test_a_track_that_is_too_short_is_named_before_any_computation(inspection, write_manifest, tmp_path, make_clicks):
     sound, onsets = make_clicks([1.0, 2.0, 3.1], 5.0), {"onsets": "1.0\n2.0\n3.1\n"}
     entries = [
         (sound, {"split": "valid"}, onsets),

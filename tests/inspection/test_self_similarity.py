@@ -5,8 +5,8 @@ import pytest
 from scipy.stats import spearmanr
 
 from musictf.inspection.self_similarity import (
-    Held,
-    Layered,
+    LayerMatrices,
+    ReferenceMatrix,
     alignments,
     bin_width,
     binned,
@@ -43,7 +43,7 @@ def order(number):
 
 
 def held(features):
-    return Held(cosine_matrix(features), features)
+    return ReferenceMatrix(cosine_matrix(features), features)
 
 
 def test_bins_are_means_and_the_last_holds_what_is_left():
@@ -57,7 +57,7 @@ def test_bins_are_means_and_the_last_holds_what_is_left():
     np.testing.assert_array_equal(binned(values, 1), values)
 
 
-def test_bins_are_as_long_as_asked_unless_there_were_too_many():
+def test_bins_have_the_requested_length_unless_there_were_too_many():
     assert bin_width(1000, 0.032, 0.25, 768) == 8
     assert bin_width(10_000, 0.032, 0.25, 768) == 14
     assert -(-10_000 // 14) <= 768 < -(-10_000 // 13)
@@ -92,7 +92,7 @@ def test_pairs_are_those_far_enough_apart(gap):
 def test_in_true_order_the_value_is_spearmans(levels):
     layers = np.array([smooth(k) for k in range(3)])
     other = smooth(9) if levels is None else np.eye(levels)[np.random.default_rng(9).integers(0, levels, 120)]
-    found = rank_correlations(Layered(layers, 16), held(other), order(120))
+    found = rank_correlations(LayerMatrices(layers, 16), held(other), order(120))
     first, second = np.triu_indices(120, 16)
     expected = [spearmanr(cosine_matrix(x)[first, second], cosine_matrix(other)[first, second])[0] for x in layers]
     np.testing.assert_allclose(found[0], expected, atol=1e-10)
@@ -103,15 +103,18 @@ def test_near_the_diagonal_nothing_counts():
     matrix = cosine_matrix(features)
     near = np.abs(np.subtract.outer(np.arange(120), np.arange(120))) < 16
     spoiled = np.where(near, 50.0, matrix)
-    layered = Layered(features[None], 16)
-    found = rank_correlations(layered, Held(spoiled, features), order(120))
+    layered = LayerMatrices(features[None], 16)
+    found = rank_correlations(layered, ReferenceMatrix(spoiled, features), order(120))
     assert found[0, 0] == pytest.approx(1.0)
-    assert rank_correlations(Layered(features[None], 15), Held(spoiled, features), order(120))[0, 0] < 0.99
+    assert (
+        rank_correlations(LayerMatrices(features[None], 15), ReferenceMatrix(spoiled, features), order(120))[0, 0]
+        < 0.99
+    )
 
 
 def test_another_order_moves_rows_and_columns():
     features, turn = smooth(4), np.roll(np.arange(120), 40)
-    layered, moved = Layered(features[None], 8), held(features[turn])
+    layered, moved = LayerMatrices(features[None], 8), held(features[turn])
     assert rank_correlations(layered, moved, [np.argsort(turn)])[0, 0] > 0.99
     assert rank_correlations(layered, moved, order(120))[0, 0] < 0.5
     assert alignments(layered, moved, [np.argsort(turn)])[0, 0] == pytest.approx(1.0)
@@ -120,14 +123,14 @@ def test_another_order_moves_rows_and_columns():
 def test_alignment_is_that_of_the_paper():
     layers = np.array([smooth(k) for k in range(2)])
     other = layers[0] @ np.random.default_rng(0).standard_normal((6, 4)) + smooth(7, dim=4)
-    found = alignments(Layered(layers, 4), held(other), order(120))
+    found = alignments(LayerMatrices(layers, 4), held(other), order(120))
     np.testing.assert_allclose(found[0], [plain_cka(x, other) for x in layers], atol=1e-10)
 
 
 def test_alignment_sees_neither_rotation_nor_scale_nor_place():
     features = np.random.default_rng(2).standard_normal((60, 6))
     turned = np.linalg.qr(np.random.default_rng(3).standard_normal((6, 6)))[0]
-    found = alignments(Layered(features[None], 1), held(7.0 * features @ turned + 3.0), order(60))
+    found = alignments(LayerMatrices(features[None], 1), held(7.0 * features @ turned + 3.0), order(60))
     assert found[0, 0] == pytest.approx(1.0)
 
 
@@ -135,7 +138,7 @@ def test_unrelated_features_align_to_nothing_however_many_there_are():
     values = []
     for seed in range(40):
         rng = np.random.default_rng(seed)
-        layers = Layered(rng.standard_normal((1, 30, 200)), 1)
+        layers = LayerMatrices(rng.standard_normal((1, 30, 200)), 1)
         values.append(alignments(layers, held(rng.standard_normal((30, 150))), order(30))[0, 0])
     assert abs(np.mean(values)) < 0.03
 
@@ -146,7 +149,7 @@ def test_moved_bins_of_smooth_series_correlate_with_nothing_and_align_by_smoothn
         features = smooth(seed)
         orders = [np.roll(np.arange(120), turn) for turn in (30, 50, 70)]
         orders += [np.random.default_rng(seed).permutation(120) for _ in range(3)]
-        layered, other = Layered(features[None], 10), held(features)
+        layered, other = LayerMatrices(features[None], 10), held(features)
         ranks.append(rank_correlations(layered, other, orders))
         cka.append(alignments(layered, other, orders))
     assert np.abs(np.mean(ranks, axis=0)).max() < 0.06
@@ -159,13 +162,13 @@ def test_what_does_not_vary_has_no_value():
     layers = np.array([smooth(0), np.full((120, 6), 0.3)])
     flat = np.full((120, 4), 2.0)
     for compare in (rank_correlations, alignments):
-        assert np.isnan(compare(Layered(layers, 8), held(smooth(1)), order(120))[0]).tolist() == [False, True]
-        assert np.isnan(compare(Layered(layers, 8), held(flat), order(120))).all()
+        assert np.isnan(compare(LayerMatrices(layers, 8), held(smooth(1)), order(120))[0]).tolist() == [False, True]
+        assert np.isnan(compare(LayerMatrices(layers, 8), held(flat), order(120))).all()
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_too_few_bins_have_no_value(number):
-    layered, other = Layered(smooth(0, number)[None], 2), held(smooth(1, number))
+    layered, other = LayerMatrices(smooth(0, number)[None], 2), held(smooth(1, number))
     assert np.isnan(alignments(layered, other, order(number))).all()
     assert np.isnan(rank_correlations(layered, other, order(number))).all()
 

@@ -15,7 +15,7 @@ def sounds(kind, number=4):
 
 
 @pytest.mark.parametrize("kind", STIMULI)
-def test_sounds_have_the_asked_length_and_stay_in_range(kind):
+def test_sounds_have_the_requested_length_and_stay_in_range(kind):
     tracks, waveforms = sounds(kind)
     assert len({track.track_id for track in tracks}) == 4
     for waveform in waveforms:

@@ -9,7 +9,6 @@ import pytest
 from musictf.annotations import PITCH_CLASSES, Beats, Chords
 from musictf.datasets.base import Track
 from musictf.errors import InputError
-from musictf.features.extract import FeatureConfig
 from musictf.inspection import token_maps
 from musictf.inspection.token_maps import (
     TokenMapConfig,
@@ -40,7 +39,7 @@ def tokens_of(places, num_tracks=4, each=60, seed=0, view="chord_root", noise=0.
 
 
 @pytest.fixture
-def mapped(small, ledger_for, corpus_of_tracks, subject_of, monkeypatch, tmp_path):
+def mapped(small, context_for, corpus_of_tracks, model_of, monkeypatch, tmp_path):
     """Rows and maps of given tokens: (valid, test, groups) -> rows of the backbone, arrays."""
     monkeypatch.setattr(token_maps, "_RESAMPLES", 60)
     monkeypatch.setattr(token_maps, "_NULL_DRAWS", 200)
@@ -49,10 +48,10 @@ def mapped(small, ledger_for, corpus_of_tracks, subject_of, monkeypatch, tmp_pat
         tracks = [Track(track_id=f"t{k}", audio=Path("a.wav"), group=group) for k, group in enumerate(groups)]
         corpus = corpus_of_tracks({"valid": tracks[:2], "test": tracks})
         made = {2: valid, len(tracks): test}
-        monkeypatch.setattr(token_maps, "gather", lambda subject, tracks, *_: made[len(tracks)])
-        ledger = ledger_for(corpus)
-        inspect_token_maps([subject_of(small)], corpus, TokenMapConfig(), FeatureConfig(), ledger)
-        rows = [row for row in ledger.rows if row["backbone"]["kind"] == "pretrained"]
+        monkeypatch.setattr(token_maps, "gather", lambda context, model, tracks, *_: made[len(tracks)])
+        context = context_for(corpus)
+        inspect_token_maps(context, [model_of(small)], TokenMapConfig())
+        rows = [row for row in context.rows.rows if row["backbone"]["kind"] == "pretrained"]
         with np.load(tmp_path / token_maps.MAPS) as arrays:
             return rows, dict(arrays)
 
@@ -152,7 +151,7 @@ def test_three_classes_are_no_circle_and_warn_of_nothing(mapped):
 
 
 @pytest.mark.parametrize("groups", ["a", "aaaa"], ids=["one track", "one group"])
-def test_one_group_says_nothing_about_the_spread(mapped, groups):
+def test_one_group_has_no_interval(mapped, groups):
     places = circle(7)
     test = tokens_of(places, num_tracks=len(groups), each=240 // len(groups), seed=1, noise=0.5)
     rows, _ = mapped(tokens_of(places), test, groups)
@@ -208,22 +207,20 @@ def test_names_are_those_of_the_annotation_at_each_time():
     assert not any("".join(classes_at(Track(track_id="b", audio=Path("b.wav")), times, view)) for view in EVERYTHING)
 
 
-def test_tokens_are_evenly_spaced_over_each_track(small, write_wav, subject_of, white_noise):
+def test_tokens_are_evenly_spaced_over_each_track(small, write_wav, context_for, model_of, white_noise):
     beats = Beats(np.arange(0.0, 10.0, 0.5))
     tracks = [
         write_wav(f"even{k}", white_noise(16_000 * s, k), beats=beats, key="G major") for k, s in enumerate((4, 9))
     ]
-    found = token_maps.gather(
-        subject_of(small), tracks, TokenMapConfig(tokens_a_track=20), FeatureConfig(), "cpu", lambda: None
-    )
-    assert len(found.layers) == 3
-    assert found.layers[0].shape == (40, 16)
-    assert found.track.tolist() == [0] * 20 + [1] * 20
+    tokens = token_maps.gather(context_for(None), model_of(small), tracks, TokenMapConfig(tokens_a_track=20))
+    assert len(tokens.layers) == 3
+    assert tokens.layers[0].shape == (40, 16)
+    assert tokens.track.tolist() == [0] * 20 + [1] * 20
     last = (9 * 16_000 // 512) * 0.032
-    assert found.names["beat_phase"][20] == "beat"
-    assert set(found.names["key"]) == {"G"}
+    assert tokens.names["beat_phase"][20] == "beat"
+    assert set(tokens.names["key"]) == {"G"}
     expected = classes_at(tracks[1], np.linspace(0, last, 20).round(6), "beat_phase")
-    assert (found.names["beat_phase"][20:] == expected).mean() > 0.8
+    assert (tokens.names["beat_phase"][20:] == expected).mean() > 0.8
 
 
 def test_a_map_of_one_token_is_refused():

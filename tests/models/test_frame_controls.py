@@ -10,7 +10,7 @@ import torch
 from musictf.audio.front_end import FrontEndConfig
 from musictf.errors import InputError
 from musictf.models.backbone import random_backbone
-from musictf.models.frame_controls import FRAME_CONTROLS, ChromaControl, InputControl, MelControl, MFCCControl
+from musictf.models.frame_controls import FRAME_CONTROL_CLASSES, ChromaControl, InputControl, MelControl, MFCCControl
 from musictf.models.vit1d import ViT1DConfig
 
 CONFIG = ViT1DConfig(depth=2, embed_dim=16, num_heads=2, max_frames=32)
@@ -129,9 +129,9 @@ def test_chroma_does_not_depend_on_the_level_and_is_0_in_silence():
     assert (control(loud).sequence[0].amax(dim=2) == 1).all()
 
 
-@pytest.mark.parametrize("kind", FRAME_CONTROLS)
+@pytest.mark.parametrize("kind", FRAME_CONTROL_CLASSES)
 def test_a_control_knows_what_it_is(kind, waveform):
-    control = FRAME_CONTROLS[kind]()
+    control = FRAME_CONTROL_CLASSES[kind]()
     assert (control.kind, control.name) == (kind, kind)
     assert (control.depth, control.num_parameters, control.num_samples) == (0, 0, EXCERPT)
     output = control(waveform)
@@ -144,20 +144,20 @@ def test_a_control_knows_what_it_is(kind, waveform):
     assert not any(parameter.requires_grad for parameter in control.parameters())
 
 
-@pytest.mark.parametrize("kind", FRAME_CONTROLS)
+@pytest.mark.parametrize("kind", FRAME_CONTROL_CLASSES)
 def test_each_excerpt_of_a_batch_is_as_if_alone(kind):
-    control = FRAME_CONTROLS[kind]()
+    control = FRAME_CONTROL_CLASSES[kind]()
     batch = torch.from_numpy(np.stack([SIGNALS[name] for name in ("melody", "silence", "quiet", "noise")]))
     together = control(batch).sequence[0]
     for excerpt, frames in zip(batch, together, strict=True):
         torch.testing.assert_close(control(excerpt[None]).sequence[0][0], frames, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", FRAME_CONTROLS)
+@pytest.mark.parametrize("kind", FRAME_CONTROL_CLASSES)
 @pytest.mark.parametrize("wrong", [{"layers": [1]}, {"layers": [0, 1]}, {"layers": []}, {"attention": True}])
 def test_there_is_only_layer_0_and_no_attention(kind, wrong, waveform):
     with pytest.raises(InputError, match=f"backbone={kind} has only layer 0"):
-        FRAME_CONTROLS[kind]()(waveform, **wrong)
+        FRAME_CONTROL_CLASSES[kind]()(waveform, **wrong)
 
 
 def test_a_digest_is_of_the_kind_and_the_front_end_and_of_nothing_drawn():
@@ -167,9 +167,9 @@ def test_a_digest_is_of_the_kind_and_the_front_end_and_of_nothing_drawn():
         FrontEndConfig(hop_length=256),
         FrontEndConfig(top_db=80.0),
     ]
-    digests = [control(front_end).digest() for control in FRAME_CONTROLS.values() for front_end in front_ends]
-    assert len({*digests, random_backbone(CONFIG).digest()}) == len(FRAME_CONTROLS) * len(front_ends) + 1
-    for control in FRAME_CONTROLS.values():
+    digests = [control(front_end).digest() for control in FRAME_CONTROL_CLASSES.values() for front_end in front_ends]
+    assert len({*digests, random_backbone(CONFIG).digest()}) == len(FRAME_CONTROL_CLASSES) * len(front_ends) + 1
+    for control in FRAME_CONTROL_CLASSES.values():
         torch.manual_seed(1)
         first = control().digest()
         torch.manual_seed(2)
@@ -178,7 +178,7 @@ def test_a_digest_is_of_the_kind_and_the_front_end_and_of_nothing_drawn():
 
 def test_controls_follow_their_front_end(waveform):
     front_end = FrontEndConfig(n_mels=64, hop_length=256)
-    for kind, control in FRAME_CONTROLS.items():
+    for kind, control in FRAME_CONTROL_CLASSES.items():
         output = control(front_end)(waveform)
         assert output.sequence[0].shape == (
             2,

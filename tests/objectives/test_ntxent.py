@@ -27,14 +27,14 @@ def slow_loss(first, second, temperature, tracks=None):
     tracks = list(range(num_pairs)) if tracks is None else list(tracks)
     losses = []
     for i in range(2 * num_pairs):
-        partner = (i + num_pairs) % (2 * num_pairs)
+        positive = (i + num_pairs) % (2 * num_pairs)
         others = [
             j
             for j in range(2 * num_pairs)
-            if j == partner or (j != i and tracks[j % num_pairs] != tracks[i % num_pairs])
+            if j == positive or (j != i and tracks[j % num_pairs] != tracks[i % num_pairs])
         ]
         scores = {j: both[i] @ both[j] / temperature for j in others}
-        losses.append(math.log(sum(math.exp(score) for score in scores.values())) - scores[partner])
+        losses.append(math.log(sum(math.exp(score) for score in scores.values())) - scores[positive])
     return float(np.mean(losses))
 
 
@@ -52,18 +52,18 @@ def test_identical_embeddings_leave_chance_among_all_others(num_pairs):
     assert nt_xent(same, same)[0].item() == pytest.approx(math.log(2 * num_pairs - 1), abs=1e-5)
 
 
-def test_partners_alone_in_their_direction_cost_what_the_formula_says():
+def test_positives_alone_in_their_direction_cost_what_the_formula_says():
     axes = torch.eye(6)
-    loss, found = nt_xent(axes, axes, temperature=0.5)
+    loss, is_top1 = nt_xent(axes, axes, temperature=0.5)
     assert loss.item() == pytest.approx(math.log(1 + 10 * math.exp(-2)), abs=1e-6)
-    assert found.all()
+    assert is_top1.all()
 
 
-def test_found_says_which_views_have_their_partner_nearest():
+def test_top1_says_which_views_have_their_positive_nearest():
     first = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     assert nt_xent(first, torch.tensor([[1.0, 0.1], [0.1, 1.0]]))[1].tolist() == [True] * 4
     assert nt_xent(first, first.flip(0))[1].tolist() == [False] * 4
-    # the second view of pair 1 is nearest to its partner for the partner, but itself nearer to pair 0
+    # the second view of pair 1 is nearest to its positive for the positive, but itself nearer to pair 0
     assert nt_xent(first, torch.tensor([[1.0, 0.1], [0.5, 0.4]]))[1].tolist() == [True, True, True, False]
 
 
@@ -93,21 +93,21 @@ def test_pairs_of_one_track_are_not_each_others_negatives(tracks):
         assert abs(loss.item() - slow_loss(first, second, 0.2)) > 1e-2
 
 
-def test_the_mask_never_hides_the_partner():
+def test_the_mask_never_hides_the_positive():
     first, second = views(4)
-    loss, found = nt_xent(first, second, tracks=torch.zeros(4, dtype=torch.long))
-    assert loss.item() == 0.0  # one track only: the partner is the one candidate left
-    assert found.all()
+    loss, is_top1 = nt_xent(first, second, tracks=torch.zeros(4, dtype=torch.long))
+    assert loss.item() == 0.0  # one track only: the positive is the one candidate left
+    assert is_top1.all()
 
 
 @pytest.mark.parametrize("tracks", [None, [0, 1, 2, 0, 4, 1]])
 def test_the_blocks_of_the_ranks_make_the_loss_of_the_whole_batch(tracks):
     first, second = views(6)
     tracks = None if tracks is None else torch.tensor(tracks)
-    losses, found = [], []
+    losses, is_top1 = [], []
     for rank in range(3):
         own = slice(2 * rank, 2 * rank + 2)
-        loss, own_found = nt_xent(
+        loss, rank_is_top1 = nt_xent(
             first[own],
             second[own],
             tracks=None if tracks is None else tracks[own],
@@ -117,10 +117,10 @@ def test_the_blocks_of_the_ranks_make_the_loss_of_the_whole_batch(tracks):
             rank=rank,
         )
         losses.append(loss)
-        found.append(own_found.reshape(2, 2))
-    whole, whole_found = nt_xent(first, second, tracks=tracks)
+        is_top1.append(rank_is_top1.reshape(2, 2))
+    whole, whole_is_top1 = nt_xent(first, second, tracks=tracks)
     torch.testing.assert_close(torch.stack(losses).mean(), whole)
-    assert torch.equal(torch.cat(found, dim=1).flatten(), whole_found)
+    assert torch.equal(torch.cat(is_top1, dim=1).flatten(), whole_is_top1)
 
 
 def test_autocast_changes_nothing():

@@ -20,12 +20,12 @@ def whole(first, second, tracks=None):
     """The loss from one matrix of all similarities, by autograd."""
     views = F.normalize(torch.cat([first, second]), dim=-1)
     num_views = len(views)
-    partner = torch.arange(num_views).roll(num_views // 2)
+    positive = torch.arange(num_views).roll(num_views // 2)
     hidden = torch.eye(num_views, dtype=torch.bool)
     if tracks is not None:
         same = tracks.repeat(2)[:, None] == tracks.repeat(2)[None]
-        hidden |= same.scatter(1, partner[:, None], False)
-    return F.cross_entropy((views @ views.T / TEMPERATURE).masked_fill(hidden, -torch.inf), partner)
+        hidden |= same.scatter(1, positive[:, None], False)
+    return F.cross_entropy((views @ views.T / TEMPERATURE).masked_fill(hidden, -torch.inf), positive)
 
 
 def views(dtype=torch.float32):
@@ -81,20 +81,20 @@ def test_the_mean_over_ranks_is_the_whole_batch(world_size, block_rows, tracks):
 
 
 @pytest.mark.parametrize("block_rows", [1, 5, 24])
-def test_who_found_the_partner_does_not_depend_on_blocks(block_rows):
+def test_top1_does_not_depend_on_blocks(block_rows):
     first, noise = views()
-    inputs = [first, first + noise]  # near enough that some find their partner, and some do not
+    inputs = [first, first + noise]  # near enough that some find their positive, and some do not
     _, expected = nt_xent(*inputs, block_rows=1000)
     assert torch.equal(nt_xent(*inputs, block_rows=block_rows)[1], expected)
     assert 0 < expected.sum() < len(expected)
 
 
-def test_embeddings_that_are_all_the_same_have_not_found_their_partners():
+def test_identical_embeddings_have_no_positive_on_top():
     same = torch.ones(6, 4)
     assert nt_xent(same, same)[1].float().mean() < 0.5  # a tie is no hit
 
 
-def test_a_slope_that_comes_from_above_is_passed_on():
+def test_the_incoming_gradient_scales_the_gradient():
     inputs = views()
     once = slopes(nt_xent(*inputs)[0], inputs)
     torch.testing.assert_close(slopes(3 * nt_xent(*inputs)[0], inputs), 3 * once)

@@ -14,29 +14,29 @@ from musictf.errors import InputError
 from musictf.packing.format import (
     FORMAT,
     Pack,
-    Recorded,
     Slot,
+    StoredRecording,
     block_samples,
     pack_slots,
     read_pack,
-    record,
     shard_path,
-    slot_facts,
+    slot_fields,
+    store_recording,
 )
 
 RATE = 16_000
 
 
 def write(folder, waveform, offset=0, rate=RATE, before=b"", peak=None):
-    """Record a waveform into shard 0 of a folder, and answer its slot."""
+    """Store a waveform in shard 0 of a folder, and return its slot."""
     path = shard_path(folder, 0)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(before)
     step = block_samples(rate)
     blocks = [waveform[start : start + step] for start in range(0, len(waveform), step)]
-    recorded = record(path, offset, rate, lambda: iter(blocks), peak)
+    stored = store_recording(path, offset, rate, lambda: iter(blocks), peak)
     pack = Pack(folder, {"sample_rate": rate, "digest": str(folder)}, [])
-    return Slot(**slot_facts(pack, recorded.line()), shard=0, offset=offset), recorded
+    return Slot(**slot_fields(pack, stored.to_json()), shard=0, offset=offset), stored
 
 
 def level(samples, gain):
@@ -143,11 +143,11 @@ def test_steady_sound_a_little_above_the_level_is_not_called_quiet(tmp_path, whi
 
 def test_digital_silence_is_quiet_at_any_level_and_short_excerpts_are_judged_by_what_they_touch(tmp_path, white_noise):
     waveform = np.concatenate([white_noise(RATE), np.zeros(RATE, np.float32)])
-    slot, recorded = write(tmp_path, waveform)
+    slot, stored = write(tmp_path, waveform)
     assert slot.is_quiet(RATE, RATE, -300)
     assert not slot.is_quiet(100, 1000, -60)
     assert slot.is_quiet(RATE - 500, 1000, -60)
-    assert recorded.loudness == pytest.approx(level(waveform, 1), abs=0.01)
+    assert stored.loudness == pytest.approx(level(waveform, 1), abs=0.01)
 
 
 @pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")  # Python 3.12 on, beside torch's threads
@@ -192,7 +192,7 @@ def pack_folder(tmp_path, white_noise):
     path.touch()
     for number in range(2):
         waveform = white_noise(1000, seed=number)
-        parts.append(record(path, 1000 * number, RATE, lambda waveform=waveform: [waveform]).line())
+        parts.append(store_recording(path, 1000 * number, RATE, lambda waveform=waveform: [waveform]).to_json())
     line = {"track_id": "a", "shard": 0, "offset": 0, "recordings": parts}
     content = (json.dumps(line) + "\n").encode()
     (tmp_path / "index.jsonl").write_bytes(content)
@@ -211,8 +211,8 @@ def test_a_pack_opens_to_the_slots_of_its_recordings(pack_folder, white_noise):
 
 
 def test_what_is_known_of_a_recording_survives_json(tmp_path, white_noise):
-    _, recorded = write(tmp_path, white_noise(3 * RATE))
-    assert Recorded.from_line(json.loads(json.dumps(recorded.line()))) == recorded
+    _, stored = write(tmp_path, white_noise(3 * RATE))
+    assert StoredRecording.from_json(json.loads(json.dumps(stored.to_json()))) == stored
 
 
 @pytest.mark.parametrize(

@@ -169,7 +169,7 @@ def test_an_annotation_that_does_not_read_is_no_less_bad(tmp_path, mixed, capsys
 
 def interrupt_after(monkeypatch, count):
     """Stop packing after a number of recordings, one of them half-written."""
-    whole, seen = packing.record, []
+    whole, seen = packing.store_recording, []
 
     def record(path, offset, rate, blocks, peak=None):
         seen.append(path)
@@ -180,7 +180,7 @@ def interrupt_after(monkeypatch, count):
             raise KeyboardInterrupt
         return whole(path, offset, rate, blocks, peak)
 
-    monkeypatch.setattr(packing, "record", record)
+    monkeypatch.setattr(packing, "store_recording", record)
     monkeypatch.setattr("musictf.datasets.parallel.num_cores", lambda: 1)
     return seen
 
@@ -256,9 +256,9 @@ def test_a_killed_process_leaves_no_pack_and_the_next_one_finishes_it(tmp_path, 
     code = (
         "import os, sys, time\nfrom musictf.packing import pack as packing\n"
         "from musictf.datasets.manifest import Manifest\n"
-        "whole = packing.record\n"
-        "def record(*given):\n    recorded = whole(*given)\n    os.write(1, b'one\\n')\n    time.sleep(0.3)\n"
-        "    return recorded\npacking.record = record\n"
+        "whole = packing.store_recording\n"
+        "def store(*given):\n    stored = whole(*given)\n    os.write(1, b'one\\n')\n    time.sleep(0.3)\n"
+        "    return stored\npacking.store_recording = store\n"
         "packing.pack(Manifest(root=sys.argv[1]), sys.argv[2], 16000)\n"
     )
     command = [sys.executable, "-c", code, str(mixed.root), str(tmp_path / "out")]
@@ -295,7 +295,7 @@ def test_what_is_there_is_replaced_only_on_request_and_only_if_it_is_a_pack(tmp_
 
 def test_a_disk_that_is_too_small_is_told_before_anything_is_decoded(tmp_path, mixed, monkeypatch):
     monkeypatch.setattr(packing.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 10**7))
-    monkeypatch.setattr(packing, "record", lambda *given: pytest.fail("decoded"))
+    monkeypatch.setattr(packing, "store_recording", lambda *given: pytest.fail("decoded"))
     with pytest.raises(InputError, match=r"needs 0\.\d GB, 0\.0 GB are free"):
         pack(mixed, str(tmp_path / "out"), RATE)
 

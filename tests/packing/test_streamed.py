@@ -96,7 +96,7 @@ def test_chunks_that_are_cut_or_gone_are_told_in_a_line(folders):
 def test_chunks_of_an_unfinished_pack_are_made_anew(tmp_path, folders, monkeypatch):
     corpus = Folder(root=str(tmp_path / "in"))
     with monkeypatch.context() as patch:
-        patch.setattr("musictf.packing.pack.write_atomically", stop_at("pack.json"))
+        patch.setattr("musictf.packing.index.write_atomically", stop_at("pack.json"))
         with pytest.raises(KeyboardInterrupt):
             pack(corpus, str(tmp_path / "again"), RATE, form="litdata")
     assert (tmp_path / ".again.packing" / "chunks" / "index.json").is_file()

@@ -75,11 +75,11 @@ class Forks:
         self.start = start
 
     def __call__(self, argv, env=None, **request):
-        """Exit status of a run; `said` is what it wrote to the terminal."""
+        """Exit status of a run; `output` is its output on the terminal."""
         pictures = "wandb.mode=offline" in argv  # otherwise nobody looks at it, and it takes as long as the run
         run = self.start(argv, env=env, together=True, pictures=pictures, **request)
         status = run.wait()
-        self.said = run.stdout
+        self.output = run.stdout
         return status
 
 
@@ -101,7 +101,7 @@ def tracks(tmp_path_factory, corpus_maker):
 def undisturbed(tmp_path_factory, forks, tracks):
     """The folder of a run that nothing happened to."""
     folder = tmp_path_factory.mktemp("undisturbed") / "run"
-    assert forks(keys(tracks, folder)) == 0, forks.said
+    assert forks(keys(tracks, folder)) == 0, forks.output
     return folder
 
 

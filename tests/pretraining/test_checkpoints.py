@@ -140,11 +140,11 @@ def test_auto_puts_the_folder_in_order_and_says_what_it_passed_over(own, capsys)
     leaving.write_bytes(b"half a checkpoint")
     (own.parent / ".metrics.csv.4711.tmp").write_bytes(b"half a file")
     chosen = choose("auto", own)
-    said = capsys.readouterr().err
+    message = capsys.readouterr().err
     assert chosen is not None
     assert chosen.step == 20
-    assert said.count("\n") == 1
-    assert all(part in said for part in ("last.ckpt (", f"{step_name(30)} (", "step 20"))
+    assert message.count("\n") == 1
+    assert all(part in message for part in ("last.ckpt (", f"{step_name(30)} (", "step 20"))
     assert read_checkpoint(own / "last.ckpt").step == 20
     names = ["best.ckpt", "last.ckpt", "last.ckpt.damaged", step_name(20), f"{step_name(30)}.damaged"]
     assert sorted(os.listdir(own)) == names
@@ -214,8 +214,8 @@ def test_a_full_disk_ends_the_run_with_one_line_and_harms_nothing(kit, forks, tr
     argv = kit.keys(tracks, folder)
     assert forks(argv, at=["step", "", 3], signal=15) == 1  # stopped with a checkpoint of step 4
     assert forks(argv, file_size=size // 2) == 1
-    assert forks.said.count("\n") == 1
-    assert "could not be written" in forks.said
+    assert forks.output.count("\n") == 1
+    assert "could not be written" in forks.output
     assert kit.load(folder)["global_step"] == 4
     assert forks(argv) == 0
     kit.same(folder, undisturbed)

@@ -70,18 +70,18 @@ def distance(one, other):
 @pytest.mark.parametrize("step", [{}, {"token_dropping": 0.5}, {"activation_checkpointing": True}])
 def test_the_gradient_is_that_of_the_whole_batch(batch, micro_batch, step):
     _, expected = trained(batch, **step)
-    _, found = trained(batch, micro_batch, **step)
-    assert distance(found, expected) < 1e-6
+    _, result = trained(batch, micro_batch, **step)
+    assert distance(result, expected) < 1e-6
     assert min(value.abs().max() for value in expected.values()) > 0
 
 
 def test_batch_norm_sees_the_whole_batch(batch):
     objective = NTXent(projection="mlp", widths=[12, 8])
     whole, expected = trained(batch, objective=objective)
-    parts, found = trained(batch, 2, objective=objective)
+    parts, result = trained(batch, 2, objective=objective)
     for name in ("projection.0.bias", "backbone.encoder.norm.bias"):  # batch norm takes them out: only rounding is left
         assert expected.pop(name).abs().max() < 1e-5
-    assert distance(found, expected) < 1e-5
+    assert distance(result, expected) < 1e-5
     torch.testing.assert_close(parts.projection[1].running_var, whole.projection[1].running_var)
 
 
@@ -97,12 +97,12 @@ def test_bf16_embeds_the_same_twice(batch, monkeypatch):
         return tokens
 
     monkeypatch.setattr(ContrastivePretraining, "class_tokens", spy)
-    _, found = trained(batch, 4, precision="bf16-mixed")
+    _, result = trained(batch, 4, precision="bf16-mixed")
     assert len(seen) == 4
     assert torch.equal(seen[0], seen[2])
     assert torch.equal(seen[1], seen[3])
     _, expected = trained(batch, precision="bf16-mixed")
-    assert distance(found, expected) < 2**-6  # parts are rounded to bfloat16 one by one before they are added
+    assert distance(result, expected) < 2**-6  # parts are rounded to bfloat16 one by one before they are added
 
 
 def test_clipping_is_that_of_the_whole_batch(batch):
@@ -117,8 +117,8 @@ def test_accumulated_gradients_of_parts_are_something_else(batch):
     """What micro_batch is not: each part with its own few negatives."""
     _, expected = trained(batch)
     halves = [{name: value[part] for name, value in batch.items()} for part in (slice(0, 4), slice(4, 8))]
-    found = [trained(half)[1] for half in halves]
-    mean = {name: (found[0][name] + found[1][name]) / 2 for name in expected}
+    gradients = [trained(half)[1] for half in halves]
+    mean = {name: (gradients[0][name] + gradients[1][name]) / 2 for name in expected}
     assert distance(mean, expected) > 1e-2
 
 
@@ -130,9 +130,9 @@ def test_no_more_than_a_part_is_embedded_at_a_time(batch):
         return torch.cat([part["first"], part["second"]])[:, :4] * weight
 
     weight = torch.nn.Parameter(torch.ones(4))
-    replay = GradCache(embed, batch, 3)
-    replay.embeddings.square().sum().backward()
-    replay.backward([weight])
+    cache = GradCache(embed, batch, 3)
+    cache.embeddings.square().sum().backward()
+    cache.backward([weight])
     assert sizes == [(3, False), (3, False), (2, False), (3, True), (3, True), (2, True)]
     views = torch.cat([batch["first"], batch["second"]])[:, :4]
     torch.testing.assert_close(weight.grad, (2 * views.square()).sum(dim=0))

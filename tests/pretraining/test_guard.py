@@ -1,4 +1,4 @@
-"""Steps that go wrong: not taken, written down, and only as many as the budget forgives."""
+"""Bad steps: skipped, written to a file, and only as many as the budget allows."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from musictf.run_folder import read_status
 
 @pytest.fixture
 def run(run):
-    """The guard looks every second step."""
+    """The guard checks every second step."""
     return dataclasses.replace(run, log_every=2)
 
 
 @pytest.fixture
 def poison(monkeypatch):
-    """Makes the loss of some steps, numbered from 1, what is told."""
+    """Multiplies the loss of some steps, numbered from 1, by a factor."""
 
-    def set_losses(losses):
+    def scale_losses(factors):
         contrast = ContrastivePretraining.contrast
 
         def poisoned(self, batch, tokens=None):
-            loss, *others = contrast(self, batch, tokens)
-            return loss * losses.get(self.global_step + 1, 1.0), *others
+            result = contrast(self, batch, tokens)
+            return result._replace(loss=result.loss * factors.get(self.global_step + 1, 1.0))
 
         monkeypatch.setattr(ContrastivePretraining, "contrast", poisoned)
 
-    return set_losses
+    return scale_losses
 
 
 def bad_batches(folder):
@@ -45,9 +45,9 @@ def bad_batches(folder):
 
 
 @pytest.mark.parametrize("factor", [float("nan"), float("inf")])
-def test_a_wrong_step_stops_the_run_and_names_the_tracks(run, poison, tmp_path, factor):
+def test_a_bad_step_stops_the_run_and_names_the_tracks(run, poison, tmp_path, factor):
     poison({3: factor})
-    with pytest.raises(Diverged, match=r"step 3: loss .*guard\.budget=0 forgives fewer.*bad_batches\.jsonl"):
+    with pytest.raises(Diverged, match=r"step 3: loss .*guard\.budget=0 allows fewer.*bad_batches\.jsonl"):
         pretrain(run)
     (bad,) = bad_batches(tmp_path / "run")
     assert bad["step"] == 3
@@ -56,7 +56,7 @@ def test_a_wrong_step_stops_the_run_and_names_the_tracks(run, poison, tmp_path, 
     assert read_status(tmp_path / "run")["status"] == "failed"
 
 
-def test_a_wrong_step_within_the_budget_is_as_if_it_had_not_been(run, poison):
+def test_a_bad_step_within_the_budget_is_as_if_it_had_not_been(run, poison):
     """Weights and moments stay; the rate and the data of the steps after it are those of their numbers."""
     poison({3: float("nan")})
     folder = pretrain(dataclasses.replace(run, guard=GuardConfig(budget=1)))
@@ -70,7 +70,7 @@ def test_a_wrong_step_within_the_budget_is_as_if_it_had_not_been(run, poison):
     assert all(entry["exp_avg"].isfinite().all() for entry in moments.values())
 
 
-def test_the_weights_do_not_move_in_wrong_steps(run, poison):
+def test_the_weights_do_not_move_in_bad_steps(run, poison):
     L.seed_everything(run.seed, verbose=False)
     first = Backbone(run.model).state_dict()
     moved = load_backbone(pretrain(dataclasses.replace(run, max_steps=3))).state_dict()
@@ -84,7 +84,7 @@ def test_the_weights_do_not_move_in_wrong_steps(run, poison):
 def test_the_budget_counts_over_the_whole_run(run, poison):
     poison({2: float("nan"), 5: float("nan")})
     guarded = dataclasses.replace(run, guard=GuardConfig(budget=1))
-    with pytest.raises(Diverged, match="2 steps were wrong"):
+    with pytest.raises(Diverged, match="2 steps were bad"):
         pretrain(guarded)
     assert [bad["step"] for bad in bad_batches(pretrain(dataclasses.replace(run, guard=GuardConfig(budget=2))))] == [
         2,
@@ -95,8 +95,8 @@ def test_the_budget_counts_over_the_whole_run(run, poison):
 def judged(config, losses, norm=1.0):
     guard = Guard(config)
     for step, loss in enumerate(losses):
-        guard.saw_loss(torch.tensor(loss))
-        yield guard.saw_norm(torch.tensor(norm), step).item(), guard
+        guard.record_loss(torch.tensor(loss))
+        yield guard.skip_flag(torch.tensor(norm), step).item(), guard
 
 
 def test_a_spike_is_a_loss_far_above_its_running_mean():
@@ -117,7 +117,7 @@ def test_nothing_is_a_spike_before_there_is_a_mean():
     assert not any(answer for answer, _ in judged(GuardConfig(spike=2.0), [9.0, 1.0, 9.0, 1.0]))
 
 
-def test_without_a_threshold_only_what_is_not_finite_is_wrong():
+def test_without_a_threshold_only_what_is_not_finite_is_bad():
     assert not any(answer for answer, _ in judged(GuardConfig(), [4.0] * 60 + [1e6]))
     assert all(answer for answer, _ in judged(GuardConfig(), [4.0], norm=float("nan")))
 
@@ -128,8 +128,8 @@ def test_settings_that_mean_nothing_are_refused(keys, words):
         GuardConfig(**keys)
 
 
-def test_a_checkpoint_does_not_forget_a_wrong_step(run, poison, tmp_path):
-    """It is written between two looks at the log: without one of its own it would come to be past the failure."""
+def test_a_checkpoint_does_not_forget_a_bad_step(run, poison, tmp_path):
+    """It is written between two checks: without a check of its own it would lie beyond the failure."""
     poison({3: float("nan")})
     between = dataclasses.replace(run, log_every=6, checkpoint=CheckpointConfig(every=6, keep_every=3))
     with pytest.raises(Diverged, match="step 3"):
@@ -141,11 +141,11 @@ def test_a_checkpoint_does_not_forget_a_wrong_step(run, poison, tmp_path):
 def test_a_budget_that_was_spent_before_a_restart_is_spent(tmp_path):
     module = SimpleNamespace(guard=Guard(GuardConfig(budget=1)))
     module.guard.num_skipped += 2
-    with pytest.raises(Diverged, match="2 steps were wrong"):
-        GuardWatch(tmp_path / "bad.jsonl", lambda step: [], 10).look(module)
+    with pytest.raises(Diverged, match="2 steps were bad"):
+        GuardWatch(tmp_path / "bad.jsonl", lambda step: [], 10).check(module)
 
 
-def test_the_statistics_of_batch_norm_do_not_move_in_a_wrong_step(run, monkeypatch):
+def test_the_statistics_of_batch_norm_do_not_move_in_a_bad_step(run, monkeypatch):
     embed = ContrastivePretraining.class_tokens
 
     def broken(self, batch):
@@ -162,5 +162,5 @@ def test_the_statistics_of_batch_norm_do_not_move_in_a_wrong_step(run, monkeypat
 def test_watching_for_spikes_may_begin_later():
     *_, (_, guard) = judged(GuardConfig(), [4.0] * 60)
     guard.config = GuardConfig(spike=2.0)
-    guard.saw_loss(torch.tensor(4.0))
-    assert guard.saw_norm(torch.tensor(1.0), 60) == 0
+    guard.record_loss(torch.tensor(4.0))
+    assert guard.skip_flag(torch.tensor(1.0), 60) == 0

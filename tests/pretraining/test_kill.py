@@ -23,7 +23,7 @@ def test_a_killed_run_ends_as_a_straight_one(kit, forks, tracks, folder, undistu
     argv = kit.keys(tracks, folder)
     assert forks(argv, at=POINTS[point]) == -9
     assert not (folder / "backbone.safetensors").exists()
-    assert forks(argv) == 0, forks.said
+    assert forks(argv) == 0, forks.output
     kit.same(folder, undisturbed)
     assert not [*folder.glob(".*"), *folder.glob("*/.*")]
 
@@ -32,7 +32,7 @@ def test_a_run_that_is_killed_again_and_again_ends_all_the_same(kit, forks, trac
     argv = kit.keys(tracks, folder)
     for point in (["half", "last.ckpt", 1], ["before", "step-00000004.ckpt", 1], ["step", "", 5]):
         assert forks(argv, at=point) == -9
-    assert forks(argv) == 0, forks.said
+    assert forks(argv) == 0, forks.output
     kit.same(folder, undisturbed)
 
 
@@ -42,7 +42,7 @@ def test_a_kill_and_a_damaged_checkpoint_cost_steps_and_nothing_else(kit, forks,
     last = folder / "checkpoints" / "last.ckpt"
     last.write_bytes(last.read_bytes()[:-100])
     assert forks(argv) == 0
-    assert "last.ckpt" in forks.said.splitlines()[0]
+    assert "last.ckpt" in forks.output.splitlines()[0]
     (folder / "checkpoints" / "last.ckpt.damaged").unlink()
     kit.same(folder, undisturbed)
 
@@ -51,7 +51,7 @@ def test_the_mirror_in_wandb_is_one_run(kit, forks, tracks, folder):
     argv = kit.keys(tracks, folder, "wandb.mode=offline")
     assert forks(argv, at=["step", "", 3]) == -9
     first = {path.name for path in (folder / "wandb").glob("offline-run-*")}
-    assert forks(argv) == 0, forks.said
+    assert forks(argv) == 0, forks.output
     names = {path.name for path in (folder / "wandb").glob("offline-run-*")}
     assert len(first) == 1
     assert len(names) == 2

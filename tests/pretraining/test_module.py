@@ -25,7 +25,7 @@ def make_module(objective=None):
 
 @pytest.fixture
 def batch(white_noise):
-    """Four pairs of noise: partners have nothing in common, so that they can only be learned by heart."""
+    """Four pairs of noise: positives have nothing in common, so that they can only be memorised."""
     first, second = torch.from_numpy(white_noise(8 * 15 * 512)).reshape(2, 4, -1)
     return {"first": first, "second": second, "track": torch.arange(4)}
 
@@ -36,14 +36,14 @@ def test_one_batch_is_learned_by_heart(batch, projection):
     optimizer = adamw(module, module.optim)
     losses = []
     for _ in range(80):
-        loss, found, _, _ = module.contrast(batch)
+        loss, is_top1, _, _ = module.contrast(batch)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
     assert losses[0] > 0.5 * math.log(7)  # chance among seven candidates is log 7
     assert losses[-1] < 0.05 * math.log(7)
-    assert found.all()
+    assert is_top1.all()
 
 
 def test_nothing_touches_the_sequence_tokens(batch):

@@ -1,4 +1,4 @@
-"""What is contrasted with what: places of one track, tracks of one group, packed samples beside decoded files."""
+"""Positives and negatives: regions of one track, tracks of one group, packed samples against decoded files."""
 
 from __future__ import annotations
 
@@ -38,44 +38,40 @@ def starts(batch):
     return np.stack([np.rint(batch[view][:, 0].numpy() * 2**20).astype(int) for view in ("first", "second")], axis=1)
 
 
-def test_the_places_of_a_track_lie_apart_and_are_told_apart(ramp):
-    pairs = Pairs(
-        [ramp(30)],
-        PairConfig(**NEAR, excerpts_per_track=4, min_gap_seconds=2.0),
-        LogMelConfig(),
-        LENGTH,
-        0,
-        batch_size=8,
-    )
-    for slot in range(20):
-        batch = pairs.__getitems__(list(range(4 * slot, 4 * slot + 4)))
+def test_the_regions_of_a_track_lie_apart_and_are_negatives_of_each_other(ramp):
+    config = PairConfig(**NEAR, excerpts_per_track=4, min_gap_seconds=2.0)
+    pairs = Pairs([ramp(30)], config, LogMelConfig(), LENGTH, 0, batch_size=8)
+    for position in range(20):
+        batch = pairs.__getitems__(list(range(4 * position, 4 * position + 4)))
         assert batch["track"].tolist() == [0, 1, 2, 3]
-        found = np.sort(starts(batch), axis=1)
-        assert (found[1:, 0] - (found[:-1, 1] + LENGTH) >= 2 * RATE).all()  # the next begins a gap after the last ends
-        assert (np.diff(found, axis=1) <= 2 * RATE).all()
-        assert 0 <= found.min() <= found.max() <= 30 * RATE - LENGTH
+        firsts = np.sort(starts(batch), axis=1)
+        assert (
+            firsts[1:, 0] - (firsts[:-1, 1] + LENGTH) >= 2 * RATE
+        ).all()  # the next begins a gap after the last ends
+        assert (np.diff(firsts, axis=1) <= 2 * RATE).all()
+        assert 0 <= firsts.min() <= firsts.max() <= 30 * RATE - LENGTH
 
 
-def test_a_place_is_used_to_its_edges(ramp):
+def test_a_region_is_used_to_its_edges(ramp):
     pairs = Pairs([ramp(30)], PairConfig(**NEAR, excerpts_per_track=4, min_gap_seconds=2.0), LogMelConfig(), LENGTH, 0)
-    found = np.array([starts(pairs.__getitems__([4 * slot + 1]))[0] for slot in range(200)])
-    assert found.min() / RATE == pytest.approx(8.0, abs=0.3)  # (30 + 2) / 4 seconds a place, the gap at its end
-    assert found.max() / RATE == pytest.approx(16.0 - 2.0 - 0.5, abs=0.3)
+    firsts = np.array([starts(pairs.__getitems__([4 * position + 1]))[0] for position in range(200)])
+    assert firsts.min() / RATE == pytest.approx(8.0, abs=0.3)  # (30 + 2) / 4 seconds a region, gap at the end
+    assert firsts.max() / RATE == pytest.approx(16.0 - 2.0 - 0.5, abs=0.3)
 
 
-def test_a_track_too_short_for_its_places_is_not_its_own_negative(ramp):
+def test_a_track_too_short_for_its_regions_is_not_its_own_negative(ramp):
     tracks = [ramp(5, "short"), ramp(30, "long")]
     pairs = Pairs(tracks, PairConfig(**NEAR, excerpts_per_track=4, min_gap_seconds=2.0), LogMelConfig(), LENGTH, 0)
     keys = {
-        pairs.track_of(4 * slot).track_id: pairs.__getitems__([4 * slot + place for place in range(4)])["track"]
-        for slot in range(2)
+        pairs.track_of(example).track_id: pairs.__getitems__([example + region for region in range(4)])["track"]
+        for example in (0, 4)
     }
     assert len(set(keys["short"].tolist())) == 1
     assert len(set(keys["long"].tolist())) == 4
     assert not set(keys["short"].tolist()) & set(keys["long"].tolist())
 
 
-def test_the_pairs_of_a_slot_come_from_one_track(ramp):
+def test_the_pairs_of_a_position_come_from_one_track(ramp):
     tracks = [ramp(30, name) for name in "abc"]
     pairs = Pairs(tracks, PairConfig(**NEAR, excerpts_per_track=2), LogMelConfig(), LENGTH, 0)
     names = [pairs.track_of(example).track_id for example in range(12)]
@@ -97,9 +93,9 @@ def test_packed_pairs_are_those_of_the_files(packed, normalise):
     batch = fast.__getitems__(list(range(8)))
     assert batch["first"].dtype == torch.int16
     expected = waveforms(plain.__getitems__(list(range(8))))
-    found = waveforms(batch)
-    assert found.dtype == torch.float32
-    assert (found - expected).abs().max() <= 2.0**-15 / (0.3 if normalise == "peak" else 1)
+    unpacked = waveforms(batch)
+    assert unpacked.dtype == torch.float32
+    assert (unpacked - expected).abs().max() <= 2.0**-15 / (0.3 if normalise == "peak" else 1)
     assert expected.abs().max() > 0.1
 
 
@@ -111,7 +107,7 @@ def test_a_corpus_that_is_packed_in_part_is_read_in_part_from_files(packed):
     torch.testing.assert_close(one, other, rtol=0, atol=2.0**-15)
 
 
-def test_quiet_places_of_a_pack_are_drawn_again(tmp_path, white_noise):
+def test_quiet_excerpts_of_a_pack_are_drawn_again(tmp_path, white_noise):
     waveform = white_noise(20 * RATE)
     waveform[: 10 * RATE] = 0
     (tmp_path / "music").mkdir()
@@ -131,9 +127,8 @@ def test_another_rate_than_the_packs_is_refused(packed):
 
 def test_the_tracks_of_a_step_are_those_of_its_batch(corpus):
     tracks = Folder(root=str(corpus)).all_tracks()
-    pairs = Pairs(
-        tracks, PairConfig(**NEAR, excerpts_per_track=2, min_gap_seconds=0.5), LogMelConfig(), LENGTH, 0, batch_size=4
-    )
+    config = PairConfig(**NEAR, excerpts_per_track=2, min_gap_seconds=0.5)
+    pairs = Pairs(tracks, config, LogMelConfig(), LENGTH, 0, batch_size=4)
     names = PairModule(pairs, None, 4, 0).tracks_of_step(3)
     assert names == [pairs.track_of(example).track_id for example in range(8, 12)]
 
@@ -141,18 +136,18 @@ def test_the_tracks_of_a_step_are_those_of_its_batch(corpus):
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
-        ({"places": 0}, "places"),
-        ({"gap": -1.0}, "gap"),
+        ({"excerpts_per_track": 0}, "excerpts_per_track"),
+        ({"min_gap_seconds": -1.0}, "min_gap_seconds"),
         ({"weights": [1.0, 0.0]}, "pairs.weights must be positive"),
-        ({"weights": [1.0], "alike": "group"}, "exclude each other"),
+        ({"weights": [1.0], "batch_by": "group"}, "exclude each other"),
     ],
 )
-def test_pairs_that_cannot_be_are_refused(keys, words):
+def test_impossible_pairs_are_refused(keys, words):
     with pytest.raises(InputError, match=words):
         PairConfig(**keys)
 
 
-def test_a_corpus_whose_tracks_have_no_places_is_refused_and_a_part_of_it_is_told(ramp, capsys):
+def test_tracks_too_short_for_their_regions_are_reported_and_a_corpus_of_them_is_refused(ramp, capsys):
     config = PairConfig(**NEAR, excerpts_per_track=4, min_gap_seconds=2.0)
     with pytest.raises(InputError, match=r"1 of 1 tracks are too short for pairs\.excerpts_per_track=4"):
         Pairs([ramp(5, "short")], config, LogMelConfig(), LENGTH, 0)
@@ -172,7 +167,7 @@ def test_the_shortest_packed_version_bounds_the_pair(tmp_path, white_noise):
 
 
 def test_silence_is_judged_alike_in_files_and_packs(tmp_path, white_noise):
-    """A quiet recording that the model hears at full level is no silence."""
+    """A quiet recording that the model reads at full level is not silence."""
     (tmp_path / "in").mkdir()
     soundfile.write(tmp_path / "in" / "a.wav", white_noise(20 * RATE, level=5e-5), RATE, subtype="FLOAT")
     soundfile.write(tmp_path / "in" / "b.wav", white_noise(20 * RATE, 1, level=5e-5), RATE, subtype="FLOAT")

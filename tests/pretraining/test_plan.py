@@ -39,14 +39,14 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers.*",
 
 
 def test_the_plan_counts_what_there_is(run, corpus, tmp_path):
-    found = plan(run, steps=2)
-    assert found.tracks == 4
-    assert found.audio_seconds == pytest.approx(12.0)
-    assert found.disk == sum(path.stat().st_size for path in corpus.iterdir())
-    assert found.state == 16 * found.parameters
-    assert found.step_seconds > 0
-    assert found.memory > 0
-    words = dict(found.lines())
+    result = plan(run, steps=2)
+    assert result.tracks == 4
+    assert result.audio_seconds == pytest.approx(12.0)
+    assert result.disk == sum(path.stat().st_size for path in corpus.iterdir())
+    assert result.state == 16 * result.parameters
+    assert result.step_seconds > 0
+    assert result.memory > 0
+    words = dict(result.lines())
     assert words["batch"] == "4 pairs a step: 1 x 4"
     assert words["negatives"].startswith("6 a view")
     assert words["steps"] == "1000: 1000.0 times through the corpus"
@@ -55,20 +55,22 @@ def test_the_plan_counts_what_there_is(run, corpus, tmp_path):
 
 
 def test_hours_are_steps_times_seconds(run):
-    found = plan(run, steps=2)
-    slow = dataclasses.replace(found, step_seconds=36.0)
+    result = plan(run, steps=2)
+    slow = dataclasses.replace(result, step_seconds=36.0)
     assert dict(slow.lines())["expected"] == "10.0 h"
-    assert dict(dataclasses.replace(found, step_seconds=0.6).lines())["expected"] == "10 min"
+    assert dict(dataclasses.replace(result, step_seconds=0.6).lines())["expected"] == "10 min"
 
 
 def test_a_plan_of_two_ranks_measures_the_share_of_one(run):
-    found = plan(dataclasses.replace(run, trainer=dataclasses.replace(run.trainer, devices=2, strategy="ddp")), steps=1)
-    assert found.ranks == 2
-    assert dict(found.lines())["batch"] == "4 pairs a step: 2 x 2"
-    assert dict(found.lines())["negatives"].startswith("6 a view")  # of all ranks
+    result = plan(
+        dataclasses.replace(run, trainer=dataclasses.replace(run.trainer, devices=2, strategy="ddp")), steps=1
+    )
+    assert result.ranks == 2
+    assert dict(result.lines())["batch"] == "4 pairs a step: 2 x 2"
+    assert dict(result.lines())["negatives"].startswith("6 a view")  # of all ranks
 
 
-def test_places_and_parts_are_in_the_plan(run):
+def test_regions_and_micro_batches_are_in_the_plan(run):
     pairs = dataclasses.replace(run.pairs, excerpts_per_track=2, min_gap_seconds=0.5)
     words = dict(plan(dataclasses.replace(run, pairs=pairs, micro_batch=3), steps=1).lines())
     assert words["batch"] == "4 pairs a step: 1 x 4, embedded 3 at a time"
@@ -79,9 +81,9 @@ def test_the_plan_of_a_pack_needs_no_originals(run, corpus, tmp_path):
     folder = pack(run.dataset, str(tmp_path / "pack"))
     for path in Path(corpus).iterdir():
         path.unlink()
-    found = plan(dataclasses.replace(run, dataset=Packed(root=str(folder))), steps=1)
-    assert found.audio_seconds == pytest.approx(12.0)
-    assert found.disk == 12 * 16_000 * 2
+    result = plan(dataclasses.replace(run, dataset=Packed(root=str(folder))), steps=1)
+    assert result.audio_seconds == pytest.approx(12.0)
+    assert result.disk == 12 * 16_000 * 2
 
 
 @pytest.mark.parametrize("devices", [0, "many", -2])
@@ -100,7 +102,7 @@ def test_the_share_of_a_rank_is_what_is_measured(run, monkeypatch):
 
     monkeypatch.setattr(ContrastivePretraining, "training_step", spy)
     two = dataclasses.replace(run.trainer, devices=2, strategy="ddp")
-    # Four places of a track: a batch of one rank is no multiple of them, and need not be.
+    # Four excerpts per track: the share of one rank is not a multiple of them, and need not be.
     pairs = dataclasses.replace(run.pairs, excerpts_per_track=4, min_gap_seconds=0.0)
     short = dataclasses.replace(run.model, max_frames=4)
     plan(dataclasses.replace(run, trainer=two, pairs=pairs, model=short), steps=1)
@@ -122,5 +124,5 @@ def test_ranks_are_counted_as_lightning_counts_them(monkeypatch, devices, nodes,
 
 
 def test_a_batch_that_does_not_divide_is_refused_before_anything_is_measured(run):
-    with pytest.raises(InputError, match="batch_size=4 pairs do not divide among 3 processes"):
+    with pytest.raises(InputError, match="batch_size=4 is not a multiple of the 3 processes"):
         plan(dataclasses.replace(run, trainer=TrainerConfig(devices=3, strategy="ddp")))

@@ -23,7 +23,7 @@ from musictf.files import file_digest
 from musictf.models.backbone import Backbone, load_backbone
 from musictf.pretraining.callbacks import Interrupted, MetricsFile
 from musictf.pretraining.optim import cosine, learning_rate
-from musictf.pretraining.run import _write_identities, pair_module, pretrain
+from musictf.pretraining.run import pair_module, pretrain, write_seen_identities
 from musictf.run_folder import FinishedRun, read_status
 
 NUM_STEPS = 6
@@ -133,7 +133,7 @@ def test_the_list_may_be_of_files_only_or_none(run):
 
 def test_only_the_first_rank_lists_the_corpus(run, monkeypatch, tmp_path):
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert _write_identities(run, run.dataset.all_tracks(), tmp_path) is None
+    assert write_seen_identities(run, run.dataset.all_tracks(), tmp_path) is None
     assert not (tmp_path / "identities.jsonl.gz").exists()
 
 
@@ -294,7 +294,7 @@ def test_a_broken_file_that_a_loader_process_meets_is_one_line(run, corpus):
 @pytest.mark.parametrize("keys", [{"micro_batch": 2}, {"online_probe": object()}])
 def test_what_fsdp_cannot_do_is_refused(run, keys):
     sharded = dataclasses.replace(run.trainer, strategy="fsdp")
-    with pytest.raises(InputError, match=f"fsdp does without {next(iter(keys))}; ddp has all"):
+    with pytest.raises(InputError, match=f"fsdp does not support {next(iter(keys))}; use ddp"):
         dataclasses.replace(run, trainer=sharded, **keys)
 
 

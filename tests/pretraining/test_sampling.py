@@ -1,4 +1,4 @@
-"""Orders of tracks: each in turn, groups together, shares exact, and the track of a place a function of its number."""
+"""Sampling of tracks: each once an epoch, groups together, shares exact, and a function of position and seed alone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from musictf.datasets.base import Track
 from musictf.errors import InputError
-from musictf.pretraining.sampling import track_order
+from musictf.pretraining.sampling import track_sampler
 
 
 def tracks_of(*groups, field=None):
@@ -27,92 +27,92 @@ def tracks_of(*groups, field=None):
     ]
 
 
-def drawn(order, num_places):
-    return [order(place) for place in range(num_places)]
+def drawn(sampler, num_positions):
+    return [sampler(position) for position in range(num_positions)]
 
 
 def test_every_track_comes_once_before_any_comes_twice():
-    order = track_order(tracks_of("abcdefg"), seed=3, run=4)
-    passes = np.array(drawn(order, 21)).reshape(3, 7)
+    sampler = track_sampler(tracks_of("abcdefg"), seed=3, tracks_per_batch=4)
+    passes = np.array(drawn(sampler, 21)).reshape(3, 7)
     assert all(sorted(one) == list(range(7)) for one in passes.tolist())
     assert len({tuple(one) for one in passes.tolist()}) == 3  # in another order each time
 
 
-@pytest.mark.parametrize("settings", [{}, {"alike": "group"}, {"weights": [1, 2]}])
-def test_a_place_is_the_same_whoever_asks_and_when(settings):
+@pytest.mark.parametrize("settings", [{}, {"batch_by": "group"}, {"weights": [1, 2]}])
+def test_a_position_gives_the_same_track_in_any_order_of_calls(settings):
     tracks = tracks_of("aabab" * 6)
-    straight = drawn(track_order(tracks, seed=5, run=4, **settings), 2500)
-    again = track_order(tracks, seed=5, run=4, **settings)
-    for place in (2400, 3, 1999, 0, 999, 1000):
-        assert again(place) == straight[place]
-    assert drawn(track_order(tracks, seed=6, run=4, **settings), 50) != straight[:50]
+    straight = drawn(track_sampler(tracks, seed=5, tracks_per_batch=4, **settings), 2500)
+    again = track_sampler(tracks, seed=5, tracks_per_batch=4, **settings)
+    for position in (2400, 3, 1999, 0, 999, 1000):
+        assert again(position) == straight[position]
+    assert drawn(track_sampler(tracks, seed=6, tracks_per_batch=4, **settings), 50) != straight[:50]
 
 
 @pytest.mark.parametrize("field", ["group", "album"])
 def test_tracks_of_one_group_come_together(field):
     tracks = tracks_of("abc" * 16, field=None if field == "group" else field)
-    order = track_order(tracks, seed=0, run=8, batch_by=field)
-    batches = np.array(drawn(order, 48)).reshape(6, 8)
+    sampler = track_sampler(tracks, seed=0, tracks_per_batch=8, batch_by=field)
+    batches = np.array(drawn(sampler, 48)).reshape(6, 8)
     assert sorted(batches.flatten().tolist()) == list(range(48))
     assert all(len({index % 3 for index in batch}) == 1 for batch in batches.tolist())
-    plain = np.array(drawn(track_order(tracks, seed=0, run=8), 48)).reshape(6, 8)
+    plain = np.array(drawn(track_sampler(tracks, seed=0, tracks_per_batch=8), 48)).reshape(6, 8)
     assert not any(len({index % 3 for index in batch}) == 1 for batch in plain.tolist())
 
 
 def test_groups_that_fill_no_batch_do_not_push_the_others_out_of_step():
-    order = track_order(tracks_of("a" * 21 + "b" * 19 + "c" * 23), seed=0, run=8, batch_by="group")
+    sampler = track_sampler(tracks_of("a" * 21 + "b" * 19 + "c" * 23), seed=0, tracks_per_batch=8, batch_by="group")
     whole = [len({tracks_of("a" * 21 + "b" * 19 + "c" * 23)[index].group for index in batch}) == 1
-             for batch in np.array(drawn(order, 5600)).reshape(-1, 8).tolist()]  # fmt: skip
-    assert np.mean(whole) > 0.8  # 2 + 2 + 2 whole batches of a pass of 7
+             for batch in np.array(drawn(sampler, 5600)).reshape(-1, 8).tolist()]  # fmt: skip
+    assert np.mean(whole) > 0.8  # 2 + 2 + 2 whole batches of an epoch of 7
 
 
-def test_what_a_pass_leaves_out_another_one_takes():
+def test_tracks_that_an_epoch_skips_are_drawn_in_another():
     tracks = tracks_of("a" * 21 + "b" * 19 + "c" * 23)
-    order = track_order(tracks, seed=0, run=8, batch_by="group")
-    assert set(drawn(order, 7 * 8 * 20)) == set(range(63))
+    sampler = track_sampler(tracks, seed=0, tracks_per_batch=8, batch_by="group")
+    assert set(drawn(sampler, 7 * 8 * 20)) == set(range(63))
 
 
-def test_groups_of_one_track_each_are_no_groups():
+def test_groups_of_one_track_each_are_refused():
     with pytest.raises(InputError, match="every track has a value of its own"):
-        track_order(tracks_of("abc"), seed=0, run=2, batch_by="group")
+        track_sampler(tracks_of("abc"), seed=0, tracks_per_batch=2, batch_by="group")
 
 
 def test_a_corpus_that_would_never_be_drawn_is_refused():
     with pytest.raises(InputError, match="is never drawn"):
-        track_order(tracks_of("ab"), seed=0, run=2, weights=[1, 3000])
+        track_sampler(tracks_of("ab"), seed=0, tracks_per_batch=2, weights=[1, 3000])
 
 
 def test_groups_do_not_always_bring_the_same_tracks_together():
-    order = track_order(tracks_of("ab" * 16), seed=0, run=8, batch_by="group")
-    batches = [frozenset(drawn(order, 320)[start : start + 8]) for start in range(0, 320, 8)]
+    sampler = track_sampler(tracks_of("ab" * 16), seed=0, tracks_per_batch=8, batch_by="group")
+    batches = [frozenset(drawn(sampler, 320)[start : start + 8]) for start in range(0, 320, 8)]
     assert len(set(batches)) > 30
 
 
 def test_a_field_that_no_track_has_is_refused():
     with pytest.raises(InputError, match=r"pairs\.batch_by=albun: no track has that field; there are album, group"):
-        track_order(tracks_of("aab", field="album"), seed=0, run=2, batch_by="albun")
+        track_sampler(tracks_of("aab", field="album"), seed=0, tracks_per_batch=2, batch_by="albun")
 
 
-def test_shares_are_exact_over_every_thousand_places():
+def test_shares_are_exact_over_every_thousand_positions():
     tracks = tracks_of("a" * 3 + "b" * 50 + "c" * 7)
-    order = track_order(tracks, seed=1, run=8, weights=[2, 1, 0.5])
+    sampler = track_sampler(tracks, seed=1, tracks_per_batch=8, weights=[2, 1, 0.5])
     for start in (0, 1000, 5000):
-        counts = Counter(tracks[order(place)].source for place in range(start, start + 1000))
+        counts = Counter(tracks[sampler(position)].source for position in range(start, start + 1000))
         assert counts == {"a": 571, "b": 286, "c": 143}
 
 
 def test_within_a_corpus_every_track_comes_once_before_any_comes_twice():
     tracks = tracks_of("a" * 3 + "b" * 50)
-    order = track_order(tracks, seed=1, run=8, weights=[1, 3])
-    of_b = [index for index in drawn(order, 2000) if tracks[index].source == "b"]
+    sampler = track_sampler(tracks, seed=1, tracks_per_batch=8, weights=[1, 3])
+    of_b = [index for index in drawn(sampler, 2000) if tracks[index].source == "b"]
     assert len(of_b) == 1500
     assert all(sorted(of_b[start : start + 50]) == list(range(3, 53)) for start in range(0, 1500, 50))
 
 
 def test_corpora_are_mixed_within_a_batch():
     tracks = tracks_of("a" * 40 + "b" * 40)
-    order = track_order(tracks, seed=1, run=8, weights=[1, 1])
-    batches = np.array(drawn(order, 800)).reshape(50, 16) < 40
+    sampler = track_sampler(tracks, seed=1, tracks_per_batch=8, weights=[1, 1])
+    batches = np.array(drawn(sampler, 800)).reshape(50, 16) < 40
     assert (batches.mean(axis=1) > 0.1).all()
     assert (batches.mean(axis=1) < 0.9).all()
 
@@ -120,4 +120,4 @@ def test_corpora_are_mixed_within_a_batch():
 @pytest.mark.parametrize("weights", [[1], [1, 1, 1]])
 def test_there_are_as_many_weights_as_corpora(weights):
     with pytest.raises(InputError, match=rf"pairs\.weights has {len(weights)} values; .* are a, b"):
-        track_order(tracks_of("ab"), seed=0, run=2, weights=weights)
+        track_sampler(tracks_of("ab"), seed=0, tracks_per_batch=2, weights=weights)

@@ -34,10 +34,12 @@ def asked(tmp_path):
 def test_a_signal_ends_the_run_after_its_step_and_the_command_goes_on(kit, forks, tracks, folder, undisturbed, number):
     argv = kit.keys(tracks, folder)
     assert forks(argv, at=AT, signal=int(number)) == 1
-    assert forks.said == ("musictf pretrain: stopped after step 3; the same command with the same output_dir goes on\n")
+    assert forks.output == (
+        "musictf pretrain: stopped after step 3; the same command with the same output_dir goes on\n"
+    )
     assert kit.load(folder)["global_step"] == 3
     assert kit.metrics(folder)[-1]["valid/loss"]
-    assert forks(argv) == 0, forks.said
+    assert forks(argv) == 0, forks.output
     kit.same(folder, undisturbed)
 
 
@@ -45,10 +47,10 @@ def test_a_job_of_slurm_is_queued_again_and_goes_on(kit, forks, tracks, folder, 
     argv = kit.keys(tracks, folder)
     assert forks(argv, env=slurm, at=AT, signal=int(signal.SIGUSR1)) == 1
     assert asked(tmp_path) == ["requeue 4711"]
-    assert forks.said.count("\n") == 1
-    assert "step 3, job 4711 is queued again" in forks.said
+    assert forks.output.count("\n") == 1
+    assert "step 3, job 4711 is queued again" in forks.output
     assert not list(folder.rglob("hpc_ckpt*"))  # Lightning's own answer to the signal
-    assert forks(argv, env=slurm | {"SLURM_RESTART_COUNT": "1"}) == 0, forks.said
+    assert forks(argv, env=slurm | {"SLURM_RESTART_COUNT": "1"}) == 0, forks.output
     assert len(asked(tmp_path)) == 1
     kit.same(folder, undisturbed)
 
@@ -73,8 +75,8 @@ def test_only_a_job_that_should_is_queued_again(
 def test_what_slurm_refuses_is_said_and_the_checkpoint_is_there(kit, forks, tracks, folder, slurm):
     argv = kit.keys(tracks, folder)
     assert forks(argv, env=slurm | {"SCONTROL_STATUS": "1"}, at=AT, signal=int(signal.SIGUSR1)) == 1
-    assert "job 4711 is not queued again" in forks.said
-    assert forks.said.count("\n") == 1
+    assert "job 4711 is not queued again" in forks.output
+    assert forks.output.count("\n") == 1
     assert kit.load(folder)["global_step"] == 3
 
 
@@ -82,6 +84,6 @@ def test_loader_workers_outlive_the_signal_that_the_run_answers(kit, forks, trac
     """SLURM signals every process of a step; a worker that died of it would take the run with it."""
     argv = kit.keys(tracks, folder, "num_workers=2")
     assert forks(argv, at=AT, signal=int(signal.SIGUSR1), group=True) == 1
-    assert "stopped after step 3" in forks.said
-    assert forks(argv) == 0, forks.said
+    assert "stopped after step 3" in forks.output
+    assert forks(argv) == 0, forks.output
     kit.same(folder, undisturbed)

@@ -10,15 +10,16 @@ from probe_problems import CLASSES, CPU, Classes, config, final, problem, traine
 
 from musictf.errors import InputError
 from musictf.features.extract import TrackFeatures
-from musictf.features.readouts import READOUTS, trained_split
+from musictf.features.readouts import trained_split
 from musictf.probing import linear_probe as module
 from musictf.probing.heads import HeadGrid, load_heads, save_heads
 from musictf.probing.linear_probe import LinearProbe, ProbeConfig, fit
+from musictf.results.names import READOUTS
 from musictf.tasks.base import Task
 
 
 class Scripted(Task):
-    """A probe of four heads whose validation losses are told and whose weights are the number of the validation."""
+    """A probe of four heads with given validation losses whose weights are the number of the validation."""
 
     name = "scripted"
     num_outputs = 1
@@ -49,15 +50,15 @@ def test_patience_is_counted_head_by_head(losses, patience, best, stops):
         with torch.no_grad():
             for part in probe.grid.parameters():
                 part.fill_(number)
-        told = torch.tensor([[float(loss), 10.0 - number], [1.0, 1.0]])
-        probe._sums, probe._count = torch.where(probe.running[0, 0], told, 0.0)[None, None] * 7, 7
+        script = torch.tensor([[float(loss), 10.0 - number], [1.0, 1.0]])
+        probe._loss_sums, probe._num_targets = torch.where(probe.is_active[0, 0], script, 0.0)[None, None] * 7, 7
         probe.on_validation_epoch_end()
-        assert bool(probe.running[0, 0, 0, 0]) is (stops is None or number < stops)
-        assert bool(probe.running[0, 0, 0, 1])
+        assert bool(probe.is_active[0, 0, 0, 0]) is (stops is None or number < stops)
+        assert bool(probe.is_active[0, 0, 0, 1])
         assert not probe.trainer.should_stop
-    assert probe.best[0, 0, 0][0][0].item() == best
-    assert probe.best[0, 0, 1][0][0].item() == len(losses)
-    assert probe.best[0, 0, 0][0][1].item() == probe.best[0, 0, 1][0][1].item() == 1
+    assert probe.best_weights[0, 0, 0][0][0].item() == best
+    assert probe.best_weights[0, 0, 1][0][0].item() == len(losses)
+    assert probe.best_weights[0, 0, 0][0][1].item() == probe.best_weights[0, 0, 1][0][1].item() == 1
     assert float(probe.best_loss[0, 0, 0, 0]) == losses[best - 1]
 
 
@@ -69,7 +70,7 @@ def test_validation_loss_does_not_depend_on_how_it_is_batched(splits, probes, mo
 
 
 class Masked(Classes):
-    """Examples of class 0 are not known: the loss is a mean over the others, and says over how many."""
+    """Examples of class 0 are not known: the loss is a mean over the others, and `weight` is their number."""
 
     def loss(self, logits, targets):
         losses = F.cross_entropy(logits, targets, reduction="none")
@@ -92,7 +93,7 @@ def test_a_validation_batch_counts_as_much_as_its_loss_is_a_mean_over(splits, mo
 
 @pytest.mark.parametrize(("num_examples", "bound"), [(10, 10), (10, 16), (10, 3), (1000, 7), (100_000, 16_384)])
 def test_validation_examples_are_evenly_spaced(num_examples, bound):
-    sampler = module._Spread(num_examples, config(valid_examples=bound))
+    sampler = module._EvenlySpaced(num_examples, config(valid_examples=bound))
     batches = [batch for (batch,) in sampler]
     examples = torch.cat(batches)
     assert len(batches) == len(sampler)
@@ -151,11 +152,11 @@ def test_heads_trained_from_disk_are_those_trained_in_memory(cache):
         return TrackFeatures(*excerpts, sequence, times / 10, 4 * centres, torch.tensor(num_tokens / 10.0))
 
     tracks = [[track(seed, 150 + seed) for seed in seeds] for seeds in (range(4), range(4, 6))]
-    found = []
+    fits = []
     for gib in (8.0, 0.0):
         splits = [trained_split(Tokens(), some, [1.0] * len(some), READOUTS, gib) for some in tracks]
-        found.append(fit(Tokens(), *splits, [0, 1], config(steps=20, valid_every=10), CPU, [0, 1]))
-    memory, disk = found
+        fits.append(fit(Tokens(), *splits, [0, 1], config(steps=20, valid_every=10), CPU, [0, 1]))
+    memory, disk = fits
     assert list(memory) == list(disk) == [(readout, seed) for readout in READOUTS for seed in (0, 1)]
     for key, heads in memory.items():
         for one, two in zip(heads, disk[key], strict=True):
@@ -223,11 +224,11 @@ def test_a_head_that_diverges_late_keeps_what_was_best_before(splits, probes):
         assert torch.isfinite(head.weight).all()
         by_hand = F.cross_entropy(torch.from_numpy(head.logits(splits[1].rows["sequence"])), splits[1].targets)
         assert head.selection["loss"] == pytest.approx(float(by_hand), abs=1e-5)
-        assert head.selection["loss"] < 1.2  # better than not listening
+        assert head.selection["loss"] < 1.2  # better than chance, log(4) = 1.39
 
 
 def test_every_example_comes_once_before_any_comes_twice():
-    batches = iter(module._Shuffled(10, 3, seeds=[0]))
+    batches = iter(module._ShuffledBatches(10, 3, seeds=[0]))
     first, second = ([next(batches)[0] for _ in range(3)] for _ in range(2))
     for epoch in (first, second):
         assert len(set(torch.cat(epoch).tolist())) == 9
@@ -235,7 +236,7 @@ def test_every_example_comes_once_before_any_comes_twice():
 
 
 def test_each_seed_has_an_order_of_its_own_wherever_it_stands():
-    both, one = iter(module._Shuffled(100, 30, seeds=[3, 8])), iter(module._Shuffled(100, 30, seeds=[8]))
+    both, one = iter(module._ShuffledBatches(100, 30, seeds=[3, 8])), iter(module._ShuffledBatches(100, 30, seeds=[8]))
     for _ in range(7):
         (first, second), (alone_,) = next(both), next(one)
         assert torch.equal(second, alone_)

@@ -27,7 +27,7 @@ def test_statistics_survive_a_mean_far_from_0():
     np.testing.assert_allclose(scale, rows.double().numpy().std(axis=0), rtol=1e-3)
 
 
-def test_a_feature_that_never_changes_is_not_blown_up():
+def test_a_constant_feature_is_not_amplified():
     rows = torch.randn(100, 2, 4)
     rows[:, 1, 2] = 7.0
     mean, scale = statistics(rows)
@@ -58,8 +58,8 @@ def test_a_grid_is_one_affine_map_a_seed_readout_layer_and_setting(settings):
         for layer, (place, setting) in itertools.product(range(2), enumerate(settings)):
             standard = (features.float()[:, layer] - grid.mean[readout, layer]) / grid.scale[readout, layer]
             weight, bias = grid.parts(seed, readout, setting)
-            wanted = standard @ weight[layer] + bias[layer]
-            torch.testing.assert_close(logits[layer * len(settings) + place], wanted, rtol=1e-5, atol=1e-5)
+            expected = standard @ weight[layer] + bias[layer]
+            torch.testing.assert_close(logits[layer * len(settings) + place], expected, rtol=1e-5, atol=1e-5)
 
 
 def test_every_head_has_parameters_of_its_own():
@@ -86,13 +86,13 @@ def test_all_heads_of_a_seed_start_from_the_same_weights_wherever_it_stands():
 def test_a_head_reads_its_layer_with_its_own_statistics():
     rows = torch.randn(6, 3, 4).half()
     head = Head(11, 2, torch.randn(4, 2), torch.randn(2), torch.randn(4), 1 + torch.rand(4), {})
-    wanted = ((rows[:, 2].float() - head.mean) / head.scale) @ head.weight + head.bias
-    found = head.logits(rows)
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, wanted.numpy(), rtol=1e-5, atol=1e-6)
+    expected = ((rows[:, 2].float() - head.mean) / head.scale) @ head.weight + head.bias
+    values = head.logits(rows)
+    assert values.dtype == np.float32
+    np.testing.assert_allclose(values, expected.numpy(), rtol=1e-5, atol=1e-6)
 
 
-def test_a_file_of_heads_says_all_that_is_needed_to_use_them(tmp_path):
+def test_a_file_of_heads_holds_all_that_using_them_needs(tmp_path):
     heads = [
         Head(layer, k, torch.randn(4, 2), torch.randn(2), torch.randn(4), torch.ones(4), {"lr": 0.1 * layer})
         for k, layer in enumerate((0, 5))
@@ -127,9 +127,9 @@ def test_heads_come_back_from_their_file_as_they_were(tmp_path):
     heads = some_heads()
     save_heads(heads[::-1], tmp_path / "h.safetensors", {"task": "tagging"})
     rows = torch.randn(6, 3, 4).half()
-    found = load_heads(tmp_path / "h.safetensors")
-    assert [head.layer for head in found] == [0, 5, 11]
-    for head, saved in zip(found, heads, strict=True):
+    loaded = load_heads(tmp_path / "h.safetensors")
+    assert [head.layer for head in loaded] == [0, 5, 11]
+    for head, saved in zip(loaded, heads, strict=True):
         assert (head.column, head.selection) == (saved.column, saved.selection)
         np.testing.assert_array_equal(head.logits(rows), saved.logits(rows))
 
@@ -138,10 +138,10 @@ def test_heads_stay_when_their_file_is_deleted_or_written_again(tmp_path):
     path = tmp_path / "h.safetensors"
     heads = some_heads()
     save_heads(heads, path, {})
-    found = load_heads(path)
+    loaded = load_heads(path)
     save_heads([Head(0, 0, torch.zeros(4, 2), torch.zeros(2), torch.zeros(4), torch.ones(4), {})], path, {})
     path.unlink()
-    assert all(torch.equal(head.weight, saved.weight) for head, saved in zip(found, heads, strict=True))
+    assert all(torch.equal(head.weight, saved.weight) for head, saved in zip(loaded, heads, strict=True))
 
 
 @pytest.mark.parametrize("keep", [None, 0, 5, 0.5, 0.99])

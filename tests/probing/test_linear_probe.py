@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from probe_problems import CLASSES, CPU, Classes, config, final, problem, trained
 from sklearn.linear_model import LogisticRegression
 
-from musictf.features.readouts import READOUTS
 from musictf.probing.heads import HeadGrid
 from musictf.probing.linear_probe import LinearProbe, fit
+from musictf.results.names import READOUTS
 from musictf.tasks.base import Task
 
 
@@ -111,7 +111,7 @@ def test_all_heads_together_are_each_head_alone(overfitted, probes, monkeypatch)
     original = LinearProbe.on_validation_epoch_end
 
     def spy(self):
-        running.append(self.running)
+        running.append(self.is_active)
         original(self)
 
     monkeypatch.setattr(LinearProbe, "on_validation_epoch_end", spy)
@@ -125,8 +125,8 @@ def test_all_heads_together_are_each_head_alone(overfitted, probes, monkeypatch)
             losses = []
             for k, (rate, decay) in enumerate(SETTINGS):
                 best, loss, taken[s, r, layer, k] = alone(*data, seed, rate, decay, settings)
-                for kept, wanted in zip(probe.best[s, r, k], best, strict=True):
-                    torch.testing.assert_close(kept[layer], wanted, rtol=0, atol=1e-5)
+                for kept, expected in zip(probe.best_weights[s, r, k], best, strict=True):
+                    torch.testing.assert_close(kept[layer], expected, rtol=0, atol=1e-5)
                 assert float(probe.best_loss[s, r, layer, k]) == pytest.approx(loss, abs=1e-5)
                 losses.append(loss)
             head = heads[readout, seed][layer]
@@ -134,7 +134,7 @@ def test_all_heads_together_are_each_head_alone(overfitted, probes, monkeypatch)
             assert (head.layer, head.column) == ((4, 9)[layer], layer)
             assert (head.selection["lr"], head.selection["weight_decay"]) == SETTINGS[chosen]
             assert head.selection["loss"] == pytest.approx(losses[chosen], abs=1e-5)
-            for kept, part in zip((head.weight, head.bias), probe.best[s, r, chosen], strict=True):
+            for kept, part in zip((head.weight, head.bias), probe.best_weights[s, r, chosen], strict=True):
                 assert torch.equal(kept, part[layer])
     assert len(set(taken.flatten().tolist())) > 4  # heads that stop at many different times, some never
     assert taken.min() < 5
@@ -153,8 +153,8 @@ def test_all_heads_together_are_a_fit_of_one_alone(overfitted, probes, make_spli
     single = EARLY | {"learning_rates": [rate], "weight_decays": [decay]}
     (head,) = trained(*few, config(batch_size=64, **single), SEEDS[s], [layer])
     together, one = probes
-    torch.testing.assert_close(together.best[s, r, k][0][layer], head.weight, rtol=0, atol=1e-5)
-    torch.testing.assert_close(together.best[s, r, k][1][layer], head.bias, rtol=0, atol=1e-5)
+    torch.testing.assert_close(together.best_weights[s, r, k][0][layer], head.weight, rtol=0, atol=1e-5)
+    torch.testing.assert_close(together.best_weights[s, r, k][1][layer], head.bias, rtol=0, atol=1e-5)
     torch.testing.assert_close(together.best_loss[cell], one.best_loss[0, 0, 0, 0], rtol=0, atol=1e-5)
 
 
@@ -170,13 +170,15 @@ def test_heads_that_stopped_are_computed_no_more(overfitted, probes, monkeypatch
     monkeypatch.setattr(HeadGrid, "forward", spy)
     fit(Classes(), train, valid, COLUMNS, config(batch_size=64, **EARLY), CPU, SEEDS)
     (probe,) = probes
-    assert not probe.running[..., 4:].any()  # the fastest ones stopped in every layer
-    assert probe.running[..., 0].any()
+    assert not probe.is_active[..., 4:].any()  # the fastest ones stopped in every layer
+    assert probe.is_active[..., 0].any()
     for seed, readout in itertools.product(range(2), range(2)):
-        asked = [settings for training, s, r, settings, _ in computed if training and (s, r) == (seed, readout)]
-        assert asked[0] == tuple(range(6))
-        assert all(set(after) <= set(before) for before, after in itertools.pairwise(asked))
-        assert not {4, 5} & set(asked[-1])
+        settings_of_steps = [
+            settings for training, s, r, settings, _ in computed if training and (s, r) == (seed, readout)
+        ]
+        assert settings_of_steps[0] == tuple(range(6))
+        assert all(set(after) <= set(before) for before, after in itertools.pairwise(settings_of_steps))
+        assert not {4, 5} & set(settings_of_steps[-1])
     last = max(k for k, (*_, settings, _) in enumerate(computed) if 5 in settings)
     after = [weights for *_, weights in computed[last + 1 :]]
     assert len(after) > 50
@@ -188,7 +190,7 @@ def test_training_ends_when_all_heads_have_stopped(overfitted, probes):
     settings = config(batch_size=64, **EARLY | {"learning_rates": [0.3], "steps": 400})
     fit(Classes(), *overfitted, COLUMNS, settings, CPU, SEEDS, lambda: steps.append(1))
     (probe,) = probes
-    assert not probe.running.any()
+    assert not probe.is_active.any()
     assert len(steps) < 60
     assert len(steps) % 4 == 0
 
@@ -207,15 +209,17 @@ def test_the_minimum_is_scikit_learns_at_the_same_regularisation(make_split, pro
     trained(split, split, config(**settings))
     coefficients = []
     for layer, (k, decay) in itertools.product(COLUMNS, enumerate(decays)):
-        wanted = oracle(features[:, layer], targets, decay)
-        weight, bias = (part[layer].numpy() for part in probes[0].best[0, 0, k])
+        expected = oracle(features[:, layer], targets, decay)
+        weight, bias = (part[layer].numpy() for part in probes[0].best_weights[0, 0, k])
         # A constant added to all biases changes nothing: both are centred.
-        np.testing.assert_allclose(weight, wanted.coef_.T, rtol=0, atol=2e-3 * abs(wanted.coef_).max())
-        np.testing.assert_allclose(bias - bias.mean(), wanted.intercept_ - wanted.intercept_.mean(), rtol=0, atol=2e-3)
+        np.testing.assert_allclose(weight, expected.coef_.T, rtol=0, atol=2e-3 * abs(expected.coef_).max())
+        np.testing.assert_allclose(
+            bias - bias.mean(), expected.intercept_ - expected.intercept_.mean(), rtol=0, atol=2e-3
+        )
         standard = (features[:, layer] - features[:, layer].mean(axis=0)) / features[:, layer].std(axis=0)
-        log_loss = -wanted.predict_log_proba(standard)[np.arange(300), targets].mean()
+        log_loss = -expected.predict_log_proba(standard)[np.arange(300), targets].mean()
         assert float(probes[0].best_loss[0, 0, layer, k]) == pytest.approx(log_loss, abs=1e-4)
-        coefficients.append(abs(wanted.coef_).max())
+        coefficients.append(abs(expected.coef_).max())
     # The oracle tells these weight decays apart, by far more than the tolerance.
     assert all(before > 1.1 * after for before, after in itertools.pairwise(coefficients[:4]))
 
@@ -227,11 +231,11 @@ def test_a_mean_over_labels_divides_what_each_label_minimises(make_split, probes
     split = make_split(features, targets)
     settings = {"learning_rates": [0.1], "weight_decays": [0.03], "steps": 240, "valid_every": 240, "batch_size": 300}
     trained(split, split, config(**settings), task=Labels())
-    weight, bias = probes[0].best[0, 0, 0]
+    weight, bias = probes[0].best_weights[0, 0, 0]
     for layer, label in itertools.product(COLUMNS, range(2)):
-        wanted = oracle(features[:, layer], targets[:, label], 0.03, num_outputs=2)
-        np.testing.assert_allclose(weight[layer, :, label], wanted.coef_[0], rtol=0, atol=2e-3)
-        np.testing.assert_allclose(bias[layer, label], wanted.intercept_[0], rtol=0, atol=2e-3)
+        expected = oracle(features[:, layer], targets[:, label], 0.03, num_outputs=2)
+        np.testing.assert_allclose(weight[layer, :, label], expected.coef_[0], rtol=0, atol=2e-3)
+        np.testing.assert_allclose(bias[layer, label], expected.intercept_[0], rtol=0, atol=2e-3)
 
 
 def test_biases_are_not_regularised(make_split, probes):
@@ -253,9 +257,9 @@ def test_a_linear_fit_is_as_good_as_scikit_learns(make_split):
     accuracies = []
     for head in heads:
         mean, std = train_x[:, head.column].mean(axis=0), train_x[:, head.column].std(axis=0)
-        wanted = oracle(train_x[:, head.column], train_y, 1e-4).score((test_x[:, head.column] - mean) / std, test_y)
+        expected = oracle(train_x[:, head.column], train_y, 1e-4).score((test_x[:, head.column] - mean) / std, test_y)
         accuracies.append((head.logits(torch.from_numpy(test_x)).argmax(axis=1) == test_y).mean())
-        assert abs(accuracies[-1] - wanted) < 0.015
+        assert abs(accuracies[-1] - expected) < 0.015
     assert 0.4 < accuracies[0] < accuracies[1] < 1  # neither trivial nor hopeless
 
 
@@ -266,7 +270,7 @@ def test_the_best_weights_on_validation_are_kept_and_not_the_last(make_split, pr
 
     def spy(self):
         weights = torch.stack([final(self, 0, 0, setting)[0] for setting in (0, 1)], dim=1).clone()
-        seen.append((self._sums[0, 0] / self._count, weights))
+        seen.append((self._loss_sums[0, 0] / self._num_targets, weights))
         original(self)
 
     monkeypatch.setattr(LinearProbe, "on_validation_epoch_end", spy)
@@ -278,7 +282,7 @@ def test_the_best_weights_on_validation_are_kept_and_not_the_last(make_split, pr
         assert best[layer, 0] > best[layer, 1]  # the slow one goes on getting better
         assert losses[-1, layer, 1] > losses[:, layer, 1].min() + 0.1  # the fast one got worse
         for setting in (0, 1):
-            kept = probes[0].best[0, 0, setting][0][layer]
+            kept = probes[0].best_weights[0, 0, setting][0][layer]
             assert torch.equal(kept, seen[best[layer, setting]][1][layer, setting])
     for head in heads:
         by_hand = F.cross_entropy(torch.from_numpy(head.logits(valid.rows["sequence"])), valid.targets)

@@ -14,10 +14,14 @@ def a_row(layer=0, kind="pretrained", readout="sequence", seed=0):
     return {
         "schema": 1,
         "task": "beat",
+        "dataset": "tiny",
+        "split": {"name": "test", "digest": "d", "expected": 2, "scored": 2},
         "backbone": {"kind": kind},
         "readout": readout,
         "layer": layer,
         "seed": seed,
+        "selected": True,
+        "scores": {},
         "decoder": {"name": "peaks"},
     }
 

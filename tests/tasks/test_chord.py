@@ -1,4 +1,4 @@
-"""Chords: the vocabulary, the way from token to interval, and scores that are mir_eval's."""
+"""Chords: the vocabulary, intervals from tokens, and scores equal to those of mir_eval."""
 
 import mir_eval
 import numpy as np
@@ -23,7 +23,7 @@ def one_hot(targets, strength=10.0):
 
 
 def chord_scores(reference, estimate):
-    """Scores of one track, those that nothing defines left out."""
+    """Scores of one track, without those that are undefined."""
     return {name: float(values[0]) for name, values in ChordTask().score([reference], [estimate]).per_track.items()}
 
 
@@ -61,14 +61,14 @@ def test_each_of_the_24_triads_is_a_class_of_its_own(root, quality):
         ("N", "N"),
     ],
 )
-def test_richer_chords_train_the_triad_they_contain(label, expected):
+def test_extended_chords_have_the_target_of_their_triad(label, expected):
     assert VOCABULARY[chord_classes([label])[0]] == expected
 
 
 @pytest.mark.parametrize(
     "label", ["X", "C:sus4", "C:sus2", "C:dim", "C:aug", "C:dim7", "B:hdim7", "C:5", "C:1", "C:maj/2", "C:(1,3)"]
 )
-def test_what_is_neither_major_nor_minor_is_masked_and_not_called_no_chord(label):
+def test_labels_neither_major_nor_minor_are_masked_and_not_no_chord(label):
     assert chord_classes([label])[0] == MASKED != NO_CHORD
 
 
@@ -92,8 +92,8 @@ def test_masked_tokens_and_tokens_outside_the_annotation_do_not_train(task):
     changed[targets == MASKED] += 5 * torch.randn(5, 25)
     assert task.loss(logits, targets) == task.loss(changed, targets)
     known = targets != MASKED
-    wanted = torch.nn.functional.cross_entropy(logits[known], targets[known])
-    torch.testing.assert_close(task.loss(logits, targets), wanted)
+    expected = torch.nn.functional.cross_entropy(logits[known], targets[known])
+    torch.testing.assert_close(task.loss(logits, targets), expected)
 
 
 def test_a_batch_in_which_everything_is_masked_has_loss_0_and_not_nan(task):
@@ -116,10 +116,10 @@ def test_perfect_targets_score_exactly_what_the_token_grid_allows(task, triads, 
             if before != after:
                 first = np.flatnonzero(times >= boundary)[0]  # the first token of the new chord
                 lost += abs((times[first - 1] + times[first]) / 2 - boundary)
-        found = task.score([reference], [oracle(task, reference, times, seconds, decoder)]).corpus
-        assert found["majmin"] == pytest.approx(1 - lost / seconds, abs=1e-9)
-        assert found["majmin"] > 1 - 0.5 / rate
-        assert found["coverage"] == 1
+        scores = task.score([reference], [oracle(task, reference, times, seconds, decoder)]).corpus
+        assert scores["majmin"] == pytest.approx(1 - lost / seconds, abs=1e-9)
+        assert scores["majmin"] > 1 - 0.5 / rate
+        assert scores["coverage"] == 1
 
 
 @pytest.mark.parametrize("decoder", ["argmax", "viterbi"])
@@ -136,7 +136,7 @@ def test_perfect_targets_score_1_where_chords_change_between_tokens(task, triads
     assert scores["seg"] == pytest.approx(1.0, abs=1e-9)
 
 
-def test_tokens_half_a_token_late_would_show(task, triads, token_times):
+def test_an_error_of_half_a_token_is_detected(task, triads, token_times):
     reference, times = triads(30.0, 5), token_times(30.0, 10)
     right = task.decode(one_hot(task.encode(reference, times)), times, 30.0, {"name": "argmax"})
     late = task.decode(one_hot(task.encode(reference, times)), times + 0.05, 30.0, {"name": "argmax"})
@@ -151,7 +151,7 @@ def test_viterbi_removes_a_flicker_that_argmax_keeps(task):
     assert task.decode(logits, times, 3.2, {"name": "viterbi"}).labels == ["C:maj"]
 
 
-def test_estimates_fill_the_track_without_gaps_and_never_say_x(task, token_times):
+def test_estimates_fill_the_track_without_gaps_and_without_x(task, token_times):
     times = token_times(20.0)
     logits = np.random.default_rng(0).normal(size=(len(times), 25)).astype(np.float32)
     for decoder in task.decoders:
@@ -183,7 +183,7 @@ def test_no_chord_counts_as_a_chord(task):
     assert chord_scores(reference, only_c)["majmin"] == pytest.approx(0.5)
 
 
-def test_half_of_a_right_song_scores_one_half(triads):
+def test_a_track_that_is_right_for_half_its_duration_scores_one_half(triads):
     reference = Chords(np.array([[0.0, 4.0], [4.0, 10.0]]), ["C:maj", "A:min"])
     half = Chords(np.array([[0.0, 4.0], [4.0, 5.0]]), ["C:maj", "A:min"])
     scores = chord_scores(reference, half)
@@ -203,11 +203,11 @@ def test_scores_are_those_of_mir_eval_on_the_written_file(task, triads, token_ti
             *mir_eval.io.load_labeled_intervals(str(tmp_path / "reference.lab")),
             *mir_eval.io.load_labeled_intervals(str(tmp_path / "estimate.lab")),
         )
-        found = chord_scores(reference, estimate)
-        assert set(found) == {*COMPARISONS, "seg", "coverage"}
-        for name in set(found) - {"coverage"}:
-            assert found[name] == pytest.approx(by_hand[name], abs=1e-5), name
-        assert 0.2 < found["majmin"] < 1
+        scores = chord_scores(reference, estimate)
+        assert set(scores) == {*COMPARISONS, "seg", "coverage"}
+        for name in set(scores) - {"coverage"}:
+            assert scores[name] == pytest.approx(by_hand[name], abs=1e-5), name
+        assert 0.2 < scores["majmin"] < 1
 
 
 def test_coverage_is_the_share_of_time_that_is_compared():

@@ -19,7 +19,7 @@ def task():
 
 
 def chord_scores(reference, estimate):
-    """Scores of one track, those that nothing defines left out."""
+    """Scores of one track, without those that are undefined."""
     return {name: float(values[0]) for name, values in ChordTask().score([reference], [estimate]).per_track.items()}
 
 
@@ -42,7 +42,7 @@ def rich_split(triads, num_tracks=6, seed=0):
     return references, estimates
 
 
-def test_a_score_that_nothing_defines_is_nan_for_the_track_and_leaves_the_mean(task):
+def test_an_undefined_score_is_nan_for_the_track_and_leaves_the_mean(task):
     unknown = Chords(np.array([[0.0, 5.0]]), ["X"])
     major = Chords(np.array([[0.0, 5.0]]), ["C:maj"])
     scores = task.score([unknown, major], [major, major])
@@ -91,7 +91,7 @@ def test_the_chance_to_stay_comes_from_the_training_split(task):
     assert task.calibrate("argmax", [], [], []) == {"name": "argmax"}
 
 
-def test_the_constant_estimate_is_the_chord_that_sounds_longest_in_training(task):
+def test_the_majority_estimate_is_the_chord_with_most_time_in_training(task):
     training = [Chords(np.array([[0.0, 9.0], [9.0, 11.0], [11.0, 12.0]]), ["X", "G:7", "A:min"])]
     estimate = task.majority_estimate(training, 7.5)
     assert estimate.labels == ["G:maj"]
@@ -100,15 +100,15 @@ def test_the_constant_estimate_is_the_chord_that_sounds_longest_in_training(task
 
 def test_every_track_scores_what_mir_eval_gives_it(task, triads):
     references, estimates = rich_split(triads, 12)
-    found = task.score(references, estimates).per_track
+    values = task.score(references, estimates).per_track
     for k, (reference, estimate) in enumerate(zip(references, estimates, strict=True)):
         theirs = mir_eval.chord.evaluate(
             reference.intervals, reference.labels, estimate.intervals, list(estimate.labels)
         )
         for name in (*COMPARISONS, "seg"):
-            assert found[name][k] == pytest.approx(theirs[name], abs=1e-12), name
-    assert found["seg"].std() > 0.01
-    assert found["majmin"].std() > 0.01
+            assert values[name][k] == pytest.approx(theirs[name], abs=1e-12), name
+    assert values["seg"].std() > 0.01
+    assert values["majmin"].std() > 0.01
 
 
 def joined(tracks, spans):
@@ -193,7 +193,7 @@ def test_qualities_of_the_table(label, quality):
     assert chord_quality(label) == quality
 
 
-def test_details_say_which_qualities_are_missed_and_what_they_are_taken_for(task):
+def test_details_count_qualities_and_confusions(task):
     reference = Chords(
         np.array([[0.0, 2.0], [2.0, 5.0], [5.0, 6.0], [6.0, 10.0], [10.0, 11.0]]),
         ["C:maj", "G:7", "N", "D:sus4", "A:min"],
@@ -249,14 +249,14 @@ def test_the_loss_is_torchs_cross_entropy_under_vmap_too(task):
     generator = torch.Generator().manual_seed(0)
     logits = 5 * torch.randn(7, 200, 25, generator=generator)
     targets = torch.randint(-1, 25, (200,), generator=generator)
-    wanted = [torch.nn.functional.cross_entropy(head, targets, ignore_index=MASKED) for head in logits]
+    expected = [torch.nn.functional.cross_entropy(head, targets, ignore_index=MASKED) for head in logits]
     for loss in (task.loss, masked_cross_entropy):
         torch.testing.assert_close(
-            torch.vmap(loss, in_dims=(0, None))(logits, targets), torch.stack(wanted), rtol=0, atol=1e-6
+            torch.vmap(loss, in_dims=(0, None))(logits, targets), torch.stack(expected), rtol=0, atol=1e-6
         )
 
 
-def test_chroma_and_templates_hear_a_cadence(task):
+def test_the_classical_system_recognises_a_cadence(task):
     rate, seconds = 16000, 2.0
     times = np.arange(int(rate * seconds)) / rate
     cadence = {"C:maj": (60, 64, 67), "A:min": (57, 60, 64), "F:maj": (53, 57, 60), "G:maj": (55, 59, 62)}
@@ -274,7 +274,7 @@ def test_chroma_and_templates_hear_a_cadence(task):
     assert chord_scores(off, task.classical_estimate(waveform, rate))["majmin"] < 0.3
 
 
-def test_who_knows_the_truth_has_the_root_of_a_chord_outside_the_vocabulary():
+def test_the_oracle_has_the_root_of_a_chord_outside_the_vocabulary():
     labels = ["D:sus4", "E:dim", "F#:aug", "G:5", "A:min7/b3", "X", "N", "Bb:hdim7"]
     intervals = np.column_stack([np.arange(8.0), np.arange(1.0, 9.0)])
     reference, times = Chords(intervals, labels), np.arange(0, 8, 0.032)

@@ -21,7 +21,7 @@ def task():
 
 
 def answers(labels):
-    """Probabilities whose greatest belongs to each label."""
+    """Probabilities that are highest for the given labels."""
     return [np.eye(len(CLASSES))[CLASSES.index(label)] * 0.6 + 0.1 for label in labels]
 
 
@@ -52,7 +52,7 @@ def test_a_class_that_occurs_nowhere_does_not_count(task):
     assert scores.corpus == {"accuracy": 1.0, "macro_f1": 1.0}
 
 
-def test_a_class_that_training_never_showed_is_wrong_and_counted_and_never_dropped(task):
+def test_a_class_absent_from_training_is_wrong_and_counted_and_never_dropped(task):
     scores = task.score(["a", "new", "new", "other"], answers(["a", "b", "a", "c"]))
     assert scores.corpus["accuracy"] == 0.25
     assert scores.details == {"classes": 4, "unseen": 3}
@@ -88,8 +88,8 @@ def test_counting_tracks_is_repeating_them(task):
     assert set(resampled) == {"macro_f1"}
     for value, count in zip(resampled["macro_f1"], counts, strict=True):
         drawn = np.repeat(np.arange(12), count.astype(int))
-        wanted, found = [references[k] for k in drawn], [estimates[k] for k in drawn]
-        assert value == pytest.approx(f1_score(wanted, found, average="macro", zero_division=0))
+        truth, resampled_estimates = [references[k] for k in drawn], [estimates[k] for k in drawn]
+        assert value == pytest.approx(f1_score(truth, resampled_estimates, average="macro", zero_division=0))
 
 
 def test_a_track_is_the_mean_of_the_probabilities_of_its_excerpts_not_of_their_logits(task):
@@ -99,7 +99,7 @@ def test_a_track_is_the_mean_of_the_probabilities_of_its_excerpts_not_of_their_l
     assert estimate.argmax() == 1 != logits.mean(axis=0).argmax()
 
 
-def test_of_equal_probabilities_the_first_class_answers(task):
+def test_of_equal_probabilities_the_first_class_is_the_estimate(task):
     same = [np.full(4, 0.25)] * 3
     assert task.score(["a", "b", "a"], same).per_track["accuracy"].tolist() == [1, 0, 1]
 
@@ -119,18 +119,18 @@ def test_the_vocabulary_is_the_sorted_classes_of_training():
 
 
 @pytest.mark.parametrize("label", [["rock"], 3, None, " "])
-def test_what_is_no_text_is_refused_by_name(label):
+def test_a_label_that_is_no_text_is_refused(label):
     with pytest.raises(InputError, match="task=genre: .* is not a class") as error:
         ClassificationTask().prepare(["rock", label])
     assert repr(label) in str(error.value)
 
 
-def test_a_single_class_is_nothing_to_learn():
-    with pytest.raises(InputError, match=r"task=instrument: the training tracks are of 1 class \(piano\)"):
+def test_a_single_class_is_refused():
+    with pytest.raises(InputError, match=r"task=instrument: the training tracks have only 1 class \(piano\)"):
         ClassificationTask(label="instrument").prepare(["piano", "piano"])
 
 
-def test_the_constant_estimate_is_the_most_frequent_class(task):
+def test_the_majority_estimate_is_the_most_frequent_class(task):
     estimate = task.majority_estimate(["b", "c", "b", "a"], 9.0)
     np.testing.assert_allclose(estimate, [0.25, 0.5, 0.25, 0])
     assert task.score(["b", "a"], [estimate] * 2).corpus["accuracy"] == 0.5

@@ -1,4 +1,4 @@
-"""What every task must do, for all that stand in ``musictf/tasks``."""
+"""What every task in ``musictf/tasks`` must do."""
 
 import importlib
 import json
@@ -28,7 +28,7 @@ def found_tasks():
 
 
 TASKS = found_tasks()
-SHARED = {"base", "agreement", "chroma"}  # files of the folder that hold what tasks share
+SHARED = {"base", "chord_agreement", "chroma"}  # files of the folder that hold what tasks share
 TIMES = np.arange(626) * 512 / 16000
 SECONDS = 20.0
 CHANGES = [0.0, *((np.array([60, 200, 330, 470]) + 0.5) * 512 / 16000), SECONDS]  # half-way between two tokens
@@ -80,7 +80,7 @@ def annotations(task):
 
 
 def perfect_logits(task, annotation):
-    """What a probe that knows the truth would say: (K, C), or (E, C) for two excerpts of a track."""
+    """Logits of a perfect probe: (K, C), or (E, C) for two excerpts of a track."""
     target = task.encode(annotation, TIMES)
     if target.is_floating_point():
         logits = (target - 0.5) * 20
@@ -110,13 +110,19 @@ def test_every_file_of_the_folder_holds_a_task_and_has_a_choice_in_conf():
     classes = {task.__name__: task for task in TASKS}
     for name, choice in choices.items():
         task = classes[choice.pop("defaults")[0]]
-        # A choice of another name than its task's says by its keys what makes it another.
+        # A choice under another name than its task must set keys that make it different.
         assert name == task.name or choice, name
         assert name == task(**choice).display_name or name == task.name
     assert len({task.name for task in TASKS}) == len(TASKS)
 
 
-def test_every_task_says_what_it_is(task, annotations):
+def test_no_two_tasks_log_an_online_score_under_one_name():
+    names = [name for task in TASKS for name in (task.online_metric, task.online_knn_metric) if name]
+    assert {"tag_map", "knn_accuracy", "chord_accuracy", "beat_ap"} <= set(names)
+    assert len(set(names)) == len(names)
+
+
+def test_every_task_defines_its_members(task, annotations):
     assert task.name
     assert task.annotation
     assert task.level in {"frame", "track"}
@@ -140,9 +146,9 @@ def test_loss_of_many_heads_at_once_is_the_loss_of_each(task, annotations):
     together = torch.vmap(task.loss, in_dims=(0, None))(logits, targets)
     (gradient,) = torch.autograd.grad(together.sum(), logits)
     alone = torch.stack([task.loss(head, targets) for head in logits])
-    (wanted,) = torch.autograd.grad(alone.sum(), logits)
+    (expected,) = torch.autograd.grad(alone.sum(), logits)
     torch.testing.assert_close(together, alone, rtol=1e-6, atol=1e-7)
-    torch.testing.assert_close(gradient, wanted, rtol=1e-5, atol=1e-8)
+    torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=1e-8)
 
 
 def test_loss_is_smaller_for_the_truth_than_for_noise(task, annotations):
@@ -177,7 +183,7 @@ def test_a_score_has_tracks_or_can_be_resampled(task, annotations):
         assert name in scores.per_track or resampled[name] == pytest.approx([value] * 3)
 
 
-def test_the_constant_estimate_decodes_nothing_and_can_be_scored(task, annotations):
+def test_the_majority_estimate_needs_no_logits_and_can_be_scored(task, annotations):
     estimates = [task.majority_estimate(annotations, SECONDS) for _ in annotations]
     value = task.score(annotations, estimates).corpus[task.headline]
     assert 0 <= value < 1
@@ -202,7 +208,7 @@ def test_details_are_plain_and_never_nan(task, annotations):
             assert json.loads(json.dumps(details, allow_nan=False)) == details
 
 
-def test_a_classical_system_answers_from_the_waveform_alone_whatever_its_length(task, annotations):
+def test_a_classical_system_estimates_from_the_waveform_alone_at_any_length(task, annotations):
     if not task.classical:
         with pytest.raises(NotImplementedError):
             task.classical_estimate(np.zeros(16000, np.float32), 16000)

@@ -42,12 +42,14 @@ def test_beats_that_start_no_bar_are_not_trained(task, clicks, token_times):
 def test_scores_are_those_of_mir_eval_after_the_first_5_seconds(task, clicks, token_times):
     beats = clicks(60.0, 100, shake=0.02)
     generator = np.random.default_rng(0)
-    found = np.sort(np.concatenate([beats.downbeats[::2], beats.downbeats[3:9] + 0.3, generator.uniform(0, 60, 5)]))
-    estimate = Beats(found, np.ones(len(found), dtype=int))
+    estimated_times = np.sort(
+        np.concatenate([beats.downbeats[::2], beats.downbeats[3:9] + 0.3, generator.uniform(0, 60, 5)])
+    )
+    estimate = Beats(estimated_times, np.ones(len(estimated_times), dtype=int))
     scores = downbeat_scores(beats, estimate)
-    trimmed = [mir_eval.beat.trim_beats(times) for times in (beats.downbeats, found)]
+    trimmed = [mir_eval.beat.trim_beats(times) for times in (beats.downbeats, estimated_times)]
     assert scores["f_measure"] == pytest.approx(mir_eval.beat.f_measure(*trimmed))
-    assert scores["f_measure"] != pytest.approx(mir_eval.beat.f_measure(beats.downbeats, found))
+    assert scores["f_measure"] != pytest.approx(mir_eval.beat.f_measure(beats.downbeats, estimated_times))
     _, cmlt, _, amlt = mir_eval.beat.continuity(*trimmed)
     assert (scores["cmlt"], scores["amlt"]) == (cmlt, amlt)
     assert 0.2 < scores["f_measure"] < 1
@@ -78,7 +80,7 @@ def test_tracks_without_bars_do_not_train_and_leave_the_mean(task, clicks, token
 @pytest.mark.parametrize(
     ("times", "f_measure"), [([], np.nan), ([1.0, 4.9], np.nan), ([4.0, 6.0], 1.0)], ids=["none", "early", "one late"]
 )
-def test_references_of_hardly_a_downbeat(times, f_measure):
+def test_references_of_few_downbeats(times, f_measure):
     reference = Beats(np.array(times), np.ones(len(times), dtype=int))
     scores = downbeat_scores(reference, Beats(np.array([6.0]), np.array([1])))
     np.testing.assert_equal(scores, {"f_measure": f_measure, "cmlt": np.nan, "amlt": np.nan})
@@ -94,7 +96,7 @@ def test_validation_widens_the_window_where_every_beat_has_a_peak(task, clicks, 
     generator = np.random.default_rng(0)
     every = Beats(beats.times, np.ones(len(beats.times), dtype=int))
     weak, strong = (task.encode(b, times).numpy() for b in (every, beats))
-    # Heights wander over the track: no threshold parts the beats, the highest of a bar does.
+    # Heights change over the track: no threshold separates the beats, but the highest one of each bar does.
     level = 3 * np.sin(times / 7)[:, None]
     logits = 6 * weak + 2 * strong - 6 + level * weak + generator.normal(0, 0.1, size=(len(times), 1))
     settings = task.calibrate("peaks", [logits], [times], [beats])
@@ -114,7 +116,7 @@ def test_the_distance_of_peaks_is_in_seconds_whatever_the_token_rate(task):
         assert len(task.decode(logits, times, 4.0, settings | {"window": 0.3}).times) == 2
 
 
-def test_the_constant_estimate_counts_the_median_bar_of_training(task):
+def test_the_majority_estimate_has_the_median_bar_of_training(task):
     task.prepare(
         [Beats(np.arange(0, 10, 0.6), np.arange(len(np.arange(0, 10, 0.6))) % 3 + 1), Beats(np.arange(0, 5, 0.3))]
     )

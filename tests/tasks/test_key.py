@@ -1,4 +1,4 @@
-"""Keys: 24 classes however they are spelt, and scores that are mir_eval's."""
+"""Keys: 24 classes in any spelling, and scores equal to those of mir_eval."""
 
 import mir_eval
 import numpy as np
@@ -33,7 +33,7 @@ def task():
         (" G  minor ", "G minor"),
     ],
 )
-def test_a_key_is_one_class_however_it_is_spelt(text, expected):
+def test_all_spellings_of_a_key_are_one_class(text, expected):
     assert KEYS[key_class(text)] == expected
 
 
@@ -44,7 +44,7 @@ def test_the_24_keys_are_24_classes_that_mir_eval_can_read():
 
 
 @pytest.mark.parametrize("text", ["", "C", "X", "H major", "C dorian", "Cmajor", "C major minor", "12", None, 3, ["C"]])
-def test_text_that_is_no_key_is_refused_by_name(task, text):
+def test_text_that_is_no_key_is_refused(task, text):
     for ask in (lambda: task.encode(text, np.empty(0)), lambda: task.score(["C major", text], ["C major"] * 2)):
         with pytest.raises(InputError, match="is not one of the 24 keys") as error:
             ask()
@@ -71,7 +71,7 @@ def test_scores_are_those_of_mir_eval_for_every_pair(task):
         ("G minor", "other", 0.0),
     ],
 )
-def test_what_an_error_is_worth_depends_on_how_near_it_is(task, estimate, relation, value):
+def test_the_score_of_an_error_depends_on_its_relation(task, estimate, relation, value):
     assert task.score(["C major"], [estimate]).corpus["weighted"] == value
     relations = task.details(["C major"], [estimate])["relations"]
     assert {name for name, share in relations.items() if share} == {relation}
@@ -92,7 +92,7 @@ def test_details_count_by_distance_and_mode_whatever_the_tonic(task):
 
 def test_a_track_is_the_mean_of_the_probabilities_of_its_excerpts_not_of_their_logits(task):
     logits = np.zeros((3, 24), dtype=np.float32)
-    logits[0, 5] = 40.0  # one excerpt shouts, two say something else
+    logits[0, 5] = 40.0  # one excerpt with a large logit, two for another key
     logits[1:, 9] = 8.0
     assert logits.mean(axis=0).argmax() == 5
     assert task.decode(logits, np.arange(3), 12.0, {"name": "mean_probability"}) == KEYS[9]
@@ -104,14 +104,14 @@ def test_the_loss_is_torchs_cross_entropy(task):
     torch.testing.assert_close(task.loss(logits, targets), torch.nn.functional.cross_entropy(logits, targets))
 
 
-def test_the_constant_estimate_is_the_most_frequent_key_of_training(task):
+def test_the_majority_estimate_is_the_most_frequent_key_of_training(task):
     assert task.majority_estimate(["C minor", "Db major", "C# major", "A major"], 9.0) == "C# major"
     assert task.majority_estimate(["D minor", "G major"], 9.0) == "G major"  # of equals, the first of the vocabulary
 
 
 @pytest.mark.parametrize("tonic", [0, 1, 6, 10])
 @pytest.mark.parametrize("mode", ["major", "minor"])
-def test_templates_hear_a_scale_with_its_triad(task, tonic, mode):
+def test_templates_recognise_a_scale_with_its_triad(task, tonic, mode):
     rate = 16000
     steps = {"major": (0, 4, 7, 2, 4, 5, 7, 9, 11, 0), "minor": (0, 3, 7, 2, 3, 5, 7, 8, 10, 0)}[mode]
     times = np.arange(rate // 4) / rate

@@ -131,7 +131,7 @@ def test_training_tracks_without_a_single_tag_are_an_error():
         TaggingTask().prepare([[], []])
 
 
-def test_the_constant_estimate_is_how_often_a_tag_occurs_and_ranks_by_chance(task):
+def test_the_majority_estimate_is_the_frequency_of_each_tag_and_ranks_by_chance(task):
     estimate = task.majority_estimate([["a"], ["a", "b"], [], ["a"]], seconds=9.0)
     np.testing.assert_allclose(estimate, [0.75, 0.25, 0, 0])
     truth, _ = random_split(6)
@@ -165,7 +165,7 @@ def test_details_are_those_of_scikit_learn_and_name_what_could_not_be_scored(tas
         assert row["roc_auc"] == pytest.approx(roc_auc_score(truth[:, column], probabilities[:, column]))
 
 
-def test_tracks_with_the_same_answer_are_ranked_together(task):
+def test_tracks_with_equal_probabilities_share_a_rank(task):
     truth, _ = random_split(8)
     scores = task.score(tags_of(truth), [np.full(4, 0.3)] * len(truth)).corpus
     assert scores["roc_auc"] == pytest.approx(0.5)
@@ -178,7 +178,7 @@ def test_a_single_tag_that_can_be_scored_is_scored():
     generator = np.random.default_rng(0)
     references, estimates = [["a", "b"] if k % 3 else ["b"] for k in range(20)], list(generator.random((20, 2)))
     scores = task.score(references, estimates)
-    truth, found = np.array(["a" in tags for tags in references]), np.array(estimates)[:, 0]
+    truth, probabilities = np.array(["a" in tags for tags in references]), np.array(estimates)[:, 0]
     assert scores.details["classes_scored"] == 1
-    assert scores.corpus["map"] == pytest.approx(average_precision_score(truth, found))
-    assert scores.corpus["roc_auc"] == pytest.approx(roc_auc_score(truth, found))
+    assert scores.corpus["map"] == pytest.approx(average_precision_score(truth, probabilities))
+    assert scores.corpus["roc_auc"] == pytest.approx(roc_auc_score(truth, probabilities))

@@ -1,4 +1,4 @@
-"""Tempo: what a beat activation repeats, and scores by hand and by mir_eval."""
+"""Tempo: periods of a beat activation, and scores by hand and by mir_eval."""
 
 import mir_eval
 import numpy as np
@@ -36,7 +36,7 @@ def test_perfect_targets_give_the_tempo_at_any_token_rate(task, token_times, rat
 
 
 @pytest.mark.parametrize("spectrum", [True, False])
-def test_a_player_who_breathes_has_a_tempo_all_the_same(token_times, spectrum):
+def test_a_track_with_a_varying_tempo_has_a_tempo(token_times, spectrum):
     generator = np.random.default_rng(0)
     periods = 0.6 * np.exp(np.cumsum(generator.normal(0, 0.01, 100)) * 0.3 + generator.normal(0, 0.015, 100))
     beats, times = Beats(np.cumsum(periods)), token_times(55.0)
@@ -45,7 +45,7 @@ def test_a_player_who_breathes_has_a_tempo_all_the_same(token_times, spectrum):
     assert tempo_scores(beats, estimate)["accuracy1"] == 1
 
 
-def test_what_lies_between_beats_is_told_from_beats_by_what_is_typical(task, token_times):
+def test_events_between_beats_are_separated_from_beats_by_the_typical_tempo(task, token_times):
     times = token_times(30.0)
     references = [steady(tempo) for tempo in (70, 80, 90)]
     activations = [
@@ -67,7 +67,7 @@ def test_what_lies_between_beats_is_told_from_beats_by_what_is_typical(task, tok
     assert settings["octaves"] < 2 or not settings["spectrum"]
 
 
-def test_where_validation_is_undecided_the_widest_bell_stays(task, token_times):
+def test_of_equal_validation_scores_the_widest_bell_is_chosen(task, token_times):
     times, references = token_times(30.0), [steady(100), steady(120)]
     logits = [(task.encode(beats, times).numpy() - 0.5) * 20 for beats in references]
     task.prepare(references)
@@ -97,7 +97,7 @@ def test_accuracies_allow_4_percent_and_the_second_octave_errors(factor, first, 
     assert (scores["accuracy1"], scores["accuracy2"]) == (first, second)
 
 
-def test_the_heavier_tempo_is_the_answer():
+def test_the_main_tempo_is_the_one_with_more_weight():
     beats = steady(100)
     assert tempo_scores(beats, Tempi(50.0, 100.0, 0.4))["accuracy1"] == 1
     assert tempo_scores(beats, Tempi(50.0, 100.0, 0.6))["accuracy1"] == 0
@@ -117,10 +117,10 @@ def test_the_heavier_tempo_is_the_answer():
 )
 def test_the_other_scores_are_those_of_mir_eval_with_all_weight_on_the_annotated_tempo(estimate, expected):
     scores = tempo_scores(steady(100), estimate)
-    found = tuple(scores[name] for name in ("p_score", "one_correct", "both_correct"))
-    assert found == expected
+    values = tuple(scores[name] for name in ("p_score", "one_correct", "both_correct"))
+    assert values == expected
     theirs = mir_eval.tempo.detection(np.array([50.0, 100.0]), 0.0, np.array([estimate.slow, estimate.fast]))
-    assert found == tuple(map(float, theirs))
+    assert values == tuple(map(float, theirs))
 
 
 def test_the_reference_is_the_median_of_the_whole_track():
@@ -140,18 +140,18 @@ def test_a_track_of_fewer_than_two_beats_has_no_tempo_and_leaves_the_mean(task, 
     assert task.majority_estimate([], 1.0).main == pytest.approx(100)
 
 
-def test_details_say_which_octave_is_meant(task):
+def test_details_count_octave_errors(task):
     estimates = [of(100 * factor) for factor in (1, 1, 2, 0.5, 3, 1 / 3, 1.4)]
     octaves = task.details([steady(100)] * 7, estimates)["octaves"]
     assert octaves == {"third": 1, "half": 1, "right": 2, "double": 1, "triple": 1, "other": 1}
 
 
 @pytest.mark.parametrize("activation", [np.zeros(300), np.full(300, 0.7), np.ones(2), np.empty(0)])
-def test_what_never_moves_has_no_tempo(activation):
+def test_a_constant_activation_has_no_tempo(activation):
     assert activation_tempi(activation, np.arange(len(activation)) * 0.032, WIDE) == Tempi(0.0, 0.0, 0.0)
 
 
-def test_a_ramp_has_an_answer_that_can_be_scored():
+def test_a_ramp_has_an_estimate_that_can_be_scored():
     estimate = activation_tempi(np.linspace(0, 1, 300), np.arange(300) * 0.032, WIDE)
     assert all(np.isfinite([estimate.slow, estimate.fast, estimate.weight]))
 
@@ -165,7 +165,7 @@ def test_autocorrelation_is_that_of_the_definition():
 
 
 @pytest.mark.parametrize("rate", [16000, 44100])
-def test_librosa_hears_a_metronome_or_its_octave(task, rate):
+def test_librosa_estimates_a_metronome_or_its_octave(task, rate):
     waveform = np.zeros(20 * rate)
     for beat in steady(120, 19.5).times:
         waveform[int(beat * rate) : int(beat * rate) + rate // 100] = np.random.default_rng(0).normal(

@@ -1,1 +1,0 @@
-"""Rows as tables and pictures; no torch here."""
