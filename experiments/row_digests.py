@@ -40,7 +40,9 @@ def run_study(folder: Path) -> list[Path]:
     runs = []
     for task in TASKS:
         runs.append(folder / task)
-        keys = ["seeds=[0,1]", "probe.steps=40", "probe.valid_every=20", "probe.learning_rates=[1e-3,1e-2]"]
+        # Named, so that a baseline that is added later changes no digest.
+        baselines = "baselines=[random,mel,mfcc,chroma,classical,majority,oracle]"
+        keys = [baselines, "seeds=[0,1]", "probe.steps=40", "probe.valid_every=20", "probe.learning_rates=[1e-3,1e-2]"]
         musictf("probe", backbone, f"task={task}", *CORPUS, *keys, "trainer=cpu", f"output_dir={runs[-1]}")
     runs.append(folder / "inspect")
     keys = ["seeds=[0]", "attention.draws=20", "similarity.draws=3", "similarity.gap_seconds=2", "listen=0"]

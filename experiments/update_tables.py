@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from musictf.reporting.run import write_report
+from musictf.reporting.report import write_report
 
 ROOT = Path(__file__).resolve().parents[1]
 EXPERIMENTS = {

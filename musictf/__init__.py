@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from musictf.commands.pretrain import pretrain
     from musictf.commands.probe import probe
     from musictf.commands.report import report
-    from musictf.commands.runs import RunResult
+    from musictf.commands.run_result import RunResult
     from musictf.errors import FailedRun, InputError, Interruption
     from musictf.models.backbone import load_backbone
 

@@ -159,7 +159,7 @@ def _items(text: str) -> list[str]:
 
 
 def python_overrides(keys: Mapping[str, Any], section: str = "") -> list[str]:
-    r"""Overrides that give keys these Python values, whatever characters a text holds.
+    """Overrides that give keys these Python values, whatever characters a text holds.
 
     Args:
         keys: Values by key: text, paths, numbers, booleans, None, lists of them. A mapping holds the keys of a section.
@@ -169,8 +169,8 @@ def python_overrides(keys: Mapping[str, Any], section: str = "") -> list[str]:
         InputError: A value is of another type.
 
     Example:
-        >>> python_overrides({"seeds": [0, 1], "probe": {"steps": 100}, "dataset.root": "it's mine"})
-        ['seeds=[0,1]', 'probe.steps=100', "dataset.root='it\'s mine'"]
+        >>> python_overrides({"seeds": [0, 1], "probe": {"steps": 100}, "dataset.root": "a, b=c"})
+        ['seeds=[0,1]', 'probe.steps=100', "dataset.root='a, b=c'"]
     """
     overrides = []
     for key, value in keys.items():
@@ -252,14 +252,14 @@ def run_class(verb: str) -> Any:
     """The dataclass of the runs of a verb."""
     # Imported only when needed: each of them imports torch.
     if verb == "pretrain":
-        from musictf.pretraining.run import PretrainRun
+        from musictf.pretraining.pretrain_run import PretrainRun
 
         return PretrainRun
     if verb == "probe":
-        from musictf.evaluation.run import ProbeRun
+        from musictf.evaluation.probe_run import ProbeRun
 
         return ProbeRun
-    from musictf.inspection.run import InspectRun
+    from musictf.inspection.inspect_run import InspectRun
 
     return InspectRun
 

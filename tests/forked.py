@@ -26,11 +26,11 @@ from pathlib import Path
 
 import __main__
 import musictf.evaluation.online_evaluator  # noqa: F401
-import musictf.evaluation.run  # noqa: F401
-import musictf.pretraining.plan  # noqa: F401
-import musictf.pretraining.run  # noqa: F401
-import musictf.reporting.pictures
-import musictf.reporting.run
+import musictf.evaluation.probe_run  # noqa: F401
+import musictf.pretraining.cost_estimate  # noqa: F401
+import musictf.pretraining.pretrain_run  # noqa: F401
+import musictf.reporting.report
+import musictf.reporting.run_figures
 import musictf.reporting.wandb_tracker
 import musictf.sweep  # noqa: F401
 from musictf.cli import main
@@ -95,7 +95,7 @@ def run(request):
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (request["file_size"], resource.RLIM_INFINITY))
     if not request.get("pictures", True):
-        musictf.reporting.pictures.pretraining_pictures = lambda folder: [folder]
+        musictf.reporting.run_figures.pretraining_pictures = lambda folder: [folder]
     main(request["argv"])
 
 

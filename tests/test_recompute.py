@@ -14,7 +14,7 @@ import soundfile
 from musictf.annotations import Beats, Chords, write_beats, write_chords, write_onsets
 from musictf.datasets.manifest import Manifest
 from musictf.distributed import TrainerConfig
-from musictf.evaluation.run import ProbeRun, probe
+from musictf.evaluation.probe_run import ProbeRun, probe
 from musictf.models.vit1d import ViT1DConfig
 from musictf.probing.linear_probe import ProbeConfig
 from musictf.tasks.beat import BeatTask

@@ -12,6 +12,7 @@ import pytest
 import soundfile
 
 from musictf.cli import main
+from musictf.config import compose
 from musictf.errors import FailedRun, InputError, Interruption
 from musictf.results.sweep_plan import read_cells
 from musictf.run_folder import open_run
@@ -66,8 +67,6 @@ def test_every_combination_is_a_job_of_its_own(keys):
 
 def test_a_job_alone_is_the_job_of_the_sweep(keys):
     """The commands of --missing rest on it."""
-    from musictf.config import compose
-
     plan = planned("probe", [*keys, "seeds=[0],[1,2]", "output_dir='my table'"])
     alone = compose("probe", plan.jobs[1].arguments())
     assert alone.output_dir == "my table/1"
@@ -105,7 +104,25 @@ def test_one_broken_job_stops_none_of_the_others(keys, capsys):
     assert [cell.state for cell in read_cells(["table"])] == ["failed", "failed", "finished"]
 
 
-def test_jobs_that_only_refuse_are_the_users_to_mend(keys):
+def test_a_job_that_fails_for_a_known_reason_stops_none_and_has_no_traceback(keys, capsys):
+    jobs = Jobs(j0=FailedRun("the loss is not finite"))
+    with pytest.raises(FailedRun, match="1 of 2 jobs failed: job 0: the loss is not finite"):
+        sweep("probe", [*keys, "seeds=[0],[1]", "output_dir=table"], jobs)
+    assert jobs.seen == [0, 1]
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_names_of_folders_are_taken_as_they_stand_in_a_sweep_too(keys, monkeypatch):
+    monkeypatch.setenv("HOME", "/my home")
+    names = ["Guns N' Roses", "#1 (live)", "mel", "/my home/a=b"]
+    typed = ",".join([*names[:3], "~/a=b"])
+    plan = planned("probe", [*keys[1:], f"backbone={typed}", "output_dir=my (table)"])
+    assert [run.backbone for run in plan.runs] == names
+    assert [compose("probe", job.arguments()).backbone for job in plan.jobs] == names
+    assert plan.jobs[3].output_dir == "my (table)/3"
+
+
+def test_jobs_that_are_only_refused_are_the_users_to_correct(keys):
     with pytest.raises(InputError, match="1 of 2 jobs failed: job 1: a bad file"):
         sweep("probe", [*keys, "seeds=[0],[1]", "output_dir=table"], Jobs(j1=InputError("a bad file")))
 

@@ -21,8 +21,8 @@ from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyp
 
 from musictf.datasets.base import SPLITS
 from musictf.distributed import TrainerConfig
-from musictf.evaluation.corpus import Corpus, annotated
 from musictf.evaluation.study import logits_of
+from musictf.evaluation.task_tracks import Corpus, annotated
 from musictf.features.extract import FeatureConfig, extract
 from musictf.features.readouts import Split, scored_split, trained_split
 from musictf.probing.heads import Head

@@ -24,9 +24,9 @@ from musictf.distributed import TrainerConfig
 from musictf.models.backbone import Backbone
 from musictf.models.vit1d import ViT1DConfig
 from musictf.pretraining.callbacks import MetricsFile
-from musictf.pretraining.excerpts import Batch, PairModule
 from musictf.pretraining.module import NTXent
-from musictf.pretraining.run import PretrainRun, contrastive_module, make_trainer
+from musictf.pretraining.pairs import Batch, PairModule
+from musictf.pretraining.pretrain_run import PretrainRun, contrastive_module, make_trainer
 
 PAIRS, PART = 2048, 64
 QUICK_PAIRS, QUICK_PART = 16, 4

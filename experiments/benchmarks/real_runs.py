@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from musictf.datasets.base import Dataset, Track
-from musictf.packing.pack import pack
+from musictf.packing.make_pack import pack
 
 _SPEED, _WAITING = "train/examples_per_second", "train/data_wait"
 

@@ -26,8 +26,8 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from musictf.distributed import TrainerConfig
-from musictf.evaluation.corpus import Corpus, annotated
 from musictf.evaluation.study import decoded, logits_of
+from musictf.evaluation.task_tracks import Corpus, annotated
 from musictf.features.extract import FeatureConfig, extract
 from musictf.features.readouts import Split, trained_split
 from musictf.models.backbone import Backbone

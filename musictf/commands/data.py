@@ -122,7 +122,7 @@ def prepare(arguments: Sequence[str]) -> None:
 def pack(arguments: Sequence[str]) -> None:
     """``musictf data pack``: decode a corpus once, or verify a pack."""
     from musictf.config import compose
-    from musictf.packing import pack as packing
+    from musictf.packing import make_pack as packing
 
     options, keys = _split_options(arguments, {"root", "verify", "output", *packing.pack_keys()})
     if _flag(options, "verify"):

@@ -93,8 +93,8 @@ def demo(run: DemoRun) -> Path:
     from musictf.commands.pretrain import run_pretraining
     from musictf.commands.probe import run_probe
     from musictf.config import compose, python_overrides
-    from musictf.reporting.pictures import probe_pictures, track_picture
-    from musictf.reporting.run import write_report
+    from musictf.reporting.report import write_report
+    from musictf.reporting.run_figures import probe_pictures, track_picture
 
     console, started = Console(highlight=False), time.perf_counter()
     folder = Path(run.output_dir).expanduser()

@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from musictf.commands.help import RunHelp
-from musictf.commands.runs import RunResult, quiet_libraries, run_from_command_line, run_from_python
+from musictf.commands.run_result import RunResult, quiet_libraries, run_from_command_line, run_from_python
 from musictf.distributed import rank
 from musictf.errors import Interruption
 from musictf.files import write_atomically
 
 if TYPE_CHECKING:
-    from musictf.inspection.run import InspectRun
+    from musictf.inspection.inspect_run import InspectRun
 
 HELP = RunHelp(
     verb="inspect",
-    run_class=("musictf.inspection.run", "InspectRun"),
+    run_class=("musictf.inspection.inspect_run", "InspectRun"),
     usage="musictf inspect backbone=PATH [-m] [key=value ...]",
     text="""\
 What a backbone learnt, without any probe, as numbers with controls that could refute them. Heads, layers and thresholds
@@ -83,8 +83,8 @@ def run_inspection(run: InspectRun) -> Path:
     Returns:
         The run folder.
     """
-    from musictf.inspection import run as analysis
-    from musictf.models.resolve import backbone_source
+    from musictf.inspection import inspect_run as analysis
+    from musictf.models.backbone_source import backbone_source
     from musictf.reporting.inspection import inspection_pages, inspection_pictures, inspection_text
     from musictf.reporting.wandb_tracker import Tracker, flat_rows, resolve_mode
 

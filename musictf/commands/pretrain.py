@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from musictf.commands.help import RunHelp
-from musictf.commands.runs import RunResult, quiet_libraries, run_from_command_line, run_from_python
+from musictf.commands.run_result import RunResult, quiet_libraries, run_from_command_line, run_from_python
 from musictf.distributed import rank
 from musictf.errors import FailedRun, Interruption
 
 if TYPE_CHECKING:
-    from musictf.pretraining.run import PretrainRun
+    from musictf.pretraining.pretrain_run import PretrainRun
     from musictf.reporting.wandb_tracker import Tracker
 
 HELP = RunHelp(
     verb="pretrain",
-    run_class=("musictf.pretraining.run", "PretrainRun"),
+    run_class=("musictf.pretraining.pretrain_run", "PretrainRun"),
     usage="musictf pretrain [-m] [key=value ...]",
     text="""\
 Contrastive pretraining: two excerpts of each track, NT-Xent on their class tokens, no loss on the sequence tokens.
@@ -81,10 +81,10 @@ def run_pretraining(run: PretrainRun) -> Path:
     """
     from musictf.evaluation.online_evaluator import OnlineProbing
     from musictf.models.backbone import FILE_NAME
-    from musictf.pretraining import run as pretraining
+    from musictf.pretraining import pretrain_run as pretraining
     from musictf.pretraining.callbacks import Interrupted
     from musictf.pretraining.guard import Diverged
-    from musictf.reporting.pictures import pretraining_pictures
+    from musictf.reporting.run_figures import pretraining_pictures
     from musictf.reporting.wandb_tracker import Tracker
     from musictf.run_folder import default_folder
 
@@ -131,7 +131,7 @@ def _print_plan(run: PretrainRun) -> None:
 
     from musictf.evaluation.online_evaluator import OnlineEvaluator
     from musictf.models.backbone import Backbone
-    from musictf.pretraining.plan import plan
+    from musictf.pretraining.cost_estimate import plan
 
     if run.online_probe is not None:  # built only for its checks, so that a dry run refuses what the run would refuse
         OnlineEvaluator(run.online_probe, Backbone(run.model, run.front_end))

@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from musictf.commands.help import RunHelp
-from musictf.commands.runs import RunResult, quiet_libraries, run_from_command_line, run_from_python
+from musictf.commands.run_result import RunResult, quiet_libraries, run_from_command_line, run_from_python
 from musictf.distributed import rank
 from musictf.errors import Interruption
 
 if TYPE_CHECKING:
-    from musictf.evaluation.run import ProbeRun
+    from musictf.evaluation.probe_run import ProbeRun
 
 HELP = RunHelp(
     verb="probe",
-    run_class=("musictf.evaluation.run", "ProbeRun"),
+    run_class=("musictf.evaluation.probe_run", "ProbeRun"),
     usage="musictf probe backbone=PATH [-m] [key=value ...]",
     text="""\
 Linear probes of one task on frozen features: one affine head for every layer, readout, learning rate and seed, all
@@ -77,10 +77,10 @@ def run_probe(run: ProbeRun) -> Path:
     Returns:
         The run folder.
     """
-    from musictf.evaluation import run as evaluation
-    from musictf.models.resolve import backbone_source
-    from musictf.reporting.pictures import all_probe_pictures
-    from musictf.reporting.run import write_report
+    from musictf.evaluation import probe_run as evaluation
+    from musictf.models.backbone_source import backbone_source
+    from musictf.reporting.report import write_report
+    from musictf.reporting.run_figures import all_probe_pictures
     from musictf.reporting.wandb_tracker import Tracker, flat_rows, resolve_mode
 
     resolve_mode(run.wandb.mode)  # a missing key is reported before the work, not after

@@ -9,7 +9,7 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
-from musictf.reporting.run import FORMATS, print_missing, write_report
+from musictf.reporting.report import FORMATS, print_missing, write_report
 from musictf.results.rows import RESULTS, Row, read_rows
 
 _EXAMPLES = """\

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from musictf.errors import InputError
+from musictf.models.backbone_source import RANDOM, BackboneSource, load_encoder
 from musictf.models.encoder import Encoder, with_random_weights
 from musictf.models.frame_controls import FRAME_CONTROL_CLASSES
-from musictf.models.resolve import RANDOM, BackboneSource, load_encoder
 from musictf.models.vit1d import ViT1DConfig
 from musictf.results.rows import BackboneField
 

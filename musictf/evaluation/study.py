@@ -15,7 +15,7 @@ import numpy as np
 
 from musictf.datasets.base import Track, split_digest
 from musictf.errors import InputError
-from musictf.evaluation.corpus import Corpus
+from musictf.evaluation.task_tracks import Corpus
 from musictf.features.readouts import Split, TrackRows
 from musictf.files import write_atomically
 from musictf.probing.heads import Head, load_heads, save_heads
@@ -115,7 +115,7 @@ class Study:
             selection=selection,
             details=scores.details,
         )
-        row["shown_scores"] = list(self.task.shown_scores)
+        row["table_scores"] = list(self.task.table_scores)
         row["descriptive_scores"] = list(self.task.descriptive_scores)
         if row["selected"]:
             row["details"] = scores.details | self.task.details(references, estimates)
@@ -140,8 +140,8 @@ class Study:
         value = self.task.validate(valid.references, estimates)
         if np.isnan(value):
             raise InputError(
-                f"task={self.task.display_name}: {self.task.headline} is undefined on every validation track, so nothing can "
-                "be chosen by it; put tracks with more to score into the valid split"
+                f"task={self.task.display_name}: {self.task.headline} is undefined on every validation track, so it "
+                "cannot choose a layer; put tracks with more to score into the valid split"
             )
         return decoder, cast(SelectionField, head.selection | {"metric": self.task.headline, "value": value})
 

@@ -28,9 +28,9 @@ from musictf.datasets.base import SPLITS, Dataset, Track, split_digest
 from musictf.errors import InputError
 from musictf.evaluation.probed_models import probed_models
 from musictf.files import cache_folder, write_atomically
+from musictf.models.backbone_source import BackboneSource, encoder_with_attention
 from musictf.models.encoder import Encoder
 from musictf.models.frame_controls import FRAME_CONTROL_CLASSES
-from musictf.models.resolve import BackboneSource, encoder_with_attention
 from musictf.models.vit1d import ViT1DConfig
 from musictf.results.rows import BackboneField
 

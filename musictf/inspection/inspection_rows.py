@@ -29,7 +29,7 @@ _SHOWN_SCORES = {
 _SHOWN_OF_ATTENTION = ("auc", "auc_above_shifted", "f_measure", "f_measure_above_shifted")
 
 
-def shown_scores(task: str) -> tuple[str, ...]:
+def table_scores(task: str) -> tuple[str, ...]:
     """Scores of an inspection that tables show, the headline first; empty where they show all."""
     return _SHOWN_OF_ATTENTION if task.startswith("attention_") else _SHOWN_SCORES.get(task, ())
 
@@ -120,7 +120,7 @@ class InspectionRows:
             selection=selection,
             details=details,
         )
-        row["shown_scores"] = list(shown_scores(task))
+        row["table_scores"] = list(table_scores(task))
         row["descriptive_scores"] = []
         if head is not None:
             row["head"] = head

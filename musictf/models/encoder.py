@@ -3,7 +3,8 @@
 Shapes:  B batch   N audio samples   T sequence tokens   D embedding   H heads   K = 1 + T
 
 A pretrained backbone, one with random weights, and the frame controls satisfy `Encoder`. A foreign model does so
-through an adapter in a file of its own beside this one. `musictf.models.resolve` turns a ``backbone=`` text into one.
+through an adapter in a file of its own beside this one. `musictf.models.backbone_source` turns a ``backbone=`` text
+into one.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ from typing import Any
 from musictf.datasets.base import Track
 from musictf.files import write_atomically
 from musictf.packing.format import FORMAT, HEADER, INDEX, SAMPLE_BYTES, SHARDS, StoredRecording, shard_path
-from musictf.packing.plan import ShardOffset, TrackPlan, recording_paths
-from musictf.packing.streamed import CHUNKS, SEGMENT_SECONDS, read_segments, write_segments
+from musictf.packing.pack_layout import ShardOffset, TrackPlan, recording_paths
+from musictf.packing.streamed_recordings import CHUNKS, SEGMENT_SECONDS, read_segments, write_segments
 
 
 def index_lines(

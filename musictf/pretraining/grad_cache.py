@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from musictf.pretraining.excerpts import Batch
+from musictf.pretraining.pairs import Batch
 
 
 class GradCache:

@@ -28,12 +28,12 @@ from musictf.errors import InputError
 from musictf.models.backbone import Backbone
 from musictf.models.projection import projection_head
 from musictf.objectives.ntxent import nt_xent
-from musictf.pretraining.excerpts import Batch, waveforms
+from musictf.pretraining.collapse_measures import alignment, effective_rank, positive_negative_gap, uniformity
 from musictf.pretraining.gather import gather
 from musictf.pretraining.grad_cache import GradCache
 from musictf.pretraining.guard import Guard, GuardConfig
-from musictf.pretraining.meters import alignment, effective_rank, positive_negative_gap, uniformity
 from musictf.pretraining.optim import OptimConfig, adamw, cosine, learning_rate
+from musictf.pretraining.pairs import Batch, waveforms
 
 _SEED_STEP = 0x9E3779B97F4A7C15  # odd, 2**64 over the golden ratio
 _TOKEN_DROPPING = 1 << 10  # stream of randomness, apart from those of the augmentations

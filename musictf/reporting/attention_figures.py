@@ -1,8 +1,8 @@
 """Maps of the AUC of every attention head against events, one a target and curve.
 
-Conventions: those of `musictf.reporting.figures`. An AUC of .5 is no relation; it is the middle of the colour scale, which
-all panels share. Layers of heads count from 1, heads from 0. Curves of the best heads are drawn by
-`musictf.reporting.passage_figure`.
+Conventions: those of `musictf.reporting.figures`. An AUC of .5 is no relation; it is the middle of the colour scale,
+which all panels share. Layers of heads count from 1, heads from 0. Curves of the best heads are drawn by
+`musictf.reporting.attention_curve_figure`.
 
 Shapes:  L layers   H heads
 """
@@ -22,8 +22,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from musictf.errors import InputError
 from musictf.reporting.figures import BLACK, COLUMN_INCHES, STYLE, colour_bar, hide_frame, save
-from musictf.reporting.inspection_rows import ATTENTION, LEAD, Inspection
-from musictf.reporting.lines import decimal
+from musictf.reporting.inspection_reader import ATTENTION, LEAD, Inspection
+from musictf.reporting.table_lines import decimal
 from musictf.results.names import ATTENTION_CURVES
 from musictf.results.rows import Row
 from musictf.results.statistics import Floats

@@ -1,7 +1,7 @@
 """Figures of the details of rows: confusions, and scores by class.
 
-Conventions: those of `musictf.reporting.details` and `musictf.reporting.figures`. Shares of confusions are coloured on a
-square-root scale, because on a linear one all errors look alike beside the diagonal.
+Conventions: those of `musictf.reporting.details` and `musictf.reporting.figures`. Shares of confusions are coloured on
+a square-root scale, because on a linear one all errors look alike beside the diagonal.
 
 Shapes:  C classes of the reference   E classes of the estimate
 """
@@ -21,6 +21,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
 from musictf.errors import InputError
+from musictf.reporting.comparison_blocks import Block, summary_table
 from musictf.reporting.details import SUPPORT, detailed_lines, shape_of, shares
 from musictf.reporting.figures import (
     BLACK,
@@ -34,8 +35,7 @@ from musictf.reporting.figures import (
     hide_frame,
     save,
 )
-from musictf.reporting.lines import Line
-from musictf.reporting.tables import Block, summary_table
+from musictf.reporting.table_lines import Line
 from musictf.results.names import PRETRAINED
 from musictf.results.rows import Row
 from musictf.results.statistics import Floats

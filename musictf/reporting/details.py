@@ -23,9 +23,9 @@ from typing import Any
 
 import numpy as np
 
-from musictf.reporting.lines import Line, by_system, comparable, decimal, representative
+from musictf.reporting.comparison_blocks import Block, summary_table
 from musictf.reporting.table import ABSENT, Table
-from musictf.reporting.tables import Block, summary_table
+from musictf.reporting.table_lines import Line, by_system, comparable, decimal, representative
 from musictf.results.names import DECODER_FREE, PRETRAINED
 from musictf.results.rows import Row
 
@@ -39,7 +39,7 @@ def details_tables(rows: Sequence[Row]) -> list[Table]:
     """Tables of the details of the selected rows, task by task and decoder by decoder.
 
     Args:
-        rows: Rows as `musictf.results.runs.read_runs` returns them.
+        rows: Rows as `musictf.results.read_runs.read_runs` returns them.
     """
     blocks = summary_table(rows)
     return [table for block in blocks for decoder in decoders_of(block) for table in _tables(block, decoder)]

@@ -27,7 +27,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator
 
 from musictf.errors import InputError
-from musictf.reporting.lines import decimal
+from musictf.reporting.table_lines import decimal
 from musictf.results.names import KINDS, READOUTS
 from musictf.results.rows import Row, selection_of, validation_value
 from musictf.results.statistics import Floats

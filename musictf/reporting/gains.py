@@ -16,11 +16,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from musictf.errors import InputError
-from musictf.reporting.lines import Line, Score, by_system, representative, same_settings
-from musictf.reporting.tables import Block, Gain, summary_table
+from musictf.reporting.comparison_blocks import Block, Gain, summary_table
+from musictf.reporting.table_lines import Line, Score, by_system, representative, same_settings
 from musictf.results.names import PRETRAINED, PROBED_BASELINES
+from musictf.results.read_runs import groups_of, have_same_groups, resampled_values, track_values
 from musictf.results.rows import Row
-from musictf.results.runs import groups_of, have_same_groups, resampled_values, track_values
 from musictf.results.statistics import Floats, interval, mean_over_drawn_seeds, paired_difference
 from musictf.results.systems import system_of
 

@@ -17,8 +17,9 @@ import numpy as np
 
 from musictf.annotations import read_beats, read_chords
 from musictf.errors import InputError
+from musictf.reporting.attention_curve_figure import attention_curves, curve_label
 from musictf.reporting.attention_figures import attention_map
-from musictf.reporting.inspection_rows import (
+from musictf.reporting.inspection_reader import (
     ATTENTION,
     MAPS,
     POSITION,
@@ -30,7 +31,6 @@ from musictf.reporting.inspection_rows import (
 )
 from musictf.reporting.inspection_tables import sections
 from musictf.reporting.listening import ListeningTrack, listening_page
-from musictf.reporting.passage_figure import attention_curves, curve_label
 from musictf.reporting.similarity_figures import position_figure, profile_figure, similarity_panel
 from musictf.reporting.token_map_figures import token_map_figure
 from musictf.results.statistics import Floats
@@ -138,7 +138,7 @@ def _track_pictures(inspection: Inspection, path: Path, out: Path) -> list[Path]
 def _page(track: Track, path: Path, out: Path, subtitle: str, probes: Sequence[Path]) -> Path:
     # Imported here, because both import torch and tables and figures do not need it.
     from musictf.audio.io import audio_info, read_excerpt
-    from musictf.reporting.pictures import estimate_files
+    from musictf.reporting.run_figures import estimate_files
 
     arrays = read_arrays(path)
     required(arrays, _PAGE, path)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from musictf.reporting.inspection_rows import Inspection
-from musictf.reporting.lines import Score, decimal, interval
+from musictf.reporting.inspection_reader import Inspection
 from musictf.reporting.table import ABSENT, Cell
+from musictf.reporting.table_lines import Score, decimal, interval
 
 
 def cell(score: Score | None, sign: bool = False) -> Cell:

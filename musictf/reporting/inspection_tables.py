@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from musictf.reporting.inspection_cells import cell, number, reaching, signed, system_label, verdict
-from musictf.reporting.inspection_rows import (
+from musictf.reporting.inspection_reader import (
     ATTENTION,
     BOUNDARY,
     DIMENSION_MADE_OF,
@@ -21,8 +21,8 @@ from musictf.reporting.inspection_rows import (
     STIMULUS,
     Inspection,
 )
-from musictf.reporting.lines import Score, decimal
 from musictf.reporting.table import ABSENT, Cell, Table, TableRow, markdown
+from musictf.reporting.table_lines import Score, decimal
 from musictf.results.names import ATTENTION_CURVES
 from musictf.results.rows import Row
 

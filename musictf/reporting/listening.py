@@ -30,7 +30,7 @@ import soundfile
 from musictf.annotations import Beats, Chords
 from musictf.errors import InputError
 from musictf.files import write_atomically
-from musictf.reporting.tracks import short_chord
+from musictf.reporting.track_figure import short_chord
 from musictf.results.statistics import Floats
 
 RANGE_DB = 70.0  # drawn below the loudest point

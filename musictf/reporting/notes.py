@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from musictf.reporting.lines import (
+from musictf.reporting.table_lines import (
     BOUNDS,
     Line,
     Score,

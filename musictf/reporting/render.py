@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from musictf.reporting.lines import Line, Score, decimal
+from musictf.reporting.comparison_blocks import Block, Gain
 from musictf.reporting.sweep_table import cells_comments, cells_table
 from musictf.reporting.table import (
     ABSENT,
@@ -22,7 +22,7 @@ from musictf.reporting.table import (
     print_table,
     score_cell,
 )
-from musictf.reporting.tables import Block, Gain
+from musictf.reporting.table_lines import Line, Score, decimal
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -23,10 +23,10 @@ from matplotlib.ticker import MaxNLocator
 
 from musictf.audio.perturb import perturbation
 from musictf.errors import InputError
+from musictf.reporting.comparison_blocks import Block, summary_table
 from musictf.reporting.figures import BLACK, BLUE, COLUMN_INCHES, GREEN, ORANGE, SKY, STYLE, VERMILLION, save
-from musictf.reporting.lines import Score, by_system, comparable, representative
 from musictf.reporting.table import ABSENT, Table, TableRow, markdown, score_cell
-from musictf.reporting.tables import Block, summary_table
+from musictf.reporting.table_lines import Score, by_system, comparable, representative
 from musictf.results.names import PRETRAINED
 from musictf.results.rows import Row
 from musictf.results.systems import System, system_of

@@ -32,8 +32,8 @@ from musictf.reporting.figures import (
     finish_grid,
     save,
 )
-from musictf.reporting.inspection_rows import DIMENSION_MADE_OF, LEAD, POSITION, PROFILE, Arrays, Inspection, required
-from musictf.reporting.tracks import WIDTH_INCHES
+from musictf.reporting.inspection_reader import DIMENSION_MADE_OF, LEAD, POSITION, PROFILE, Arrays, Inspection, required
+from musictf.reporting.track_figure import WIDTH_INCHES
 from musictf.results.statistics import Floats
 
 _COLUMNS = 7  # matrices side by side

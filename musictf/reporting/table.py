@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from musictf.reporting.lines import Score, decimal, interval
+from musictf.reporting.table_lines import Score, decimal, interval
 
 if TYPE_CHECKING:
     from rich.console import Console

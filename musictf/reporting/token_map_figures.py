@@ -1,8 +1,8 @@
 """Tokens as points: where chord roots, keys and beat phases lie in the first, a middle and the last layer.
 
-Conventions: those of `musictf.reporting.figures`. Colours follow the circle of fifths, and each pitch class has its name
-at the mean of its tokens, because twelve colours are hard to distinguish. Correlations are those of the rows, computed
-from all features and not from the drawn plane.
+Conventions: those of `musictf.reporting.figures`. Colours follow the circle of fifths, and each pitch class has its
+name at the mean of its tokens, because twelve colours are hard to distinguish. Correlations are those of the rows,
+computed from all features and not from the drawn plane.
 
 Shapes:  N tokens
 """
@@ -24,9 +24,9 @@ from matplotlib.lines import Line2D
 from musictf.annotations import PITCH_CLASSES
 from musictf.errors import InputError
 from musictf.reporting.figures import BLUE, ORANGE, SKY, STYLE, VERMILLION, save
-from musictf.reporting.inspection_rows import LEAD, MAPS, Arrays, Inspection, required
-from musictf.reporting.lines import decimal, interval
-from musictf.reporting.tracks import WIDTH_INCHES
+from musictf.reporting.inspection_reader import LEAD, MAPS, Arrays, Inspection, required
+from musictf.reporting.table_lines import decimal, interval
+from musictf.reporting.track_figure import WIDTH_INCHES
 
 MOST_POINTS = 3000  # more would only hide each other
 # A cycle in lightness and from blue to yellow, which colour-blind readers can see: Okabe and Ito's and a purple.

@@ -4,7 +4,7 @@ A run folder holds ``results.jsonl``, one JSON object (a `Row`) a line, and ``pe
 line. Track scores are appended before the row they belong to, and rows are rewritten whole and atomically: a row is
 there only if all it refers to is, and the next run removes track scores that have no row.
 
-Files with many runs below them are read by `musictf.results.runs`.
+Files with many runs below them are read by `musictf.results.read_runs`.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class Row(TypedDict, total=False):
     selected: bool  # whether validation chose this layer for this readout
     selection: SelectionField | None  # what validation chose; None where nothing was chosen
     scores: dict[str, ScoreField]  # name -> score; larger is better
-    shown_scores: list[str]  # scores that tables show, the headline first; where empty or absent, they show all
+    table_scores: list[str]  # scores that tables show, the headline first; where empty or absent, they show all
     descriptive_scores: list[str]  # scores that have no better or worse
     details: dict[str, Any]  # what the task reports beyond scores: tables by class, confusions, counts
     decoder: dict[str, Any]  # its name and calibrated settings
@@ -119,7 +119,7 @@ class Row(TypedDict, total=False):
     leakage: dict[str, Any] | None  # overlap of the splits with the pretraining corpus; None where it was not checked
     unseen: UnseenField  # scores without the test tracks seen in pretraining, where there are such tracks
     perturbation: PerturbationField  # what was done to the recordings (``robustness.jsonl`` only)
-    folder: str  # folder the row was read from. `musictf.results.runs.read_runs` adds it; it is never written
+    folder: str  # folder the row was read from. `musictf.results.read_runs.read_runs` adds it; it is never written
 
 
 REQUIRED = ("backbone", "task", "dataset", "split", "readout", "layer", "seed", "selected", "scores", "decoder")

@@ -59,7 +59,7 @@ class Task:
         annotation: Field of a manifest with the annotation of a track.
         level: ``frame`` for one target a token, ``track`` for one target a track.
         headline: The score that selects on validation.
-        shown_scores: Scores that tables show, the headline first; empty: all scores.
+        table_scores: Scores that tables show, the headline first; empty: all scores.
         descriptive_scores: Scores that are neither good nor bad: never bold, never compared.
         suffix: Suffix of the files with estimates.
         decoders: Names of all decoders; the first one selects on validation.
@@ -73,7 +73,7 @@ class Task:
     annotation: ClassVar[str] = ""
     level: ClassVar[str] = "frame"
     headline: ClassVar[str] = ""
-    shown_scores: ClassVar[tuple[str, ...]] = ()
+    table_scores: ClassVar[tuple[str, ...]] = ()
     descriptive_scores: ClassVar[tuple[str, ...]] = ()
     suffix: ClassVar[str] = ".csv"
     decoders: ClassVar[tuple[str, ...]] = ("default",)

@@ -73,7 +73,7 @@ class BeatTask(Task):
     annotation: ClassVar[str] = "beats"
     level: ClassVar[str] = "frame"
     headline: ClassVar[str] = "f_measure"
-    shown_scores: ClassVar[tuple[str, ...]] = ("f_measure", "cemgil", "cmlt", "amlt", "downbeat_f_measure")
+    table_scores: ClassVar[tuple[str, ...]] = ("f_measure", "cemgil", "cmlt", "amlt", "downbeat_f_measure")
     suffix: ClassVar[str] = ".beats"
     decoders: ClassVar[tuple[str, ...]] = ("peaks", "dynamic_programming")
     classical: ClassVar[str] = "librosa_beat_track"

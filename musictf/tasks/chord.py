@@ -39,7 +39,7 @@ from torch import Tensor
 
 from musictf.annotations import Chords, write_chords
 from musictf.tasks.base import CERTAIN, MASKED, Decoder, Floats, Scores, Task, masked_cross_entropy, track_means
-from musictf.tasks.chord_agreement import (
+from musictf.tasks.chord_scores import (
     COMPARISONS,
     MAJMIN,
     MergedIntervals,
@@ -74,7 +74,7 @@ class ChordTask(Task):
     annotation: ClassVar[str] = "chords"
     level: ClassVar[str] = "frame"
     headline: ClassVar[str] = "majmin"
-    shown_scores: ClassVar[tuple[str, ...]] = ("majmin", "wcsr_majmin", "root", "mirex", "seg", "coverage")
+    table_scores: ClassVar[tuple[str, ...]] = ("majmin", "wcsr_majmin", "root", "mirex", "seg", "coverage")
     descriptive_scores: ClassVar[tuple[str, ...]] = ("coverage", "wcsr_coverage")
     suffix: ClassVar[str] = ".lab"
     decoders: ClassVar[tuple[str, ...]] = ("argmax", "viterbi")

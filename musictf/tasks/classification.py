@@ -43,7 +43,7 @@ class ClassificationTask(Task):
     annotation: ClassVar[str] = "genre"
     level: ClassVar[str] = "track"
     headline: ClassVar[str] = "accuracy"
-    shown_scores: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1")
+    table_scores: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1")
     descriptive_scores: ClassVar[tuple[str, ...]] = ("classes_scored",)
     decoders: ClassVar[tuple[str, ...]] = ("mean_probability",)
 

@@ -48,7 +48,7 @@ class DownbeatTask(Task):
     annotation: ClassVar[str] = "beats"
     level: ClassVar[str] = "frame"
     headline: ClassVar[str] = "f_measure"
-    shown_scores: ClassVar[tuple[str, ...]] = ("f_measure", "cmlt", "amlt")
+    table_scores: ClassVar[tuple[str, ...]] = ("f_measure", "cmlt", "amlt")
     suffix: ClassVar[str] = ".beats"
     decoders: ClassVar[tuple[str, ...]] = ("peaks",)
 

@@ -58,7 +58,7 @@ class KeyTask(Task):
     annotation: ClassVar[str] = "key"
     level: ClassVar[str] = "track"
     headline: ClassVar[str] = "weighted"
-    shown_scores: ClassVar[tuple[str, ...]] = ("weighted", "accuracy")
+    table_scores: ClassVar[tuple[str, ...]] = ("weighted", "accuracy")
     suffix: ClassVar[str] = ".key"
     decoders: ClassVar[tuple[str, ...]] = ("mean_probability",)
     classical: ClassVar[str] = "krumhansl_templates"

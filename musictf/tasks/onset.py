@@ -55,7 +55,7 @@ class OnsetTask(Task):
     annotation: ClassVar[str] = "onsets"
     level: ClassVar[str] = "frame"
     headline: ClassVar[str] = "f_measure"
-    shown_scores: ClassVar[tuple[str, ...]] = ("f_measure", "precision", "recall")
+    table_scores: ClassVar[tuple[str, ...]] = ("f_measure", "precision", "recall")
     suffix: ClassVar[str] = ".txt"
     decoders: ClassVar[tuple[str, ...]] = ("peaks",)
     classical: ClassVar[str] = "librosa_onset"

@@ -53,7 +53,7 @@ class TaggingTask(Task):
     annotation: ClassVar[str] = "tags"
     level: ClassVar[str] = "track"
     headline: ClassVar[str] = "map"
-    shown_scores: ClassVar[tuple[str, ...]] = ("map", "roc_auc")
+    table_scores: ClassVar[tuple[str, ...]] = ("map", "roc_auc")
     descriptive_scores: ClassVar[tuple[str, ...]] = ("classes_scored",)
     decoders: ClassVar[tuple[str, ...]] = ("mean_probability",)
     online_metric: ClassVar[str] = "tag_map"

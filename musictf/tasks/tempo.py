@@ -92,7 +92,7 @@ class TempoTask(Task):
     annotation: ClassVar[str] = "beats"
     level: ClassVar[str] = "frame"
     headline: ClassVar[str] = "accuracy1"
-    shown_scores: ClassVar[tuple[str, ...]] = ("accuracy1", "accuracy2", "p_score")
+    table_scores: ClassVar[tuple[str, ...]] = ("accuracy1", "accuracy2", "p_score")
     suffix: ClassVar[str] = ".tempo"
     decoders: ClassVar[tuple[str, ...]] = ("autocorrelation",)
     classical: ClassVar[str] = "librosa_tempo"

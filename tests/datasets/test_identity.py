@@ -193,12 +193,14 @@ def test_a_missing_file_is_named(tmp_path):
         (b"", "damaged"),
         (b"no gzip", "damaged"),
         (
-            gzip.compress(b'{"format": "musictf-identities/1", "level": "full", "fingerprints": 1}\n{"x": 1}\n'),
+            gzip.compress(
+                b'{"format": "musictf-identities/1", "level": "full", "fingerprints": 1}\n{"x": 1}\n', mtime=0
+            ),
             "damaged",
         ),
-        (gzip.compress(b"[]\n"), "damaged"),
-        (gzip.compress(json.dumps({"format": "other/2"}).encode()), "format 'other/2'"),
-        (gzip.compress(b'{"format": "musictf-identities/1"}\n' * 100)[:-20], "damaged"),
+        (gzip.compress(b"[]\n", mtime=0), "damaged"),
+        (gzip.compress(json.dumps({"format": "other/2"}).encode(), mtime=0), "format 'other/2'"),
+        (gzip.compress(b'{"format": "musictf-identities/1"}\n' * 100, mtime=0)[:-20], "damaged"),
     ],
 )
 def test_a_list_that_does_not_read_is_refused(tmp_path, content, message):

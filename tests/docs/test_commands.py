@@ -40,7 +40,7 @@ DEMO = ["pretrain_tracks=20", "num_tracks=20", "seconds=10", "max_steps=2", "bat
 # The demo has no keys for these: it runs beside a configuration of its own.
 DEMO_CONF = {
     "probe": "probe: {steps: 20, valid_every: 10, learning_rates: [1e-2]}\nbaselines: [random, majority]\n",
-    "inspect": "attention: {draws: 20}\nsimilarity: {draws: 2}\ncontrols: [random]\nparts: [attention, similarity]\n",
+    "inspect": "attention: {draws: 20}\nsimilarity: {draws: 2}\ncontrols: [random]\nparts: [attention]\n",
     "model/vit1d_mini": "embed_dim: 16\nnum_heads: 2\n",
 }
 # Functions of the API that take the keys of a verb.

@@ -9,7 +9,7 @@ import soundfile
 from musictf.annotations import Beats, Chords, write_beats, write_chords
 from musictf.datasets.manifest import Manifest
 from musictf.distributed import TrainerConfig
-from musictf.evaluation.run import ProbeRun, probe
+from musictf.evaluation.probe_run import ProbeRun, probe
 from musictf.models.backbone import random_backbone, save_backbone
 from musictf.models.vit1d import ViT1DConfig
 from musictf.probing.linear_probe import ProbeConfig

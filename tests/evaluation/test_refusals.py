@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from musictf.errors import InputError
-from musictf.evaluation.run import probe
+from musictf.evaluation.probe_run import probe
 from musictf.tasks.beat import BeatTask
 from musictf.tasks.classification import ClassificationTask
 

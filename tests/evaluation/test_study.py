@@ -8,7 +8,7 @@ from safetensors import safe_open
 
 from musictf.annotations import Beats, Chords, write_beats, write_chords
 from musictf.evaluation import study as module
-from musictf.evaluation.run import probe
+from musictf.evaluation.probe_run import probe
 from musictf.evaluation.study import with_intervals
 from musictf.results.statistics import resample_counts
 from musictf.tasks.tagging import TaggingTask

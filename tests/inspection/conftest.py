@@ -195,7 +195,7 @@ def inspection(backbone_path):
     from musictf.distributed import TrainerConfig
     from musictf.inspection.attention import AttentionConfig
     from musictf.inspection.binned_tracks import SimilarityConfig
-    from musictf.inspection.run import InspectRun
+    from musictf.inspection.inspect_run import InspectRun
 
     def make(dataset, folder, **fields):
         given = {
@@ -217,7 +217,7 @@ def inspected(songs, inspection, quick, tmp_path_factory):
     """The folder of a whole run, and the warnings that it gave."""
     import warnings
 
-    from musictf.inspection.run import inspect
+    from musictf.inspection.inspect_run import inspect
 
     folder = tmp_path_factory.mktemp("inspected") / "run"
     with warnings.catch_warnings(record=True) as warned:

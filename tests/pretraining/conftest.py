@@ -12,9 +12,9 @@ import torch
 from musictf.datasets.folder import Folder
 from musictf.distributed import TrainerConfig
 from musictf.models.vit1d import ViT1DConfig
-from musictf.pretraining.excerpts import PairConfig
 from musictf.pretraining.module import NTXent
-from musictf.pretraining.run import CheckpointConfig, PretrainRun
+from musictf.pretraining.pairs import PairConfig
+from musictf.pretraining.pretrain_run import CheckpointConfig, PretrainRun
 
 NUM_STEPS = 6
 TIMING = re.compile("second|hour|wait|time|memory|mfu|flops", re.IGNORECASE)  # columns that no two runs share

@@ -24,11 +24,11 @@ from musictf.models.backbone import Backbone, load_backbone
 from musictf.models.vit1d import ViT1DConfig
 from musictf.objectives.ntxent import nt_xent
 from musictf.pretraining import module as subject
-from musictf.pretraining.excerpts import PairConfig
 from musictf.pretraining.gather import gather
 from musictf.pretraining.module import ContrastivePretraining, NTXent, StepConfig
 from musictf.pretraining.optim import OptimConfig
-from musictf.pretraining.run import PretrainRun, pretrain
+from musictf.pretraining.pairs import PairConfig
+from musictf.pretraining.pretrain_run import PretrainRun, pretrain
 from musictf.run_folder import read_status
 
 pytestmark = pytest.mark.ddp

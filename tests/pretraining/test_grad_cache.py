@@ -18,7 +18,7 @@ from musictf.models.vit1d import ViT1DConfig
 from musictf.pretraining.grad_cache import GradCache
 from musictf.pretraining.module import ContrastivePretraining, NTXent, StepConfig
 from musictf.pretraining.optim import OptimConfig
-from musictf.pretraining.run import PretrainRun
+from musictf.pretraining.pretrain_run import PretrainRun
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers")
 

@@ -14,7 +14,7 @@ from musictf.errors import InputError
 from musictf.models.backbone import Backbone, load_backbone
 from musictf.pretraining.guard import BadStep, Diverged, Guard, GuardConfig, GuardWatch
 from musictf.pretraining.module import ContrastivePretraining, NTXent
-from musictf.pretraining.run import CheckpointConfig, pretrain
+from musictf.pretraining.pretrain_run import CheckpointConfig, pretrain
 from musictf.run_folder import read_status
 
 

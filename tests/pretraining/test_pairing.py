@@ -13,9 +13,9 @@ from musictf.audio.spectrogram import LogMelConfig
 from musictf.datasets.base import Track
 from musictf.datasets.folder import Folder
 from musictf.errors import InputError
-from musictf.packing.pack import pack
-from musictf.packing.packed import Packed
-from musictf.pretraining.excerpts import PairConfig, PairModule, Pairs, waveforms
+from musictf.packing.make_pack import pack
+from musictf.packing.packed_dataset import Packed
+from musictf.pretraining.pairs import PairConfig, PairModule, Pairs, waveforms
 
 RATE, LENGTH = 16_000, 8_000
 NEAR = {"min_distance": 0.0, "max_distance": 2.0}

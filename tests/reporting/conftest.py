@@ -42,7 +42,7 @@ def fabricate(kind="pretrained", value=0.7, **changes):
         "selected": True,
         "selection": {"split": "valid", "metric": metric, "value": valid, "lr": 1e-3, "weight_decay": 0.0},
         "scores": {name: {"mean": mean, "ci95": [mean - 0.02, mean + 0.02], "n": 30} for name, mean in scores.items()},
-        "shown_scores": list(SHOWN_SCORES.get(task, ())),
+        "table_scores": list(SHOWN_SCORES.get(task, ())),
         "descriptive_scores": ["coverage"],
         "decoder": {"name": "peaks"},
         "seconds": {},

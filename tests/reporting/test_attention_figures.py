@@ -7,10 +7,10 @@ from result_rows import inspection_row
 
 from musictf.errors import InputError
 from musictf.reporting import attention_figures, passage_figure
+from musictf.reporting.attention_curve_figure import attention_curves, best_curves
 from musictf.reporting.attention_figures import attention_map, head_grid
 from musictf.reporting.figures import BLUE, COLUMN_INCHES
-from musictf.reporting.inspection_rows import Inspection
-from musictf.reporting.passage_figure import attention_curves, best_curves
+from musictf.reporting.inspection_reader import Inspection
 
 CURVES = ("received", "class_row", "change")
 

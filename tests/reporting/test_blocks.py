@@ -8,10 +8,10 @@ import pytest
 from rich.console import Console
 
 from musictf.commands.report import main
-from musictf.reporting.lines import decimal
+from musictf.reporting.comparison_blocks import summary_table
 from musictf.reporting.render import print_terminal
-from musictf.reporting.run import write_report
-from musictf.reporting.tables import summary_table
+from musictf.reporting.report import write_report
+from musictf.reporting.table_lines import decimal
 from musictf.results.systems import system_of
 
 
@@ -166,7 +166,7 @@ def test_rows_that_do_not_record_their_settings_are_kept_apart(row, texts):
 
 def test_rows_say_which_scores_are_shown_and_which_have_no_better_or_worse(row):
     scores = {"coverage": 0.9, "root": 0.6, "majmin": 0.5}
-    listed = {"shown_scores": ["majmin", "root", "coverage"], "descriptive_scores": ["coverage"]}
+    listed = {"table_scores": ["majmin", "root", "coverage"], "descriptive_scores": ["coverage"]}
     (block,) = summary_table([row(task="chord", scores=scores, **listed), row("mel", task="chord", scores=scores)])
     assert block.score_names == ("majmin", "root", "coverage")
     assert all(line.best == {"majmin", "root"} for line in block.lines)
@@ -175,7 +175,7 @@ def test_rows_say_which_scores_are_shown_and_which_have_no_better_or_worse(row):
 
 
 def test_rows_without_the_field_show_all_their_scores(row):
-    unlisted = {"shown_scores": [], "descriptive_scores": []}
+    unlisted = {"table_scores": [], "descriptive_scores": []}
     for rows in ([row(task="chord", scores={"b": 0.1, "a": 0.2}, **unlisted)], [row(task="mood", scores={"b": 1.0})]):
         assert summary_table(rows)[0].score_names == tuple(rows[0]["scores"])
 

@@ -6,8 +6,8 @@ import pytest
 from musictf.annotations import Beats, Chords
 from musictf.errors import InputError
 from musictf.reporting.figures import layer_heatmap, training_curves
-from musictf.reporting.run import write_report
-from musictf.reporting.tracks import (
+from musictf.reporting.report import write_report
+from musictf.reporting.track_figure import (
     AnnotatedTrack,
     beats_over_spectrogram,
     chord_colour,

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from musictf.errors import InputError
+from musictf.reporting.comparison_blocks import summary_table
 from musictf.reporting.gains import gain, with_gains_over_baselines, with_gains_over_run
 from musictf.reporting.render import sentence
-from musictf.reporting.tables import summary_table
-from musictf.results.runs import read_runs
+from musictf.results.read_runs import read_runs
 from musictf.results.statistics import interval, mean_interval, paired_difference
 
 GROUPS = [f"album{i // 4}" for i in range(32)]

@@ -15,7 +15,7 @@ from musictf.datasets.base import Track
 from musictf.errors import InputError
 from musictf.reporting import inspection
 from musictf.reporting.inspection import inspection_pages, inspection_pictures, inspection_text
-from musictf.reporting.inspection_rows import Inspection, read_arrays
+from musictf.reporting.inspection_reader import Inspection, read_arrays
 
 
 def head(curve, auc, kind="pretrained", seed=0, **more):
@@ -329,7 +329,7 @@ def test_a_page_shows_what_probe_runs_made_of_the_track(tmp_path, monkeypatch):
         asked.append((list(folders), task, name))
         return files[task]
 
-    monkeypatch.setattr("musictf.reporting.pictures.estimate_files", estimate_files)
+    monkeypatch.setattr("musictf.reporting.run_figures.estimate_files", estimate_files)
     track = the_track(tmp_path, chords=Chords(np.array([[0.0, 3.0]]), ["C:maj"]))
     page = page_of(tmp_path, track, arrays_of(), [tmp_path / "probe"])
     assert [lane["name"] for lane in page["lanes"] if lane["kind"] == "chords"] == ["chords", "estimated, viterbi"]

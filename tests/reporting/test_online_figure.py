@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from musictf.reporting.online_figure import online_curves
-from musictf.reporting.pictures import pretraining_pictures
+from musictf.reporting.run_figures import pretraining_pictures
 
 HEAD = "step,online/beat_ap_layer2,online/chord_accuracy_layer10,online/chord_accuracy_layer2,online/tag_map,train/loss"
 

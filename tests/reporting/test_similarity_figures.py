@@ -9,7 +9,7 @@ from musictf.annotations import PITCH_CLASSES
 from musictf.errors import InputError
 from musictf.reporting import similarity_figures, token_map_figures
 from musictf.reporting.figures import BLUE, ORANGE
-from musictf.reporting.inspection_rows import Inspection
+from musictf.reporting.inspection_reader import Inspection
 from musictf.reporting.similarity_figures import position_figure, profile_figure, similarity_panel
 from musictf.reporting.token_map_figures import class_colours, token_map_figure
 

@@ -14,6 +14,7 @@ import yaml
 
 import musictf.tasks
 from musictf.annotations import Beats, Chords, read_beats, read_chords, read_onsets
+from musictf.config import groups
 from musictf.tasks.base import Scores, Task
 from musictf.tasks.tempo import Tempi
 
@@ -28,7 +29,7 @@ def found_tasks():
 
 
 TASKS = found_tasks()
-SHARED = {"base", "chord_agreement", "chroma"}  # files of the folder that hold what tasks share
+SHARED = {"base", "chord_scores", "chroma"}  # files of the folder that hold what tasks share
 TIMES = np.arange(626) * 512 / 16000
 SECONDS = 20.0
 CHANGES = [0.0, *((np.array([60, 200, 330, 470]) + 0.5) * 512 / 16000), SECONDS]  # half-way between two tokens
@@ -102,18 +103,20 @@ def a_batch(task, annotations):
     return torch.randn(6, len(batch), task.num_outputs, generator=torch.Generator().manual_seed(0)), batch
 
 
-def test_every_file_of_the_folder_holds_a_task_and_has_a_choice_in_conf():
+def test_every_file_of_the_folder_holds_a_task_that_can_be_chosen_by_its_name():
     files = {module.name for module in pkgutil.iter_modules(musictf.tasks.__path__)} - SHARED
     assert {task.__module__.rsplit(".", 1)[1] for task in TASKS} == files
-    choices = {path.stem: yaml.safe_load(path.read_text()) for path in CONF.glob("*.yaml")}
-    assert files <= set(choices)
-    classes = {task.__name__: task for task in TASKS}
-    for name, choice in choices.items():
-        task = classes[choice.pop("defaults")[0]]
-        # A choice under another name than its task must set keys that make it different.
-        assert name == task.name or choice, name
-        assert name == task(**choice).display_name or name == task.name
     assert len({task.name for task in TASKS}) == len(TASKS)
+    assert {task.name for task in TASKS} <= set(groups()["task"])
+
+
+def test_a_file_of_conf_is_a_variant_of_a_task():
+    by_name = {task.name: task for task in TASKS}
+    for path in CONF.glob("*.yaml"):
+        choice = yaml.safe_load(path.read_text())
+        task = by_name[choice.pop("defaults")[0]]
+        assert choice, f"{path.name} sets nothing"  # a task needs no file
+        assert path.stem == task(**choice).display_name
 
 
 def test_no_two_tasks_log_an_online_score_under_one_name():

@@ -23,8 +23,8 @@ from musictf.errors import InputError
 from musictf.models.backbone import Backbone
 from musictf.pretraining.callbacks import MetricsFile
 from musictf.pretraining.module import refuse_split_norm
+from musictf.pretraining.pretrain_run import PretrainRun, contrastive_module, make_trainer, pair_module, training_tracks
 from musictf.pretraining.progress_bar import Bar
-from musictf.pretraining.run import PretrainRun, contrastive_module, make_trainer, pair_module, training_tracks
 from musictf.pretraining.speed import peak_memory
 
 WARM_UP, STEPS = 3, 20  # steps before and during the measurement

@@ -25,15 +25,15 @@ from musictf.distributed import TrainerConfig, rank
 from musictf.errors import InputError
 from musictf.models.backbone import FILE_NAME, Backbone, save_backbone
 from musictf.models.vit1d import ViT1DConfig
-from musictf.packing.packed import packed_identities
+from musictf.packing.packed_dataset import packed_identities
 from musictf.pretraining.callbacks import KeepCheckpoints, MetricsFile, Sink
 from musictf.pretraining.checkpoints import VerifiedCheckpointIO, agreed_path, choose, require_fitting
-from musictf.pretraining.excerpts import PairConfig, PairModule, Pairs
 from musictf.pretraining.guard import FILE_NAME as BAD_BATCHES
 from musictf.pretraining.guard import GuardConfig, GuardWatch
 from musictf.pretraining.interruption import StopCleanly, follow_launcher, in_one_line
 from musictf.pretraining.module import ContrastivePretraining, NTXent, StepConfig
 from musictf.pretraining.optim import OptimConfig
+from musictf.pretraining.pairs import PairConfig, PairModule, Pairs
 from musictf.pretraining.progress_bar import Bar
 from musictf.pretraining.speed import Speedometer
 from musictf.run_folder import WandbConfig, default_folder, open_run, provenance

@@ -15,7 +15,7 @@ from musictf.reporting.detail_figures import details_figures
 from musictf.reporting.figures import layer_heatmap, training_curves
 from musictf.reporting.online_figure import online_curves
 from musictf.reporting.robustness import robustness_figure, robustness_table
-from musictf.reporting.tracks import AnnotatedTrack, track_figure
+from musictf.reporting.track_figure import AnnotatedTrack, track_figure
 from musictf.results.names import KINDS, MAJORITY, ORACLE
 from musictf.results.rows import RESULTS, cell_name, read_rows
 

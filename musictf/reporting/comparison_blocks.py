@@ -6,7 +6,7 @@ decoder is identified by its name, because its settings are calibrated on valida
 and a classical system have a decoder of their own, and are compared with every decoder. The ceiling (``oracle``) comes
 last and is compared with nothing. Systems that were probed with other settings are named by them and never merged.
 
-`musictf.reporting.lines` makes the lines, `musictf.results.runs` reads the rows.
+`musictf.reporting.table_lines` makes the lines, `musictf.results.read_runs` reads the rows.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from musictf.reporting.lines import Line, Score, latest, line_of, order, with_best
 from musictf.reporting.notes import (
     leakage_notes,
     notes_on_baselines,
@@ -24,6 +23,7 @@ from musictf.reporting.notes import (
     notes_on_seeds,
     notes_on_settings,
 )
+from musictf.reporting.table_lines import Line, Score, latest, line_of, order, with_best
 from musictf.results.rows import Row
 from musictf.results.systems import system_names, system_of
 
@@ -99,7 +99,7 @@ def summary_table(rows: Sequence[Row], all_layers: bool = False) -> list[Block]:
     """One block for each task, dataset and split, its lines sorted by decoder and system.
 
     Args:
-        rows: Rows as `musictf.results.runs.read_runs` returns them.
+        rows: Rows as `musictf.results.read_runs.read_runs` returns them.
         all_layers: Also show the layers that validation did not choose.
     """
     blocks: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
@@ -139,7 +139,7 @@ def _block(rows: list[Row], is_only: bool, all_layers: bool) -> Block:
 def _score_names(rows: Sequence[Row]) -> tuple[str, ...]:
     """Scores that the rows list as shown, the headline first; all scores where no row lists any."""
     present = list(dict.fromkeys(name for row in rows for name in row["scores"]))
-    listed = next((row["shown_scores"] for row in rows if row.get("shown_scores")), [])
+    listed = next((row["table_scores"] for row in rows if row.get("table_scores")), [])
     if not listed:
         return tuple(present) or ("score",)
     # The headline stays even where no row has it: an empty column tells a reader that it is missing.

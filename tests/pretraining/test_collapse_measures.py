@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from musictf.pretraining.meters import alignment, effective_rank, positive_negative_gap, uniformity
+from musictf.pretraining.collapse_measures import alignment, effective_rank, positive_negative_gap, uniformity
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from sklearn.metrics import average_precision_score
 from musictf.datasets.base import split_digest
 from musictf.datasets.manifest import Manifest
 from musictf.errors import InputError
-from musictf.evaluation.run import probe
+from musictf.evaluation.probe_run import probe
 from musictf.evaluation.study import Study
-from musictf.models import resolve
+from musictf.models import backbone_source as resolve
 from musictf.models.backbone import load_backbone
 from musictf.results.names import PROBE_BASELINES
 from musictf.results.rows import TRACK_COLUMNS
@@ -37,7 +37,7 @@ FIELDS = {
     "selected",
     "selection",
     "scores",
-    "shown_scores",
+    "table_scores",
     "descriptive_scores",
     "details",
     "decoder",

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from musictf.errors import InputError
 
 if TYPE_CHECKING:
+    from musictf.reporting.comparison_blocks import Block
     from musictf.reporting.table import Table
-    from musictf.reporting.tables import Block
     from musictf.results.rows import Row
     from musictf.results.sweep_plan import SweepCell
 
@@ -54,12 +54,12 @@ def write_report(
         details: Also show tables by class and quality, and confusions, of the rows that validation chose.
     """
     # Imported here so that --help answers at once.
+    from musictf.reporting.comparison_blocks import summary_table
     from musictf.reporting.details import details_tables
     from musictf.reporting.gains import with_gains_over_baselines, with_gains_over_run
     from musictf.reporting.render import document
-    from musictf.reporting.tables import summary_table
+    from musictf.results.read_runs import read_runs
     from musictf.results.rows import RESULTS
-    from musictf.results.runs import read_runs
     from musictf.results.sweep_plan import read_cells
 
     chosen = _format(format, output)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from musictf.annotations import Beats, Chords, write_beats, write_chords
-from musictf.reporting.pictures import beats_to_draw, estimate_files, probe_pictures
+from musictf.reporting.run_figures import beats_to_draw, estimate_files, probe_pictures
 
 
 def write_estimate(folder, row, name, write):

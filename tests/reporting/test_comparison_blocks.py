@@ -4,11 +4,11 @@ import io
 import pytest
 
 from musictf.errors import InputError
+from musictf.reporting.comparison_blocks import summary_table
 from musictf.reporting.gains import with_gains_over_baselines, with_gains_over_run
 from musictf.reporting.render import block_table, sentence
-from musictf.reporting.run import write_report
-from musictf.reporting.tables import summary_table
-from musictf.results.runs import read_runs
+from musictf.reporting.report import write_report
+from musictf.results.read_runs import read_runs
 
 
 def test_rows_are_found_below_and_each_file_counts_once(tmp_path, row, run_folder):

@@ -25,9 +25,9 @@ from musictf.audio.io import audio_info
 from musictf.datasets.base import Dataset
 from musictf.distributed import TrainerConfig, rank
 from musictf.errors import InputError
-from musictf.evaluation.corpus import write_tracks
+from musictf.evaluation.probe_run import device_of, do_nothing
 from musictf.evaluation.progress import Progress
-from musictf.evaluation.run import device_of, do_nothing
+from musictf.evaluation.task_tracks import write_tracks
 from musictf.features.extract import FeatureConfig
 from musictf.inspection.attention import AttentionConfig, inspect_attention
 from musictf.inspection.binned_tracks import SimilarityConfig
@@ -38,7 +38,7 @@ from musictf.inspection.position import inspect_position
 from musictf.inspection.similarity_profile import inspect_similarity
 from musictf.inspection.token_maps import TokenMapConfig, inspect_token_maps
 from musictf.inspection.track_arrays import NUMBER, write_track_arrays
-from musictf.models.resolve import backbone_source
+from musictf.models.backbone_source import backbone_source
 from musictf.models.vit1d import ViT1DConfig
 from musictf.results.names import INSPECTION_CONTROLS
 from musictf.results.rows import RESULTS, read_rows

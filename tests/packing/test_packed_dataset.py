@@ -16,8 +16,8 @@ from musictf.datasets.base import corpus_digest, require_audio, split_digest
 from musictf.datasets.identity import identities
 from musictf.datasets.manifest import Manifest
 from musictf.errors import InputError
-from musictf.packing.pack import pack
-from musictf.packing.packed import Packed, packed_identities
+from musictf.packing.make_pack import pack
+from musictf.packing.packed_dataset import Packed, packed_identities
 
 RATE = 16_000
 

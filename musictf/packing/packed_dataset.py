@@ -18,7 +18,7 @@ from musictf.datasets.identity import FILE_NAME, Identities, Identity, read_iden
 from musictf.errors import InputError
 from musictf.files import cache_folder
 from musictf.packing.format import Pack, Slot, pack_slots, read_pack
-from musictf.packing.streamed import streamed_slots
+from musictf.packing.streamed_recordings import streamed_slots
 
 # Readers of the annotation files of a pack, by suffix: the formats of a manifest.
 READERS: dict[str, Callable[[Path], Any]] = {

@@ -11,12 +11,12 @@ from musictf.datasets.folder import Folder
 from musictf.distributed import TrainerConfig
 from musictf.errors import InputError
 from musictf.models.vit1d import ViT1DConfig
-from musictf.packing.pack import pack
-from musictf.packing.packed import Packed
-from musictf.pretraining.excerpts import PairConfig
+from musictf.packing.make_pack import pack
+from musictf.packing.packed_dataset import Packed
+from musictf.pretraining.cost_estimate import num_ranks, plan
 from musictf.pretraining.module import ContrastivePretraining, NTXent
-from musictf.pretraining.plan import num_ranks, plan
-from musictf.pretraining.run import PretrainRun
+from musictf.pretraining.pairs import PairConfig
+from musictf.pretraining.pretrain_run import PretrainRun
 
 
 @pytest.fixture

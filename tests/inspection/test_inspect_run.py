@@ -10,8 +10,8 @@ import pytest
 from musictf.datasets.folder import Folder
 from musictf.datasets.manifest import Manifest
 from musictf.errors import InputError
-from musictf.inspection import run as module
-from musictf.inspection.run import PARTS, inspect
+from musictf.inspection import inspect_run as module
+from musictf.inspection.inspect_run import PARTS, inspect
 from musictf.results.rows import PER_TRACK, RESULTS, read_rows
 from musictf.run_folder import FinishedRun, read_status
 

@@ -2,7 +2,7 @@
 
 Conventions: the first row of an inspection is about the requested backbone, here called ``backbone``. All others are
 baselines, named as in `INSPECTION_BASELINES`. Scores of several seeds are means with the intervals of
-`musictf.reporting.lines`.
+`musictf.reporting.table_lines`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from musictf.errors import InputError
-from musictf.reporting.lines import Score, mean_over_seeds
+from musictf.reporting.table_lines import Score, mean_over_seeds
 from musictf.results.names import CLASSICAL, INSPECTION_BASELINES, RANDOM
+from musictf.results.read_runs import read_runs
 from musictf.results.rows import RESULTS, Row
-from musictf.results.runs import read_runs
 
 LEAD = "backbone"
 ATTENTION = "attention_"

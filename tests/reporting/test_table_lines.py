@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from musictf.errors import InputError
-from musictf.reporting.lines import BOUNDS, DRAWN, UNGROUPED, mean_over_seeds
-from musictf.reporting.tables import summary_table
-from musictf.results.runs import groups_of, read_runs, resampled_values, track_values
+from musictf.reporting.comparison_blocks import summary_table
+from musictf.reporting.table_lines import BOUNDS, DRAWN, UNGROUPED, mean_over_seeds
+from musictf.results.read_runs import groups_of, read_runs, resampled_values, track_values
 from musictf.results.statistics import interval, mean_interval, mean_over_drawn_seeds, resample_counts
 
 SCORE = "f_measure"
@@ -192,8 +192,8 @@ def test_what_a_probe_writes_is_what_a_report_reads(tmp_path):
     import soundfile
 
     from musictf.datasets.base import Track
-    from musictf.evaluation.corpus import Corpus, write_tracks
     from musictf.evaluation.study import Study
+    from musictf.evaluation.task_tracks import Corpus, write_tracks
     from musictf.reporting.gains import with_gains_over_baselines
     from musictf.results.rows import Results
     from musictf.tasks.tagging import TaggingTask

@@ -24,16 +24,16 @@ from musictf.datasets.base import SPLITS, Dataset, Track
 from musictf.distributed import TrainerConfig, rank
 from musictf.errors import InputError
 from musictf.evaluation.baselines import classical, majority, oracle
-from musictf.evaluation.corpus import Corpus, annotated, check_references, write_tracks
 from musictf.evaluation.leakage import POLICIES, Leakage, check_leakage, pretrained_identities
 from musictf.evaluation.probed_models import ProbedModel, probed_models
 from musictf.evaluation.progress import Progress
 from musictf.evaluation.robustness import ROBUSTNESS, RobustnessConfig, curves
 from musictf.evaluation.study import Study, decoded, with_intervals, write_vocabulary
+from musictf.evaluation.task_tracks import Corpus, annotated, check_references, write_tracks
 from musictf.features.extract import FeatureConfig, extract
 from musictf.features.readouts import Split, scored_split, trained_split
 from musictf.files import write_atomically
-from musictf.models.resolve import backbone_source
+from musictf.models.backbone_source import backbone_source
 from musictf.models.vit1d import ViT1DConfig
 from musictf.probing.heads import load_heads
 from musictf.probing.linear_probe import ProbeConfig, fit

@@ -23,7 +23,7 @@ from musictf.files import file_digest
 from musictf.models.backbone import Backbone, load_backbone
 from musictf.pretraining.callbacks import Interrupted, MetricsFile
 from musictf.pretraining.optim import cosine, learning_rate
-from musictf.pretraining.run import pair_module, pretrain, write_seen_identities
+from musictf.pretraining.pretrain_run import pair_module, pretrain, write_seen_identities
 from musictf.run_folder import FinishedRun, read_status
 
 NUM_STEPS = 6

@@ -18,8 +18,8 @@ from matplotlib.ticker import MaxNLocator
 
 from musictf.errors import InputError
 from musictf.reporting.figures import BLACK, BLUE, GREEN, ORANGE, STYLE, VERMILLION, save
-from musictf.reporting.inspection_rows import ATTENTION, LEAD, Arrays, Inspection, required
-from musictf.reporting.tracks import WIDTH_INCHES, draw_spectrogram
+from musictf.reporting.inspection_reader import ATTENTION, LEAD, Arrays, Inspection, required
+from musictf.reporting.track_figure import WIDTH_INCHES, draw_spectrogram
 from musictf.results.names import ATTENTION_CURVES
 from musictf.results.rows import validation_value
 from musictf.results.statistics import Floats

@@ -15,7 +15,7 @@ from musictf.audio.spectrogram import LogMelConfig
 from musictf.datasets.base import Track
 from musictf.datasets.folder import Folder
 from musictf.errors import InputError
-from musictf.pretraining.excerpts import PairConfig, Pairs, StepBatches, pair_starts
+from musictf.pretraining.pairs import PairConfig, Pairs, StepBatches, pair_starts
 
 RATE, LENGTH = 16_000, 8_000
 SECOND = PairConfig(min_distance=0.5, max_distance=1.5)

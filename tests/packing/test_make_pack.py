@@ -19,9 +19,9 @@ from musictf.cli import main
 from musictf.datasets.folder import Folder
 from musictf.datasets.manifest import Manifest
 from musictf.errors import InputError
-from musictf.packing import pack as packing
-from musictf.packing.pack import pack, summary, verify
-from musictf.packing.packed import Packed
+from musictf.packing import make_pack as packing
+from musictf.packing.make_pack import pack, summary, verify
+from musictf.packing.packed_dataset import Packed
 
 RATE = 16_000
 STEP = 1 / 32768

@@ -18,6 +18,6 @@ TASKS.append(TempoTask)
 
 @pytest.mark.parametrize("task", TASKS)
 def test_the_headline_comes_first_and_at_most_six_are_shown(task):
-    assert task.shown_scores[0] == task.headline
-    assert len(task.shown_scores) == len(set(task.shown_scores)) <= 6
+    assert task.table_scores[0] == task.headline
+    assert len(task.table_scores) == len(set(task.table_scores)) <= 6
     assert task.headline not in task.descriptive_scores

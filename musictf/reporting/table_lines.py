@@ -19,8 +19,8 @@ import numpy as np
 
 from musictf.results import statistics
 from musictf.results.names import DECODER_FREE, KINDS, ORACLE, READOUTS, UNPROBED
+from musictf.results.read_runs import groups_of, have_same_groups, resampled_values, track_values
 from musictf.results.rows import Row, ScoreField, validation_value
-from musictf.results.runs import groups_of, have_same_groups, resampled_values, track_values
 from musictf.results.systems import settings_of, system_of
 
 # What an interval over several seeds is based on.
