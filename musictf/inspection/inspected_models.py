@@ -22,8 +22,8 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from musictf.audio.io import audio_info
 from musictf.audio.front_end import FrontEndConfig
+from musictf.audio.io import audio_info
 from musictf.datasets.base import SPLITS, Dataset, Track, split_digest
 from musictf.errors import InputError
 from musictf.evaluation.probed_models import probed_models

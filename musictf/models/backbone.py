@@ -230,7 +230,7 @@ def backbone_file(path: str | Path) -> Path:
         path = path / FILE_NAME
     if not path.is_file():
         raise InputError(
-            f"backbone={path} does not exist; give a backbone file, a run folder, or random, mel, mfcc, chroma"
+            f"backbone={path} does not exist; give a backbone file, a run folder, or random, input, mel, mfcc, chroma"
         )
     return path
 

@@ -115,7 +115,7 @@ class FrameControl(nn.Module):
 
 
 class InputControl(FrameControl):
-    """Exactly what an encoder with this front end sees: all parts, each normalised as the encoder does before training."""
+    """What an encoder with this front end reads: all parts, each normalised as an untrained encoder does it."""
 
     kind = "input"
 
