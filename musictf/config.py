@@ -140,7 +140,7 @@ def _literal_name(key: str, name: str, sweeping: bool) -> str:
     is_quoted = len(name) > 1 and name[0] == name[-1] and name[0] in "'\""
     if name in {"", "null"} or is_quoted or (sweeping and _SWEEP_FUNCTION.fullmatch(name)):
         return name
-    # Only these keys take several folders. A folder may be called [1999] as well: then it exists.
+    # Only these keys accept several folders. Text in brackets may also be the name of a folder that exists.
     is_list = _LIST_KEY.fullmatch(key) and name[0] == "[" and name[-1] == "]" and not Path(name).exists()
     if is_list:
         return f"[{','.join(_literal_name(key, item, sweeping) for item in _items(name[1:-1]))}]"
@@ -293,7 +293,7 @@ def register() -> None:
 
 
 def dataset_classes() -> Iterator[type[Dataset]]:
-    """Every corpus there is: published ones, the user's own folders, packs, and the synthetic one."""
+    """Every class of corpora: published ones, the user's own folders, packs, and the synthetic one."""
     from musictf.datasets.base import Dataset
 
     for name in CLASS_GROUPS["dataset"]:
@@ -301,7 +301,7 @@ def dataset_classes() -> Iterator[type[Dataset]]:
 
 
 def subclasses(package: ModuleType, base: type[Base]) -> Iterator[type[Base]]:
-    """Every subclass of ``base`` that a module of a package defines: a new file is found, no list is edited."""
+    """Every subclass of ``base`` that a module of a package defines; new files are found automatically."""
     modules = pkgutil.iter_modules(package.__path__, f"{package.__name__}.")
     for module in (module for module in modules if module.name != base.__module__):
         for value in vars(importlib.import_module(module.name)).values():
@@ -341,7 +341,7 @@ def _unknown_key(key: str, verb: str, overrides: Sequence[str]) -> str:
     section, _, name = key.rpartition(".")
     siblings = {k.rpartition(".")[2]: k for k in known if k.rpartition(".")[0] == section}
     # Compared without the section, which would make any two of its keys look alike.
-    near = difflib.get_close_matches(name, siblings, n=1, cutoff=0.7)  # our choice: lets "dept" find "depth"
+    near = difflib.get_close_matches(name, siblings, n=1, cutoff=0.7)  # our choice: "dept" matches "depth"
     if near:
         return f"unknown key {key!r}, did you mean {siblings[near[0]]!r}?"
     if section in groups() and not any(override.startswith(f"{section}=") for override in chosen):

@@ -127,7 +127,7 @@ def open_run(
     try:
         yield folder
         state = "finished"
-    finally:  # not except: Ctrl-C must be recorded too
+    finally:  # whatever ends the run, Ctrl-C included, is recorded
         ending = None if state == "finished" else sys.exc_info()[1]
         if rank() == 0:
             try:

@@ -119,7 +119,7 @@ def sweep(verb: str, arguments: Sequence[str], execute: Callable[[Any], object])
         print(description(plan), end="")
         return
     if plan.is_slurm and shutil.which("srun") is None:
-        raise InputError("hydra/launcher=slurm: there is no srun here; start it on the cluster, or look: dry_run=true")
+        raise InputError("hydra/launcher=slurm: srun was not found; start it on the cluster, or use dry_run=true")
     # The folder may be given by another name now; and earlier jobs that this command does not name stay in the plan.
     earlier = [replace(job, output_dir=str(plan.folder / str(job.number))) for job in _planned_earlier(plan.folder)]
     jobs_by_number = {job.number: job for job in [*earlier, *plan.jobs]}
@@ -167,7 +167,7 @@ def planned(verb: str, arguments: Sequence[str]) -> Sweep:
 
 
 def description(plan: Sweep) -> str:
-    """What a sweep would do: its jobs, and the parameters that the launcher of SLURM jobs would get."""
+    """Text of a dry run: the jobs of a sweep, and the parameters for the launcher of SLURM jobs."""
     lines = [f"{len(plan.jobs)} jobs of musictf {plan.verb} in {plan.folder}; nothing was started (dry_run=true)"]
     open_jobs = plan.open_jobs
     for job in plan.jobs:
@@ -230,20 +230,20 @@ def _numbers(verb: str, combinations: Sequence[Sequence[str]], folder: Path) -> 
     # How a job runs may change between two starts of a sweep, unless that is what is swept.
     varied = _varied(combinations) | _varied([job.overrides for job in earlier])
     ignored = run_class(verb).MAY_CHANGE - {key.split(".")[0] for key in varied}
-    taken = {_identity(job.overrides, ignored): job.number for job in earlier}
+    numbers = {_identity(job.overrides, ignored): job.number for job in earlier}
     identities = [_identity(overrides, ignored) for overrides in combinations]
     if len(set(identities)) < len(identities):
         raise InputError("the comma lists name the same job twice")
     # A longer or a shorter list of the same jobs continues the sweep; anything else is another sweep.
-    if taken and not (taken.keys() <= set(identities) or set(identities) <= taken.keys()):
-        changed = " ".join(sorted(set(identities[0]) - set(next(iter(taken)))))
+    if numbers and not (numbers.keys() <= set(identities) or set(identities) <= numbers.keys()):
+        changed = " ".join(sorted(set(identities[0]) - set(next(iter(numbers)))))
         raise InputError(
             f"{folder} holds a sweep of other jobs ({changed or 'fewer keys'}); give the same keys to go on, "
             "or another output_dir="
         )
     # A number is also the name of a folder, so it is never given twice.
-    free = itertools.count(max(taken.values(), default=-1) + 1)
-    return [taken[identity] if identity in taken else next(free) for identity in identities]
+    free = itertools.count(max(numbers.values(), default=-1) + 1)
+    return [numbers[identity] if identity in numbers else next(free) for identity in identities]
 
 
 def _planned_earlier(folder: Path) -> list[Job]:
@@ -291,7 +291,12 @@ def _refuse_unlaunchable(plan: Sweep) -> None:
 
 
 def _launch(plan: Sweep, jobs: Sequence[Job], execute: Callable[[Any], object]) -> None:
-    """Hand jobs to the launcher, wait, and raise what went wrong."""
+    """Run jobs by the launcher, wait for them, and raise an error if any job failed.
+
+    Raises:
+        InputError: every failed job was refused for its input.
+        FailedRun: some job failed for another reason, or did not end.
+    """
     import hydra
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.plugins import Plugins
@@ -301,21 +306,23 @@ def _launch(plan: Sweep, jobs: Sequence[Job], execute: Callable[[Any], object]) 
     config = launcher_config(plan)
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3", job_name="musictf"):
-        # The public base class, whose methods do nothing, stands for Hydra's private list of callbacks.
+        # An instance of the public base class, whose methods do nothing, replaces Hydra's private list of callbacks.
         callbacks: Any = Callback()
         context = HydraContext(config_loader=GlobalHydra.instance().config_loader(), callbacks=callbacks)
         launcher = Plugins.instance().instantiate_launcher(
             hydra_context=context, task_function=RunJob(plan.verb, execute), config=config
         )
-        # The launcher counts its jobs from 0; the names of their folders must not follow.
+        # The launcher numbers its jobs from 0; folders are named by the numbers of the plan instead.
         overrides = [[*job.arguments(), f"hydra.sweep.subdir={job.number}"] for job in jobs]
         try:
-            answers = launcher.launch(overrides, 0)
+            job_returns = launcher.launch(overrides, 0)
         except RuntimeError as lost:  # of submitit: a job was killed, or could not be submitted
             print(lost, file=sys.stderr)
             report = shlex.join(["musictf", "report", str(plan.folder)])
             raise FailedRun(f"not all jobs ended; {report} lists which") from lost
-    failed = [(job, error) for job, answer in zip(jobs, answers, strict=True) if (error := _error_of(answer))]
+    failed = [
+        (job, error) for job, job_return in zip(jobs, job_returns, strict=True) if (error := _error_of(job_return))
+    ]
     for _, error in failed:
         if not isinstance(error, InputError | FailedRun):  # a defect keeps its traceback
             traceback.print_exception(error)
@@ -325,11 +332,11 @@ def _launch(plan: Sweep, jobs: Sequence[Job], execute: Callable[[Any], object]) 
         raise kind(f"{len(failed)} of {len(jobs)} jobs failed: {messages}")
 
 
-def _error_of(answer: Any) -> BaseException | None:
-    """What a job raised, if anything."""
+def _error_of(job_return: Any) -> BaseException | None:
+    """The exception that a job raised; None without one."""
     # `JobReturn.return_value` raises it again, after a line on stderr; a future keeps what a call raises.
     with redirect_stderr(io.StringIO()), ThreadPoolExecutor(1) as pool:
-        return pool.submit(getattr, answer, "return_value").exception()
+        return pool.submit(getattr, job_return, "return_value").exception()
 
 
 def launcher_config(plan: Sweep) -> DictConfig:

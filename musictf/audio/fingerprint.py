@@ -104,7 +104,7 @@ class Fingerprinter:
         return round(frame * _HOP_SECONDS * self._rate)
 
     def _take_rows(self, count: int) -> None:
-        """Compute the spectra of the next frames, and drop the samples that no later frame needs."""
+        """Compute the spectra of the next ``count`` frames, and drop the samples that no later frame needs."""
         starts = [self._start(self._next_frame + index) - self._first_sample for index in range(count)]
         frames = np.lib.stride_tricks.sliding_window_view(self._samples, self._length)[starts]
         spectra = np.abs(scipy.fft.rfft(frames * self._window, axis=1)[:, _BINS])

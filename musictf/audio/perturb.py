@@ -37,11 +37,11 @@ class Perturbation:
         name: Name in configurations and rows.
         unit: Unit of the amount, as axes show it.
         amounts: Default amounts.
-        neutral: Amount that changes nothing. Infinite where only a limit does (no noise: an infinite ratio); its sign
-            is the end of the axis beyond which the clean recording lies.
+        neutral: Amount that changes nothing. It is infinite where only a limit changes nothing (noise: an infinite
+            signal-to-noise ratio). Its sign then says at which end of the axis figures draw the clean recording.
         lowest: Smallest amount.
         highest: Largest amount.
-        whole: Whether only whole amounts are valid, because annotations have no others (no chord between C and C#).
+        whole: Whether only whole amounts are valid: there is no chord label between C and C#.
         apply: Function of waveform (N,), sample rate in hertz and amount.
     """
 

@@ -64,7 +64,7 @@ def normal(seeds: Tensor, stream: int, n: int) -> Tensor:
 
 
 def splitmix64(counters: Tensor) -> Tensor:
-    """The output function of SplitMix64: a bijection of 64 bits under which neighbours look unrelated.
+    """The output function of SplitMix64: a bijection of 64 bits whose outputs for neighbouring inputs look independent.
 
     Args:
         counters: int64, (...) of any shape.
@@ -83,9 +83,9 @@ def _hashes(seeds: Tensor, stream: int, n: int) -> Tensor:
     return splitmix64(states[:, None] + _STEP * torch.arange(1, n + 1, device=seeds.device))
 
 
-def _shifted(bits: Tensor, places: int) -> Tensor:
+def _shifted(bits: Tensor, shift: int) -> Tensor:
     """Logical right shift: zeros come in, where torch's shift copies the sign."""
-    return (bits >> places) & ((1 << (64 - places)) - 1)
+    return (bits >> shift) & ((1 << (64 - shift)) - 1)
 
 
 def _fraction(hashes: Tensor, lowest: int) -> Tensor:

@@ -1,8 +1,8 @@
-"""When a token is: the only clock of the project.
+"""Times of tokens.
 
 Units:  times in seconds, rates in hertz, positions in samples.
 
-Labels, features, curves and figures all take their times from here. Positions are whole samples, divided by the rate
+Labels, features, curves and figures all use these times. Positions are whole samples, divided by the rate
 once and at the end, so that times do not drift over long tracks.
 """
 
@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 @dataclass(frozen=True)
 class TokenGrid:
-    """Where the tokens of an excerpt lie. Token k has its centre at ``start + offset + k * hop_length`` samples.
+    """Positions of the tokens of an excerpt. Token k has its centre at ``start + offset + k * hop_length`` samples.
 
     Attributes:
         sample_rate: Of the waveform, in hertz.

@@ -1,4 +1,4 @@
-"""``musictf data``: check, prepare and pack corpora, and keep the feature store in order."""
+"""``musictf data``: check, prepare and pack corpora; list, verify and prune the feature store."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""``musictf demo``: the whole loop on synthetic music, with the same commands a user would type.
+"""``musictf demo``: the complete workflow on synthetic music, with the same commands that a user would type.
 
-It composes the runs that ``musictf pretrain experiment=demo``, ``musictf probe`` and ``musictf inspect`` would, so what
-the demo shows is what the commands do. Each part has its own run folder: an interrupted demo continues with the part
-it was in.
+It composes the runs that ``musictf pretrain experiment=demo``, ``musictf probe`` and ``musictf inspect`` would, so the
+demo and the commands give the same results. Each part has its own run folder: an interrupted demo continues with the
+unfinished part.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class DemoRun:
         seed: Seed of the songs and of the pretraining.
         seeds: Seeds of the probes; ``musictf probe`` takes three.
         tasks: Tasks to probe.
-        overwrite: Start afresh where a finished demo is.
+        overwrite: Replace a finished demo.
     """
 
     output_dir: str = "runs/demo"
@@ -135,7 +135,7 @@ def demo(run: DemoRun) -> Path:
     console.print(
         f"Done in {(time.perf_counter() - started) / 60:.1f} minutes. Backbone: {backbone / 'backbone.safetensors'}\n"
         f"Tables: {folder / 'report.html'}   Pictures: {figures}/, {backbone / 'figures'}/ (start with {drawn[0]})\n"
-        f"Inside the backbone: {folder / 'inspect' / 'figures'}/   Listen and look: {folder / 'inspect' / 'listen'}/\n"
+        f"Attention and tokens: {folder / 'inspect' / 'figures'}/   Audio pages: {folder / 'inspect' / 'listen'}/\n"
         f"The same on your music: musictf pretrain dataset=folder dataset.root=DIR"
     )
     return folder

@@ -1,4 +1,4 @@
-"""What ``--help`` prints. Nothing heavy is imported: help answers at once."""
+"""Text of ``--help``. Heavy packages are not imported, so that help is printed at once."""
 
 from __future__ import annotations
 
@@ -102,10 +102,12 @@ class RunHelp:
         """Title and keys of each section: the run's own keys, then one section for each nested dataclass."""
         choices = self._choices(arguments)
         fields = {name: f for name, f in SourceClass(*self.run_class).fields().items() if name != _NOT_A_KEY}
-        own = {name: f for name, f in fields.items() if not isinstance(f.default, SourceClass) and name not in choices}
-        yield "keys (default)", {name: (f.default, f.clause) for name, f in own.items()}
+        run_fields = {
+            name: f for name, f in fields.items() if not isinstance(f.default, SourceClass) and name not in choices
+        }
+        yield "keys (default)", {name: (f.default, f.clause) for name, f in run_fields.items()}
         for name, outer in fields.items():
-            if name in own:
+            if name in run_fields:
                 continue
             schema, chosen = outer.default, f"{name}.*"
             values: Mapping[str, Any] = {}

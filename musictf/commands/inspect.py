@@ -21,7 +21,7 @@ HELP = RunHelp(
     run_class=("musictf.inspection.inspect_run", "InspectRun"),
     usage="musictf inspect backbone=PATH [-m] [key=value ...]",
     text="""\
-What a backbone learnt, without any probe, as numbers with controls that could refute them. Heads, layers and thresholds
+Measures what a backbone has learnt, without a probe; controls can refute each result. Heads, layers and thresholds
 are chosen on the validation split and scored on the test split; the training split is not read. Writes inspection.md
 (the tables), results.jsonl, per_track.csv, figures/, tracks/ (curves and matrices with their times) and listen/ (pages
 with sound) to output_dir. The same command with the same output_dir continues a run that was stopped.

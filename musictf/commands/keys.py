@@ -28,7 +28,7 @@ class Field:
     Attributes:
         name: Its name.
         default: Its value, a `SourceClass` where that is a dataclass of its own, or `REQUIRED`.
-        clause: What the docstring says of it, up to the first full stop.
+        clause: Its description in the docstring, up to the first full stop.
     """
 
     name: str
@@ -72,7 +72,7 @@ class SourceClass:
         return fields
 
     def __call__(self, **values: Any) -> SimpleNamespace:
-        """Stands for an instance, of which only the values matter."""
+        """Replaces an instance of the class by an object with the given values."""
         return SimpleNamespace(**values)
 
     @property
@@ -119,7 +119,7 @@ class _Source:
         return value if isinstance(value, SourceClass) else REQUIRED
 
     def value(self, name: str) -> Any:
-        """What a name stands for; None where that is not in the sources of musictf."""
+        """The value or class that a name is bound to; None where that is not in the sources of musictf."""
         if name in self.imports:
             module, original = self.imports[name]
             # A class is read only when its fields are needed: parsing is most of the time that help takes.

@@ -48,7 +48,8 @@ def report(
 
     Args:
         directories: Run folders, or folders that hold some; one or several.
-        format: ``md``, ``csv``, ``latex`` or ``html``; by default plain tables, or what the suffix of `output` says.
+        format: ``md``, ``csv``, ``latex`` or ``html``; by default the format of the suffix of `output`, or plain
+            tables.
         baseline: Run folder to take differences against, instead of the baselines.
         output: File to write as well.
         all_layers: Also show the layers that validation did not choose.

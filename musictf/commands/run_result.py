@@ -1,4 +1,4 @@
-"""What pretrain, probe and inspect share: a run starts from the command line or from Python and ends the same way."""
+"""Code that pretrain, probe and inspect share: starting a run from the command line or from Python."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Execute = Callable[[Any], Path]
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run left behind.
+    """Output of a run.
 
     Attributes:
         folder: The run folder.

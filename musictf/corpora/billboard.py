@@ -64,16 +64,16 @@ class Billboard(Dataset):
 
 
 def _track(name: str, row: dict[str, str], chords: Path, audio: Path) -> Track:
-    group = f"{_bare(row['title'])} / {_bare(row['artist'])}"
+    group = f"{_normalised(row['title'])} / {_normalised(row['artist'])}"
     labels: dict[str, Any] = {"chords": AnnotationFile(chords, read_chords), "artist": row["artist"]}
     path = audio_file(audio, name, ".mp3")
     return Track(track_id=name, audio=path, split=derived_split(group), group=group, labels=labels)
 
 
-def _bare(text: str) -> str:
+def _normalised(text: str) -> str:
     """A name without what varies between its spellings: ``The Rolling Stones`` and ``Rolling Stones``.
 
-    >>> _bare("Rock & Roll"), _bare("The Beach Boys")
+    >>> _normalised("Rock & Roll"), _normalised("The Beach Boys")
     ('rockandroll', 'beachboys')
     """
     lower = re.sub(r"^the\s+", "", text.strip().casefold()).replace("&", "and")

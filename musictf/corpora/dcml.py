@@ -42,7 +42,7 @@ from musictf.annotations import (
     parse_number,
 )
 from musictf.datasets.base import AnnotationFile, Dataset, Track, derived_split, single_root
-from musictf.datasets.layout import audio_file, audio_root, lacking
+from musictf.datasets.layout import audio_file, audio_root, incomplete_copy
 from musictf.datasets.line_of_fifths import degree, note, quality, tonic
 from musictf.datasets.tabular import table_rows
 from musictf.errors import InputError
@@ -93,7 +93,7 @@ class DCML(Dataset):
             raise InputError(f"dataset.tempo={self.tempo}: a tempo is more than 0 quarter notes a minute")
         paths = sorted(path for path in root.rglob("harmonies/*.harmonies.tsv") if not path.name.startswith("."))
         if not paths:
-            raise lacking(root, self.name, "no file harmonies/*.harmonies.tsv")
+            raise incomplete_copy(root, self.name, "no file harmonies/*.harmonies.tsv")
         audio = audio_root(self.audio_root, root / "audio")
         return [self._track(path, root, audio) for path in paths]
 

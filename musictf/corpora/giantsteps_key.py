@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 
 from musictf.datasets.base import AnnotationFile, Dataset, Track, derived_split, single_root
 from musictf.datasets.layout import index_file
-from musictf.datasets.splits import joined
+from musictf.datasets.splits import connected_groups
 from musictf.datasets.tabular import read_text, table_rows
 from musictf.errors import InputError
 
@@ -106,7 +106,7 @@ def _giantsteps(root: Path, is_test: bool) -> list[Track]:
         )
     # Artists in lower case; a file name without artists is a group of its own.
     matches = [(path.stem, NUMBER_AND_ARTISTS.match(path.stem)) for path in paths]
-    groups = joined([match["artists"].lower().split(", ") if match else [stem] for stem, match in matches])
+    groups = connected_groups([match["artists"].lower().split(", ") if match else [stem] for stem, match in matches])
     return [
         Track(
             track_id=path.stem,
@@ -128,7 +128,7 @@ def _mtg_keys(root: Path) -> list[Track]:
     artists = {row["ID"]: [name.strip().lower() for name in row["ARTIST"].split(",")] for _, row in beatport}
     rows = [row for _, row in table_rows(path, ["ID", "MANUAL KEY", "C"], delimiter="\t")]
     # Grouped before any track is left out: a track without a single key may still connect two artists.
-    groups = joined([artists.get(row["ID"], [f"mtg {row['ID']}"]) for row in rows])
+    groups = connected_groups([artists.get(row["ID"], [f"mtg {row['ID']}"]) for row in rows])
     tracks = []
     for row, group in zip(rows, groups, strict=True):
         key = _one_key(row["MANUAL KEY"])

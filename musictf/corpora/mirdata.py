@@ -8,7 +8,7 @@ Conventions: mirdata finds and reads the files, and its annotations become our l
 only if all of them are counted from 1 in the bar; mirdata's 0 means outside of any bar. Splits are those of mirdata,
 with a tenth of the training groups for validation if it has no validation split; without any they are derived. A group
 is an artist, or a track where mirdata names no artist. A track of its index without audio is not listed. Nothing is
-downloaded. Corpora that have a module here are better read by it: it handles albums, works and duplicates.
+downloaded. If a corpus has its own module here, use that one: it handles albums, works and duplicates.
 """
 
 from __future__ import annotations

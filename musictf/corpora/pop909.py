@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 from musictf.annotations import Beats, assemble_beats, longest_key, parse_number, read_beats, read_chords
 from musictf.datasets.bar_positions import positions_of
 from musictf.datasets.base import AnnotationFile, Dataset, Track, derived_split, single_root
-from musictf.datasets.layout import Collection, audio_folder, audio_root, lacking
+from musictf.datasets.layout import Collection, audio_folder, audio_root, incomplete_copy
 from musictf.datasets.tabular import columns
 from musictf.errors import InputError
 
@@ -57,7 +57,7 @@ class POP909(Dataset):
         songs = audio_folder(root, "POP909", ".")
         folders = sorted(folder for folder in songs.glob("[0-9][0-9][0-9]") if folder.is_dir())
         if not folders:
-            raise lacking(songs, self.name, "no song folder (001, 002, ...)")
+            raise incomplete_copy(songs, self.name, "no song folder (001, 002, ...)")
         files = Collection(audio_root(self.audio_root, root / "audio"))
         return [self._track(folder, files.find(folder.name)) for folder in folders]
 

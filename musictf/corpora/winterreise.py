@@ -22,7 +22,7 @@ import mir_eval
 
 from musictf.annotations import ChordRow, Chords, assemble_chords, key_name, parse_number
 from musictf.datasets.base import AnnotationFile, Dataset, Track, derived_split, single_root
-from musictf.datasets.layout import annotation_files, annotation_folder, index_file, lacking
+from musictf.datasets.layout import annotation_files, annotation_folder, incomplete_copy, index_file
 from musictf.datasets.tabular import table_rows
 from musictf.errors import InputError
 
@@ -65,7 +65,7 @@ class Winterreise(Dataset):
         chosen = known if self.performances is None else self.performances
         for performance in chosen:
             if performance not in known:
-                raise lacking(
+                raise incomplete_copy(
                     folder, self.name, f"dataset.performances: {performance!r} is not one of {', '.join(known)}"
                 )
         audio = folder.parent / "01_RawData" / "audio_wav"

@@ -1,1 +1,1 @@
-"""What a dataset is: tracks, folders, manifests, splits, identities, checks, and building blocks for corpora."""
+"""Datasets: tracks, folders, manifests, splits, identities, checks, and building blocks for corpora."""

@@ -1,4 +1,4 @@
-"""What a dataset is: tracks with an identity, a split and annotations.
+"""Base classes of datasets: tracks with an identity, a split and annotations.
 
 A new corpus is one file in ``musictf/corpora/`` with one `Dataset` subclass; ``dataset=NAME`` finds it by its ``name``.
 
@@ -142,7 +142,7 @@ class Dataset:
     def all_tracks(self) -> list[Track]:
         """Every track that is not left out."""
         tracks, excluded = self.read_tracks(), read_exclusions(self.exclusions)
-        # A list that fits another corpus would leave out nothing, silently.
+        # Otherwise a list for another corpus would silently exclude nothing.
         unknown = sorted(excluded.keys() - {track.track_id for track in tracks})
         if unknown:
             raise InputError(
@@ -172,7 +172,7 @@ def roots(value: Any, dataset: str) -> list[Path]:
     """
     if not value:
         raise InputError(f"dataset={dataset} needs dataset.root=FOLDER (or a list: dataset.root=[A,B])")
-    # The shell leaves the ~ of dataset.root=~/music as it is.
+    # A shell does not expand the ~ in dataset.root=~/music.
     paths = [Path(str(entry)).expanduser().resolve() for entry in (value if isinstance(value, list) else [value])]
     for path in paths:
         if not path.is_dir():

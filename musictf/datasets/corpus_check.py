@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from musictf.datasets.base import SPLITS, Dataset, Track, read_exclusions
-from musictf.datasets.splits import straddling
+from musictf.datasets.splits import groups_across_splits
 from musictf.datasets.track_checks import Finding, audit, is_annotation
 from musictf.errors import InputError
 from musictf.files import file_digest, write_atomically
@@ -89,8 +89,8 @@ def split_table(findings: Sequence[Finding]) -> Table:
         hours = sum(finding.sound.seconds for finding in part if finding.sound) / 3600
         missing = sum(finding.is_missing for finding in part)
         otherwise = sum(bool(finding.faults) for finding in part) - missing
-        bare = sum(finding.is_bare for finding in part)
-        table.add_row(name, str(len(part)), f"{hours:.2f}", str(missing), str(otherwise), str(bare))
+        unannotated = sum(finding.is_unannotated for finding in part)
+        table.add_row(name, str(len(part)), f"{hours:.2f}", str(missing), str(otherwise), str(unannotated))
     return table
 
 
@@ -104,9 +104,9 @@ def remarks(findings: Sequence[Finding]) -> dict[str, list[str]]:
     """Properties that may be mistakes or intended, by kind, each with a line a track or group."""
     tracks = [finding.track for finding in findings]
     groups = Counter((track.group, track.split) for track in tracks)
-    split_groups, split_artists = straddling(tracks), straddling(tracks, "artist")
+    split_groups, split_artists = groups_across_splits(tracks), groups_across_splits(tracks, "artist")
     sounds = [(finding.track.track_id, finding.sound) for finding in findings if finding.sound]
-    bare = [finding.track.track_id for finding in findings if finding.is_bare]
+    unannotated = [finding.track.track_id for finding in findings if finding.is_unannotated]
     return {
         "ends before the end that its header states": cut_short(findings),
         "same audio": _duplicates(findings),
@@ -125,7 +125,7 @@ def remarks(findings: Sequence[Finding]) -> dict[str, list[str]]:
             f"{name}: {sound.seconds:.2f} s" for name, sound in sounds if sound.seconds < VERY_SHORT_SECONDS
         ],
         # A corpus without any annotation is meant for pretraining.
-        "no annotation": bare if len(bare) < len(findings) else [],
+        "no annotation": unannotated if len(unannotated) < len(findings) else [],
     }
 
 
@@ -189,7 +189,7 @@ def print_bad(console: Console, findings: Sequence[Finding]) -> list[Finding]:
 
 
 def _duplicates(findings: Sequence[Finding]) -> list[str]:
-    """Tracks that contain the same recording, and whether the same file; most harmful in several splits."""
+    """Lines about tracks with the same recording: whether the file is the same, and the splits differ."""
     by_digest: dict[str, list[Track]] = defaultdict(list)
     for finding in findings:
         if finding.sound and finding.sound.digest:  # decoded, not only its header read

@@ -134,7 +134,7 @@ def read_identities(path: Path) -> Identities:
 
 
 def _names(track: Track) -> tuple[str, ...]:
-    """Group and artist of a track: what it may share with another track besides its audio."""
+    """Group and artist of a track, which other tracks may share."""
     # casefold: corpora differ in how they write a name.
     named = {str(name).strip().casefold() for name in (track.group, track.labels.get("artist") or "")}
     return tuple(sorted(named - {"", track.track_id.strip().casefold()}))

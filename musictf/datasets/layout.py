@@ -49,7 +49,7 @@ def annotation_folder(root: Path, dataset: str, *names: str) -> Path:
     for name in names:
         if (root / name).is_dir():
             return root / name
-    raise lacking(root, dataset, f"no folder {' or '.join(names)}")
+    raise incomplete_copy(root, dataset, f"no folder {' or '.join(names)}")
 
 
 def annotation_files(folder: Path, dataset: str, pattern: str) -> list[Path]:
@@ -66,7 +66,7 @@ def annotation_files(folder: Path, dataset: str, pattern: str) -> list[Path]:
     # macOS adds a file ._a to archives for each file a.
     paths = sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
     if not paths:
-        raise lacking(folder, dataset, f"no file {pattern}")
+        raise incomplete_copy(folder, dataset, f"no file {pattern}")
     return paths
 
 
@@ -81,8 +81,8 @@ def audio_file(folder: Path, stem: str, extension: str) -> Path:
     return next((path for path in candidates if path.is_file()), folder / f"{stem}{extension}")
 
 
-def lacking(folder: Path, dataset: str, what: str) -> InputError:
-    """The error for a copy that lacks something; ``what`` says what, such as ``no file *.lab``."""
+def incomplete_copy(folder: Path, dataset: str, what: str) -> InputError:
+    """The error for an incomplete copy; ``what`` names the missing part, such as ``no file *.lab``."""
     return InputError(f"{folder}: {what}; musictf data prepare {dataset} ROOT lists what a copy lacks")
 
 

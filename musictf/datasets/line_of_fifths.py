@@ -1,7 +1,7 @@
 """Notes, intervals and keys on the line of fifths, and the chords they spell in Harte syntax.
 
 Conventions: a note is its distance from C in fifths (G 1, F -1, F# 6), an interval the distance of its notes (a third
-4, a minor third -3): unlike semitones, fifths tell F# from Gb. Numerals and local keys are those of the DCML standard:
+4, a minor third -3): unlike semitones, fifths distinguish F# from Gb. Numerals and local keys are of the DCML standard:
 ``III``, ``VI`` and ``VII`` of a minor key are those of its natural scale, lower case is minor, ``V/vi`` is read from
 right to left.
 """

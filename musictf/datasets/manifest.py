@@ -93,7 +93,7 @@ def _track(root: Path, line: str, where: str) -> Track:
         raise InputError(f"{where}: not valid JSON ({error.msg}, column {error.colno})") from None
     if not isinstance(fields, dict):
         raise InputError(f"{where}: expected an object with track_id and audio")
-    fields = {name: value for name, value in fields.items() if value is not None}  # null is as good as absent
+    fields = {name: value for name, value in fields.items() if value is not None}  # null means absent
     for needed in ("track_id", "audio"):
         if not isinstance(fields.get(needed), str) or not fields[needed]:
             raise InputError(f"{where}: field {needed!r} is missing or not a text")

@@ -86,7 +86,7 @@ def prepare(dataset: Dataset, keys: Sequence[str], tasks: Sequence[Task], full: 
     print_some(console, "ends before the end that its header states", cut_short(findings))
     bad = print_bad(console, findings)
     # Not for corpora that no task can use.
-    print_some(console, "no annotation", [f.track.track_id for f in findings if served and f.is_bare])
+    print_some(console, "no annotation", [f.track.track_id for f in findings if served and f.is_unannotated])
     _print_next(dataset, keys, served, console, bool(bad))
     if bad:
         raise InputError(f"{len(bad)} of {len(findings)} tracks of this copy cannot be used (listed above)")

@@ -1,7 +1,7 @@
-"""Groups that several splits share, and groups that must be joined.
+"""Groups with tracks in several splits, and groups connected by common members.
 
-Conventions: a group (source track, artist, album) straddles a split if its tracks lie in two or more of ``train``,
-``valid`` and ``test``; a score on the test split is then partly a score of memory.
+Conventions: a group is a source track, an artist or an album. If its tracks lie in two or more of ``train``, ``valid``
+and ``test``, a score on the test split partly measures memorisation.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from musictf.datasets.base import SPLITS, Track
 
 
-def straddling(tracks: Iterable[Track], of: str = "group") -> dict[str, tuple[str, ...]]:
+def groups_across_splits(tracks: Iterable[Track], of: str = "group") -> dict[str, tuple[str, ...]]:
     """Groups with tracks in more than one split, each with the splits it is in.
 
     Args:
@@ -27,11 +27,11 @@ def straddling(tracks: Iterable[Track], of: str = "group") -> dict[str, tuple[st
     return {name: tuple(split for split in SPLITS if split in splits) for name, splits in several}
 
 
-def joined(members: Sequence[Sequence[str]]) -> list[str]:
+def connected_groups(members: Sequence[Sequence[str]]) -> list[str]:
     """One group per entry, such that entries that share a member, directly or through others, have the same group.
 
     Example:
-        >>> joined([["Ann"], ["Bob", "Ann"], ["Cid"], ["Bob"]])
+        >>> connected_groups([["Ann"], ["Bob", "Ann"], ["Cid"], ["Bob"]])
         ['Ann', 'Ann', 'Cid', 'Ann']
     """
     parent: dict[str, str] = {}  # union-find: the root of a member names its group

@@ -71,7 +71,7 @@ class Finding:
     faults: tuple[str, ...]
 
     @property
-    def is_bare(self) -> bool:
+    def is_unannotated(self) -> bool:
         """Whether it has no annotation; metadata do not count."""
         return not any(is_annotation(name, value) for name, value in self.track.labels.items())
 

@@ -1,4 +1,4 @@
-"""``musictf probe``: a backbone, a task and a corpus in; rows with intervals, beside baselines and a ceiling, out.
+"""``musictf probe``: rows with intervals for a backbone, a task and a corpus, with baselines and a ceiling.
 
 All choices are made on the validation split: weights, settings, thresholds, and for each readout and seed the layer.
 Then the test split is read once. Every layer is scored in that reading, and the chosen one is marked ``selected``.
@@ -70,7 +70,7 @@ class ProbeRun:
         choices: Name of the choice in each configuration group; set by the composition.
     """
 
-    # Keys that may differ when an unfinished run goes on: how it runs, not what it computes.
+    # Keys that may differ when an unfinished run is resumed: they change how it runs, not what it computes.
     MAY_CHANGE: ClassVar[frozenset[str]] = frozenset({"trainer", "wandb", "overwrite", "output_dir", "choices"})
 
     backbone: str
@@ -109,7 +109,7 @@ class ProbeRun:
 
 
 def do_nothing(folder: Path) -> None:
-    """Default of ``finish``: the rows are all that is needed."""
+    """Default of ``finish``: nothing is done after the rows are written."""
 
 
 def probe(run: ProbeRun, finish: Callable[[Path], None] = do_nothing) -> Path:
@@ -158,7 +158,7 @@ def probe(run: ProbeRun, finish: Callable[[Path], None] = do_nothing) -> Path:
 
 
 class _Probing:
-    """The parts of one run, with what they share."""
+    """The parts of one run, and the data that they share."""
 
     def __init__(
         self, run: ProbeRun, corpus: Corpus, folder: Path, settings: dict[str, Any], leakage: Leakage | None
@@ -183,7 +183,7 @@ class _Probing:
         }
 
     def run_all(self, models: list[ProbedModel]) -> None:
-        """Every probed model in turn, then the baselines without heads, then perturbed tracks."""
+        """Score every probed model, then the baselines without heads, then the perturbed tracks."""
         with Progress(f"probe {self.run.task.display_name}", 3 * len(models) + 3, self.console) as progress:
             for model in models:
                 self.probe_model(model, progress)
@@ -194,8 +194,8 @@ class _Probing:
             write_atomically(self.folder / ROBUSTNESS, text)
 
     def probe_model(self, model: ProbedModel, progress: Progress) -> None:
-        """Features, heads and scores of one model, as far as they are missing."""
-        study = self._study(model.about)
+        """Compute the missing features, heads and scores of one model."""
+        study = self._study(model.backbone_field)
         readouts = model.readouts(self.run.readouts)
         cells = [(readout, seed) for seed in model.seeds for readout in readouts]
         # What an interrupted run has finished is not computed again.
@@ -240,24 +240,24 @@ class _Probing:
             layers = model.layers(self.run.layers)
             features = extract(model.encoder, tracks, layers, self.run.features, self.device)
             split = scored_split(task, features, references, model.readouts(self.run.readouts))
-            study = self._study(model.about)
+            study = self._study(model.backbone_field)
             for row in self._selected_rows(model):
                 heads = {head.layer: head for head in load_heads(study.heads_path(row["readout"], row["seed"]))}
                 estimates = decoded(task, heads[row["layer"]], row["readout"], split, row["decoder"])
                 resampled = task.resample(references, estimates, resample_counts(self.corpus.groups))
                 scores = with_intervals(task.score(references, estimates), resampled, self.corpus.groups)
-                kept = {name: value for name, value in row.items() if name not in {"unseen", "seconds", "per_track"}}
-                rows.append(cast(Row, kept | {"scores": scores, "details": {}}))
+                shared = {name: value for name, value in row.items() if name not in {"unseen", "seconds", "per_track"}}
+                rows.append(cast(Row, shared | {"scores": scores, "details": {}}))
         return rows
 
     def _selected_rows(self, model: ProbedModel) -> list[Row]:
         """Selected rows of a model, of the decoder that selects."""
-        key = (model.about["digest"], self.run.task.decoders[0])
+        key = (model.backbone_field["digest"], self.run.task.decoders[0])
         selected = [row for row in self.results.rows if row["selected"]]
         return [row for row in selected if (row["backbone"]["digest"], row["decoder"]["name"]) == key]
 
-    def _study(self, about: BackboneField) -> Study:
-        return Study(self.run.task, self.corpus, self.folder, self.origin, about, self.seen)
+    def _study(self, backbone_field: BackboneField) -> Study:
+        return Study(self.run.task, self.corpus, self.folder, self.origin, backbone_field, self.seen)
 
     def _write(self, study: Study) -> None:
         """Move the rows of a study to the results of the run."""
@@ -292,7 +292,7 @@ class _Probing:
 
 
 def device_of(trainer: TrainerConfig) -> str:
-    """Where features are computed: a GPU where the trainer may use one, one for each rank."""
+    """Name of the device for features: a GPU for each rank where the trainer may use GPUs, else the CPU."""
     if trainer.accelerator not in {"auto", "gpu", "cuda"} or not torch.cuda.is_available():
         return "cpu"
     return f"cuda:{rank() % torch.cuda.device_count()}"

@@ -1,4 +1,4 @@
-"""What a study probes: the requested backbone, and the baselines that are read by the same heads."""
+"""The models of a study: the requested backbone, and the baselines that are probed with the same kind of heads."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from musictf.results.rows import BackboneField
 
 @dataclass
 class ProbedModel:
-    """An encoder whose features are probed, with the seeds of the probes that read it.
+    """An encoder whose features are probed, with the seeds of its probes.
 
-    A pretrained backbone is read by the probes of every seed; random weights are drawn anew for each.
+    A pretrained backbone is probed with every seed. Random weights are drawn again for each seed.
 
     Attributes:
         encoder: What computes the features.
         seeds: Of its probes.
-        about: Field ``backbone`` of the rows.
+        backbone_field: Field ``backbone`` of the rows.
         path: Its backbone file, where it has one.
-        is_requested: It was named by ``backbone=``, and is not a baseline beside it.
+        is_requested: Whether it is the model of ``backbone=``, not a baseline.
     """
 
     encoder: Encoder
     seeds: list[int]
-    about: BackboneField
+    backbone_field: BackboneField
     path: Path | None = None
     is_requested: bool = False
 
@@ -51,7 +51,7 @@ class ProbedModel:
             InputError: the encoder has no such layer.
         """
         depth = self.encoder.depth
-        # A frame control beside a backbone has the one layer it has, whatever layers of the backbone are requested.
+        # A frame control that is a baseline has one layer, whichever layers of the backbone are requested.
         if requested == "all" or (depth == 0 and not self.is_requested):
             return list(range(depth + 1))
         if any(not 0 <= layer <= depth for layer in requested):
@@ -76,22 +76,24 @@ def probed_models(
     if source.kind == RANDOM:
         models = _one_for_each_seed(encoders, seeds)
     else:
-        models = [ProbedModel(first, list(seeds), about(first, source.path), source.path)]
+        models = [ProbedModel(first, list(seeds), backbone_field(first, source.path), source.path)]
     models[0].is_requested = True
     if RANDOM in baselines and first.kind == "pretrained":
         models += _one_for_each_seed([with_random_weights(first, seed) for seed in seeds], seeds)
     for name in baselines:
         if name in FRAME_CONTROL_CLASSES and name != source.kind:
             control = FRAME_CONTROL_CLASSES[name](first.baseline_front_end)
-            models.append(ProbedModel(control, list(seeds), about(control)))
+            models.append(ProbedModel(control, list(seeds), backbone_field(control)))
     return models
 
 
 def _one_for_each_seed(encoders: Sequence[Encoder], seeds: Sequence[int]) -> list[ProbedModel]:
-    return [ProbedModel(encoder, [seed], about(encoder)) for encoder, seed in zip(encoders, seeds, strict=True)]
+    return [
+        ProbedModel(encoder, [seed], backbone_field(encoder)) for encoder, seed in zip(encoders, seeds, strict=True)
+    ]
 
 
-def about(encoder: Encoder, path: Path | None = None) -> BackboneField:
+def backbone_field(encoder: Encoder, path: Path | None = None) -> BackboneField:
     """Field ``backbone`` of results rows.
 
     Args:

@@ -61,7 +61,7 @@ class Study:
         self.digest = split_digest(self.corpus.tracks["test"])  # once, not for each row: it reads every annotation
 
     def heads_path(self, readout: str, seed: int) -> Path:
-        """Where the heads of all layers of a readout and seed are kept."""
+        """File of the heads of all layers of a readout and seed."""
         name = f"{self.task.display_name}_{readout}_seed{seed}.safetensors"
         return self.folder / "heads" / self.backbone["kind"] / name
 
@@ -78,7 +78,7 @@ class Study:
         jobs = [(head, *self._select(head, readout, splits["valid"], primary)) for head in heads]
         for head, _, selection in jobs:
             head.selection = dict(selection)
-        # Layers compete on validation alone; the test split is not read before.
+        # Layers are compared on validation only; the test split is read after this choice.
         chosen = max(heads, key=lambda head: head.selection["value"])
         self._write_heads(heads, readout, seed, selected=chosen.layer)
         # Further decoders are calibrated for the chosen layer only.
@@ -174,10 +174,10 @@ class Study:
 
 
 def logits_of(head: Head, readout: str, track: TrackRows) -> Floats:
-    """Logits of the examples of one track, (N, C)."""
+    """Logits of the examples of one track for one head and readout, (N, C)."""
     # As numpy: a tensor of one index would count as a number there, and drop an axis.
-    found: Floats = head.logits(track.rows[readout])[track.index[readout].numpy()]
-    return found
+    logits: Floats = head.logits(track.rows[readout])[track.index[readout].numpy()]
+    return logits
 
 
 def decoded(task: Task, head: Head, readout: str, split: Split, decoder: Decoder) -> list[Any]:
@@ -187,7 +187,7 @@ def decoded(task: Task, head: Head, readout: str, split: Split, decoder: Decoder
 
 def with_intervals(scores: Scores, resampled: dict[str, Floats], groups: Sequence[str]) -> dict[str, ScoreField]:
     """Each score with its 95 % interval over groups of tracks, and the number of tracks that define it."""
-    found: dict[str, ScoreField] = {}
+    fields: dict[str, ScoreField] = {}
     for name, value in scores.corpus.items():
         low, high, number = float("nan"), float("nan"), len(groups)
         if name in scores.per_track:
@@ -195,8 +195,8 @@ def with_intervals(scores: Scores, resampled: dict[str, Floats], groups: Sequenc
             number = int((~np.isnan(scores.per_track[name])).sum())
         elif name in resampled and len(set(groups)) > 1:
             low, high = interval(resampled[name], value)
-        found[name] = {"mean": finite(value), "ci95": [finite(low), finite(high)], "n": number}
-    return found
+        fields[name] = {"mean": finite(value), "ci95": [finite(low), finite(high)], "n": number}
+    return fields
 
 
 def write_vocabulary(folder: Path, task: Task) -> None:
@@ -209,5 +209,5 @@ def _track_lines(row: Row, tracks: Sequence[Track], scores: Scores) -> Iterator[
     cell = (row["task"], row["readout"], row["layer"], row["seed"], row["decoder"]["name"])
     for name, values in scores.per_track.items():
         for track, value in zip(tracks, values, strict=True):
-            shown = "" if np.isnan(value) else f"{value:.6f}"
-            yield (track.track_id, *cell, name, shown, row["backbone"]["kind"])
+            text = "" if np.isnan(value) else f"{value:.6f}"
+            yield (track.track_id, *cell, name, text, row["backbone"]["kind"])

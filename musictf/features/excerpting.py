@@ -1,7 +1,7 @@
 """Whole tracks as batches of overlapping excerpts, read ahead.
 
 Excerpts overlap and start on the token grid, so the tokens of neighbouring excerpts fall on the same times. A batch
-holds excerpts of several tracks. A thread reads audio in stretches of a few excerpts: memory grows with neither the
+holds excerpts of several tracks. A thread reads a few excerpts of a file at a time: memory grows with neither the
 length of a track nor the number of tracks.
 
 Shapes:  N audio samples   T tokens of an excerpt
@@ -26,19 +26,19 @@ from musictf.errors import InputError
 from musictf.features.store import read_entry
 from musictf.models.encoder import Encoder
 
-_STRETCH = 8  # excerpts read from a file at once
-_READ_AHEAD = 4  # stretches
+_EXCERPTS_PER_READ = 8  # excerpts read from a file at once
+_READ_AHEAD = 4  # reads
 
 
 class OverlapAverage:
-    """Joins rows of overlapping excerpts into one series: averaged where they meet, less weight near the edges."""
+    """Joins rows of overlapping excerpts into one series: a weighted mean, with less weight near excerpt edges."""
 
     def __init__(self) -> None:
         self._first = 0  # token that the pending rows begin with
         self._total = self._weight = torch.zeros(0)
 
     def add(self, first: int, rows: Tensor) -> Tensor:
-        """Take the next excerpt, and return the rows that no later excerpt can change.
+        """Add the next excerpt, and return the rows that no later excerpt can change.
 
         Args:
             first: Its first token; not smaller than that of the excerpt before.
@@ -57,7 +57,7 @@ class OverlapAverage:
         return ready
 
     def rest(self) -> Tensor:
-        """The rows that are left when no excerpt follows, (n, ...)."""
+        """The remaining rows after the last excerpt, (n, ...)."""
         return self._pop(len(self._total))
 
     def _pop(self, number: int) -> Tensor:
@@ -147,7 +147,7 @@ def excerpt_batches(
     """Excerpts of the tracks whose entries the store lacks, in batches of neighbours.
 
     Args:
-        encoder: What the excerpts are for: its rate, excerpt length and token grid are used.
+        encoder: Its sample rate, excerpt length and token grid are used.
         missing: Audio files by their entries.
         excerpt_hop: Tokens between excerpts.
         batch_size: Excerpts in a batch.
@@ -156,9 +156,9 @@ def excerpt_batches(
     Raises:
         InputError: a track is too short for one token, or the hop leaves gaps.
     """
-    stretches = _read_ahead(_stretches(encoder, _rotated(missing), excerpt_hop, advance))
+    parts = _read_ahead(_read_in_parts(encoder, _rotated(missing), excerpt_hop, advance))
     waiting: list[Excerpt] = []
-    for excerpts in stretches:
+    for excerpts in parts:
         # A track shorter than an excerpt goes alone: a batch has one length.
         if excerpts[0][0].length < encoder.num_samples:
             yield excerpts
@@ -180,7 +180,7 @@ def stacked(waveforms: Sequence[Tensor], longest: int, batch_size: int) -> Tenso
     return batch
 
 
-def _stretches(
+def _read_in_parts(
     encoder: Encoder, missing: dict[Path, Path], excerpt_hop: int, advance: Callable[[], None]
 ) -> Iterator[list[Excerpt]]:
     """Excerpts track by track, a few neighbouring ones read from the file at once."""
@@ -189,8 +189,8 @@ def _stretches(
             advance()
             continue
         plan = excerpt_plan(encoder, entry, audio, excerpt_hop)
-        for first in range(0, len(plan.starts), _STRETCH):
-            starts = plan.starts[first : first + _STRETCH]
+        for first in range(0, len(plan.starts), _EXCERPTS_PER_READ):
+            starts = plan.starts[first : first + _EXCERPTS_PER_READ]
             waveform = torch.zeros(starts[-1] + plan.length - starts[0])
             present = min(len(waveform), plan.num_samples - starts[0])
             samples = read_excerpt(audio, starts[0], present, encoder.grid.sample_rate, encoder.normalise)
@@ -210,7 +210,7 @@ def _read_ahead(items: Iterable[list[Excerpt]]) -> Iterator[list[Excerpt]]:
 
 
 def _rotated(missing: dict[Path, Path]) -> dict[Path, Path]:
-    """The same entries from another one on: ranks and processes that run side by side share the work."""
+    """The same entries, starting at another one: ranks and parallel processes then share the work."""
     ranks = int(os.environ.get("WORLD_SIZE", 1))
     first = rank() * len(missing) // ranks if ranks > 1 else os.getpid() % len(missing)
     entries = list(missing.items())

@@ -7,8 +7,8 @@ averaged there; tokens near an excerpt's edge count less. A batch holds excerpts
 same size, so a track's features do not depend on its neighbours. Tokens are written as soon as no later excerpt
 reaches them: memory grows with neither the length of a track nor the number of tracks.
 
-`extract` keeps embeddings. What else may be kept of an encoder's output (attention curves, for one) is a `Keep` of its
-own, and `stored` walks over the tracks in the same way for all of them.
+`extract` stores embeddings. An `OutputReducer` states what is stored of an encoder's output, so that `stored` processes
+the tracks in the same way for embeddings and for attention curves.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ EXTRACTOR_VERSION = 3
 
 @dataclass(kw_only=True)
 class FeatureConfig:
-    """How tracks are cut, and what is kept.
+    """How tracks are cut into excerpts, and how features are stored.
 
     Attributes:
         excerpt_hop: Tokens between excerpts (63 is half an excerpt of 126).
@@ -54,7 +54,7 @@ class FeatureConfig:
 
 
 @dataclass(frozen=True)
-class Kept:
+class TensorSpec:
     """A tensor of a stored track.
 
     Attributes:
@@ -68,8 +68,8 @@ class Kept:
     by_token: bool = False
 
 
-class Keep(Protocol):
-    """What extraction keeps of an encoder's output."""
+class OutputReducer(Protocol):
+    """Which tensors of an encoder's output are stored, and how they are computed."""
 
     @property
     def attention(self) -> bool:
@@ -82,11 +82,11 @@ class Keep(Protocol):
     def identity(self, encoder: Encoder) -> dict[str, Any]:
         """What is computed besides weights and audio: part of the entry's name in the store."""
 
-    def tensors(self, encoder: Encoder) -> Mapping[str, Kept]:
-        """What is kept of a track, besides its ``times`` (K,)."""
+    def tensors(self, encoder: Encoder) -> Mapping[str, TensorSpec]:
+        """Shapes of the tensors stored for a track, besides its ``times`` (K,)."""
 
     def reduced(self, output: Output) -> dict[str, Tensor]:
-        """The part of a batch that is needed, each (B, ...) on the CPU in float32."""
+        """The part of the output of a batch that is needed, tensors (B, ...) on the CPU in float32."""
 
     def rows(self, reduced: Mapping[str, Tensor], index: int, num_tokens: int) -> dict[str, Tensor]:
         """Rows of one excerpt of the batch, (1, ...) or (num_tokens, ...), of its first ``num_tokens`` tokens."""
@@ -106,7 +106,7 @@ class TrackFeatures:
 
 
 class StoredFeatures(Sequence[TrackFeatures]):
-    """Features of tracks in the store, each mapped when it is read: a process may not map without end."""
+    """Features of tracks in the store. Each is mapped only when it is read, because a process has a limit of maps."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = list(paths)
@@ -136,23 +136,23 @@ class Embeddings:
     def identity(self, encoder: Encoder) -> dict[str, Any]:
         return {"preset": encoder.name, "layers": list(self.layers), "precision": self.precision}
 
-    def tensors(self, encoder: Encoder) -> dict[str, Kept]:
+    def tensors(self, encoder: Encoder) -> dict[str, TensorSpec]:
         shape = (len(self.layers), encoder.embed_dim)
-        by_excerpt = Kept(shape, self.precision)
+        by_excerpt = TensorSpec(shape, self.precision)
         return {
             "class_token": by_excerpt,
             "average": by_excerpt,
             "sequence_mean": by_excerpt,
-            "sequence": Kept(shape, self.precision, by_token=True),
+            "sequence": TensorSpec(shape, self.precision, by_token=True),
         }
 
     def reduced(self, output: Output) -> dict[str, Tensor]:
         sequence = torch.stack([output.sequence[layer] for layer in self.layers], dim=2)  # (B, T, L, D)
-        kept = {"sequence": sequence.float().cpu()}
+        reduced = {"sequence": sequence.float().cpu()}
         if output.class_token:
             classes = torch.stack([output.class_token[layer] for layer in self.layers], dim=1)  # (B, L, D)
-            kept["class_token"] = classes.float().cpu()
-        return kept
+            reduced["class_token"] = classes.float().cpu()
+        return reduced
 
     def rows(self, reduced: Mapping[str, Tensor], index: int, num_tokens: int) -> dict[str, Tensor]:
         sequence = reduced["sequence"][index][:num_tokens]  # (T, L, D)
@@ -161,7 +161,7 @@ class Embeddings:
         if "class_token" in reduced:
             class_token = reduced["class_token"][index]
             average = (class_token + total) / (1 + len(sequence))
-        else:  # no class token: nothing reads the first, and the average is over the sequence alone
+        else:  # without a class token: a placeholder that no readout uses, and an average over the sequence alone
             class_token, average = torch.zeros_like(mean), mean
         by_excerpt = {"class_token": class_token, "average": average, "sequence_mean": mean}
         return {name: row[None] for name, row in by_excerpt.items()} | {"sequence": sequence}
@@ -191,20 +191,20 @@ def extract(
 def stored(
     encoder: Encoder,
     tracks: Sequence[Track],
-    keep: Keep,
+    reducer: OutputReducer,
     config: FeatureConfig,
     device: str = "cpu",
     advance: Callable[[], None] = lambda: None,
 ) -> list[Path]:
     """Entries of tracks in the feature store, in order; computed where the store lacks them.
 
-    Several processes may do this at once, ranks of one run included: each starts at another track, and leaves out what
-    another has finished meanwhile.
+    Several processes may do this at once, ranks of one run included. Each starts at another track and skips the tracks
+    that another process has finished.
 
     Args:
         encoder: What computes them.
         tracks: The tracks.
-        keep: What is kept of the encoder's output.
+        reducer: Computes what is stored of the encoder's output.
         config: How tracks are cut.
         device: Where the encoder runs.
         advance: Called once for each track that is done.
@@ -215,13 +215,13 @@ def stored(
         "version": EXTRACTOR_VERSION,
         "excerpt_hop": config.excerpt_hop,
     }
-    extractor = Extractor.of(identity | keep.identity(encoder))
+    extractor = Extractor.of(identity | reducer.identity(encoder))
     paths = [extractor.entry(track.audio) for track in tracks]
     missing = {path: track.audio for track, path in zip(tracks, paths, strict=True) if read_entry(path) is None}
     for _ in range(len(paths) - len(missing)):
         advance()
     if missing:
-        _compute(encoder.to(device).eval(), missing, keep, config, device, advance)
+        _compute(encoder.to(device).eval(), missing, reducer, config, device, advance)
     return paths
 
 
@@ -241,7 +241,7 @@ def stored_tensors(path: Path) -> dict[str, Tensor]:
 def _compute(
     encoder: Encoder,
     missing: dict[Path, Path],
-    keep: Keep,
+    reducer: OutputReducer,
     config: FeatureConfig,
     device: str,
     advance: Callable[[], None],
@@ -251,12 +251,12 @@ def _compute(
     try:
         for batch in excerpt_batches(encoder, missing, config.excerpt_hop, config.batch_size, advance):
             waveforms = stacked([waveform for *_, waveform in batch], encoder.num_samples, config.batch_size)
-            reduced = keep.reduced(encoder(waveforms.to(device), keep.layers, keep.attention))
-            for index, (plan, start, _) in enumerate(batch):  # what pads the batch is left over
+            reduced = reducer.reduced(encoder(waveforms.to(device), reducer.layers, reducer.attention))
+            for index, (plan, start, _) in enumerate(batch):  # padding at the end of the batch is ignored
                 if plan.entry not in open_entries:
-                    open_entries[plan.entry] = _Stitcher(plan, encoder, keep.tensors(encoder))
+                    open_entries[plan.entry] = _Stitcher(plan, encoder, reducer.tensors(encoder))
                 stitcher = open_entries[plan.entry]
-                stitcher.add(start, keep.rows(reduced, index, stitcher.num_tokens_from(start)))
+                stitcher.add(start, reducer.rows(reduced, index, stitcher.num_tokens_from(start)))
                 if not stitcher.excerpts_left:
                     del open_entries[plan.entry]
                     advance()
@@ -266,15 +266,15 @@ def _compute(
 
 
 class _Stitcher:
-    """Joins the excerpts of one track as they come, and writes what no later excerpt can change."""
+    """Joins the excerpts of one track in order, and writes the rows that no later excerpt can change."""
 
-    def __init__(self, plan: ExcerptPlan, encoder: Encoder, tensors: Mapping[str, Kept]) -> None:
+    def __init__(self, plan: ExcerptPlan, encoder: Encoder, tensors: Mapping[str, TensorSpec]) -> None:
         self.grid = encoder.grid
         self.num_tokens = self.grid.num_tokens(plan.num_samples)
         self.excerpts_left = len(plan.starts)
-        self.joined = {name: OverlapAverage() for name, kept in tensors.items() if kept.by_token}
-        lengths = {name: self.num_tokens if kept.by_token else len(plan.starts) for name, kept in tensors.items()}
-        shapes = {name: ((lengths[name], *kept.shape), kept.dtype) for name, kept in tensors.items()}
+        self.joined = {name: OverlapAverage() for name, spec in tensors.items() if spec.by_token}
+        lengths = {name: self.num_tokens if spec.by_token else len(plan.starts) for name, spec in tensors.items()}
+        shapes = {name: ((lengths[name], *spec.shape), spec.dtype) for name, spec in tensors.items()}
         shapes |= {"times": ((self.num_tokens,), "float64"), "seconds": ((), "float64")}
         shapes |= {"excerpt_times": ((len(plan.starts),), "float64")}
         self.entry = EntryWriter(plan.entry, shapes)
@@ -288,7 +288,7 @@ class _Stitcher:
         return self.num_tokens - start // self.grid.hop_length
 
     def add(self, start: int, rows: Mapping[str, Tensor]) -> None:
-        """The rows of the excerpt that starts at sample ``start``."""
+        """Add the rows of the excerpt that starts at sample ``start``: by name, (1, ...) or (T, ...)."""
         self.excerpts_left -= 1
         for name, values in rows.items():
             ready = self.joined[name].add(start // self.grid.hop_length, values) if name in self.joined else values

@@ -13,7 +13,7 @@ from musictf.errors import InputError
 from musictf.features.extract import EXTRACTOR_VERSION
 from musictf.features.store import extractors, is_intact, prune, store_folder
 
-_LISTED = 10  # broken entries; the rest are counted
+_LISTED = 10  # broken entries that are named; the others are only counted
 _USAGE = "list, verify, or prune followed by one of: NAME, unused_days=N, stale, broken, all"
 
 

@@ -49,7 +49,7 @@ class Split:
 
 
 def track_rows(features: TrackFeatures, readouts: Sequence[str], level: str) -> TrackRows:
-    """The rows and examples of one track for some readouts and a task's level."""
+    """Rows (n, L, D) and example indices (N,) of one track for some readouts and a task's level."""
     by_excerpt = {"class": features.class_token, "average": features.average, "sequence": features.sequence_mean}
     rows = {name: by_excerpt[name] for name in readouts}
     seconds = float(features.seconds)
@@ -98,7 +98,7 @@ def trained_split(
         for name in readouts:
             shapes[name].append(track.rows[name].shape)
             dtype = track.rows[name].dtype
-        track.rows = {}  # closes the mapped file: a process may not map one for each of many tracks
+        track.rows = {}  # closes the mapped file: the number of maps of a process is limited
         tracks.append(track)
     split = Split(tracks, list(references), targets=torch.cat(targets))
     size = sum(shape.numel() for of_tracks in shapes.values() for shape in of_tracks) * dtype.itemsize

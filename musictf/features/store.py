@@ -2,7 +2,7 @@
 
 ``$MUSICTF_CACHE/features/<extractor>/<audio>.safetensors``: the extractor is a digest of everything that shapes
 features (weights and front end, version, layers, excerpt hop, precision; listed in ``about.json``), the audio a digest
-of the file's bytes. So no entry can be stale: another model, another file or another version is another name.
+of the file's bytes. So an entry is never stale: another model, file or version has another name.
 
 Conventions: an entry is written under a temporary name, and renamed when it is whole and holds its checksum. An entry
 that is not whole is computed again, never used. Any number of processes may read and write one store. Entries are
@@ -53,7 +53,7 @@ class Extractor:
         return extractor
 
     def entry(self, audio: Path) -> Path:
-        """Where the features of an audio file are, or would be."""
+        """Path of the features of an audio file, whether or not they exist."""
         # The digest is kept in memory for a file that has not changed: hashing long recordings takes time.
         status = audio.stat()
         return self.folder / f"{_audio_digest(str(audio), status.st_mtime_ns, status.st_size)}.safetensors"
@@ -64,7 +64,7 @@ class Extractor:
 
 
 class EntryWriter:
-    """Writes one entry, each tensor row by row; nothing is there before ``finish``.
+    """Writes one entry, each tensor row by row; the entry exists only after ``finish``.
 
     Args:
         path: The entry.
@@ -77,17 +77,17 @@ class EntryWriter:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._temporary.touch()
         mode = self._temporary.stat().st_mode
-        # The library writes a whole file of zeros, whose pages take no memory; rows then go to their places in it.
+        # The library writes a file of zeros, whose pages take no memory; rows are then written at their positions.
         zeros = {name: np.zeros(shape, dtype) for name, (shape, dtype) in tensors.items()}
         save_file(zeros | {CHECKSUM: np.zeros(_CHECKSUM_BYTES, np.uint8)}, self._temporary)
-        self._temporary.chmod(mode)  # save_file keeps a file from everybody but its owner
+        self._temporary.chmod(mode)  # save_file gives access to the owner only
         self._dtypes = {name: values.dtype for name, values in zeros.items()}
         self._ranges = _byte_ranges(self._temporary)
         self._next = {name: first for name, (first, _) in self._ranges.items()}
         self._file = open(self._temporary, "r+b")  # noqa: SIM115 (closed by finish or abandon)
 
     def append(self, name: str, rows: npt.ArrayLike) -> None:
-        """Write the next rows of a tensor."""
+        """Write the next rows of a tensor, (n, ...)."""
         content = np.ascontiguousarray(rows, dtype=self._dtypes[name]).tobytes()
         self._file.seek(self._next[name])
         self._file.write(content)
@@ -111,13 +111,13 @@ class EntryWriter:
         os.replace(self._temporary, self.path)
 
     def abandon(self) -> None:
-        """Leave nothing behind."""
+        """Delete the temporary file."""
         self._file.close()
         self._temporary.unlink(missing_ok=True)
 
 
 def store_folder() -> Path:
-    """Where all features are kept."""
+    """Folder of the feature store."""
     return cache_folder() / "features"
 
 
@@ -213,7 +213,7 @@ def _byte_ranges(path: Path) -> dict[str, tuple[int, int]]:
 
 
 def _checksum(file: IO[bytes], left_out: tuple[int, int]) -> bytes:
-    """Digest of an open file from here to its end, but for one range of bytes, which counts as zeros."""
+    """Digest of an open file from its position to its end; one range of bytes is replaced by zeros."""
     state = hashlib.blake2b(digest_size=_CHECKSUM_BYTES)
     position = file.tell()
     while block := bytearray(file.read(1 << 20)):

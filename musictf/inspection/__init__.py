@@ -1,1 +1,1 @@
-"""What emerges in a backbone, as numbers with controls: attention and onsets, self-similarity, position, token maps."""
+"""Analysis of a backbone with controls: attention and onsets, self-similarity, position, token maps."""

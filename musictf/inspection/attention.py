@@ -264,7 +264,7 @@ class _TargetScores:
             name if selected else f"{name}.h{head}",
             block,
             scores,
-            self.test.kept,
+            self.test.track_indices,
             selected=selected,
             details=details,
             selection={"split": "valid", "metric": "auc", "value": float(self.on_valid[unit])},
@@ -278,12 +278,12 @@ def _peak_scores(
 ) -> dict[int, dict[str, Floats]]:
     """Scores of the peaks of some units on each scored test track, unit -> score -> (T,)."""
     by_unit: dict[int, list[dict[str, float]]] = {unit: [] for unit in units}
-    kept, quantiles = set(scores.test.kept), scores.quantiles
+    scored, quantiles = set(scores.test.track_indices), scores.quantiles
     assert quantiles is not None
     # Tracks outside, units inside: the curves of a track are read from disk once.
     for index, (values, times) in enumerate(scores.curves.test()):
         reference = events.times[index]
-        if index in kept and reference is not None:
+        if index in scored and reference is not None:
             for unit, of_unit in by_unit.items():
                 quantile = float(quantiles[unit])
                 of_unit.append(peak_scores(values[:, unit], times, reference, quantile, names[index], _CONTROL_DRAWS))

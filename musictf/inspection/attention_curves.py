@@ -26,7 +26,7 @@ from torch import Tensor
 
 from musictf.datasets.base import Track
 from musictf.errors import InputError
-from musictf.features.extract import FeatureConfig, Kept, stored, stored_tensors
+from musictf.features.extract import FeatureConfig, TensorSpec, stored, stored_tensors
 from musictf.models.encoder import Encoder, Output
 from musictf.results.names import ATTENTION_CURVES
 
@@ -75,8 +75,10 @@ class AttentionCurves:
             "precision": "float32",
         }
 
-    def tensors(self, encoder: Encoder) -> dict[str, Kept]:
-        return {"curves": Kept((encoder.depth, encoder.num_heads, len(ATTENTION_CURVES)), "float32", by_token=True)}
+    def tensors(self, encoder: Encoder) -> dict[str, TensorSpec]:
+        return {
+            "curves": TensorSpec((encoder.depth, encoder.num_heads, len(ATTENTION_CURVES)), "float32", by_token=True)
+        }
 
     def reduced(self, output: Output) -> dict[str, Tensor]:
         maps = output.attention

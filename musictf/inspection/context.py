@@ -1,4 +1,4 @@
-"""What the parts of an inspection share: corpus, feature settings, rows, device and progress."""
+"""Data that the parts of an inspection share: corpus, feature settings, rows, device and progress."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def no_progress(name: str, total: int) -> Callable[[], None]:
 
 @dataclass(frozen=True, kw_only=True)
 class InspectionContext:
-    """What every part of an inspection needs besides its models and its own settings.
+    """Data that every part of an inspection needs besides its models and its own settings.
 
     Attributes:
         corpus: Tracks of the valid and test splits.

@@ -72,7 +72,7 @@ def labels_among(is_event: npt.NDArray[np.bool_], among: Floats, times: Floats) 
     nearest = np.rint((among - times[0]) / period).astype(np.int64)
     inside = (nearest >= 0) & (nearest < len(times))
     labels[nearest[inside & ~is_event]] = NONE
-    labels[nearest[inside & is_event]] = EVENT  # last: an event wins a token that it shares
+    labels[nearest[inside & is_event]] = EVENT  # last: where both share a token, the event counts
     return labels
 
 

@@ -170,7 +170,7 @@ def track_generator(track_id: str) -> np.random.Generator:
 def shifted(events: Floats, seconds: float, rng: np.random.Generator) -> Floats:
     """Null model: all events moved by one random time, wrapped at the track's end.
 
-    Rhythm and density stay; the relation to the music goes.
+    It keeps rhythm and density, and removes the relation to the music.
 
     Args:
         events: Times in seconds, (n,).
@@ -185,7 +185,9 @@ def shifted(events: Floats, seconds: float, rng: np.random.Generator) -> Floats:
 
 
 def shuffled(events: Floats, seconds: float, rng: np.random.Generator) -> Floats:
-    """Null model: the gaps between events in random order. Density stays; rhythm and the relation to the music go.
+    """Null model: the gaps between events in random order.
+
+    It keeps the density, and removes rhythm and the relation to the music.
 
     Args:
         events: Times in seconds, (n,).

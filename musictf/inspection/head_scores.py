@@ -53,10 +53,10 @@ class TrackScores:
 
 @dataclass
 class SplitScores:
-    """Scores of all units on the tracks of a split that have events; ``kept`` are their indices in the split."""
+    """Scores of all units on the tracks of a split that have events, and the indices of these tracks in the split."""
 
     tracks: list[TrackScores] = field(default_factory=list)
-    kept: list[int] = field(default_factory=list)
+    track_indices: list[int] = field(default_factory=list)
 
     @property
     def areas(self) -> Floats:
@@ -103,7 +103,7 @@ def score_split(
             track = score_track(values, times, track_events, name, draws, choosing, others)
             if not np.isnan(track.area).any():
                 scores.tracks.append(track)
-                scores.kept.append(index)
+                scores.track_indices.append(index)
     return scores
 
 

@@ -47,14 +47,14 @@ class InspectedModel:
         backbone: The encoder; that of a baseline has depth 0.
         kind: ``pretrained``, one of `INSPECTION_CONTROLS`, or that of a `baseline`.
         seed: Seed of random weights; 0 for the others.
-        about: Field ``backbone`` of the rows.
+        backbone_field: Field ``backbone`` of the rows.
         replacement_audio: Track that the backbone reads in place of every track; None: it reads the music itself.
     """
 
     backbone: Encoder
     kind: str
     seed: int
-    about: BackboneField
+    backbone_field: BackboneField
     replacement_audio: Track | None = None
 
     @property
@@ -76,8 +76,8 @@ def baseline(name: str, front_end: FrontEndConfig) -> InspectedModel:
     """
     # The spectral flux has no frames of its own: it is computed from the mel frames.
     kind, frames = ("classical", "mel") if name == "flux" else (name, name)
-    about: BackboneField = {"path": name, "digest": front_end.digest(), "kind": kind}
-    return InspectedModel(FRAME_CONTROL_CLASSES[frames](front_end), kind, 0, about)
+    backbone_field: BackboneField = {"path": name, "digest": front_end.digest(), "kind": kind}
+    return InspectedModel(FRAME_CONTROL_CLASSES[frames](front_end), kind, 0, backbone_field)
 
 
 @dataclass
@@ -153,13 +153,13 @@ def inspected_models(
     models = []
     for entry in probed:
         seed = entry.seeds[0] if entry.kind == "random" else 0
-        models.append(InspectedModel(encoder_with_attention(entry.encoder), entry.kind, seed, entry.about))
+        models.append(InspectedModel(encoder_with_attention(entry.encoder), entry.kind, seed, entry.backbone_field))
     first = models[0]
     for name in ("silence", "noise"):
         if name in controls:
             # The same weights as the backbone: only what they read differs.
             track = control_track(name, corpus, first.backbone.grid.sample_rate)
-            models.append(InspectedModel(first.backbone, name, 0, first.about | {"kind": name}, track))
+            models.append(InspectedModel(first.backbone, name, 0, first.backbone_field | {"kind": name}, track))
     return models
 
 

@@ -69,7 +69,7 @@ class InspectionRows:
         readout: str,
         layer: int,
         scores: Mapping[str, Floats],
-        kept: Sequence[int],
+        track_indices: Sequence[int],
         *,
         selected: bool,
         selection: SelectionField | None = None,
@@ -86,8 +86,8 @@ class InspectionRows:
             model: The inspected model or baseline.
             readout: What is read from the layer: a curve, a dimension, a view or an input.
             layer: Layer of the backbone; 0 for baselines.
-            scores: Name -> one value for each track of ``kept``, (T,), NaN where undefined.
-            kept: Indices in the test split of the scored tracks.
+            scores: Name -> one value for each track of ``track_indices``, (T,), NaN where undefined.
+            track_indices: Indices in the test split of the scored tracks.
             selected: Whether validation chose this layer.
             selection: Split, metric and value of that choice.
             decoder: How events were decoded, with the parameters chosen on validation.
@@ -97,22 +97,22 @@ class InspectionRows:
             head: Attention head, from 0, where one is measured.
         """
         # Excerpts of a stimulus are independent of each other: each is a group of its own.
-        groups = self.corpus.groups(kept) if dataset is None else [str(index) for index in kept]
+        groups = self.corpus.groups(track_indices) if dataset is None else [str(index) for index in track_indices]
         cells = {name: _cell(values, groups) for name, values in scores.items()}
         for name, (value, low, high) in (split_scores or {}).items():
-            cells[name] = {"mean": finite(value), "ci95": [finite(low), finite(high)], "n": len(kept)}
+            cells[name] = {"mean": finite(value), "ci95": [finite(low), finite(high)], "n": len(track_indices)}
         # Every row of the project has a decoder: rows are comparable only where decoders agree.
         decoder = decoder or {"name": "none"}
         row = scored_row(
             self.origin | {"dataset": dataset or self.corpus.label},
             {"readout": readout, "layer": layer, "seed": model.seed, "selected": selected},
-            backbone=model.about,
+            backbone=model.backbone_field,
             task=task,
             split={
                 "name": "test",
                 "digest": self.corpus.digest if dataset is None else dataset,
-                "expected": self.corpus.expected["test"] if dataset is None else len(kept),
-                "scored": len(kept),
+                "expected": self.corpus.expected["test"] if dataset is None else len(track_indices),
+                "scored": len(track_indices),
                 "groups": len(set(groups)),
             },
             scores=cells,
@@ -129,10 +129,10 @@ class InspectionRows:
         if selected and dataset is None:
             cell = (task, readout, layer, model.seed, decoder["name"])
             for name, values in scores.items():
-                for index, value in zip(kept, values, strict=True):
+                for index, value in zip(track_indices, values, strict=True):
                     track_id = self.corpus.tracks["test"][index].track_id
                     text = "" if np.isnan(value) else f"{value:.6f}"
-                    self.track_lines.append((track_id, *cell, name, text, model.about["kind"]))
+                    self.track_lines.append((track_id, *cell, name, text, model.backbone_field["kind"]))
 
     def write(self) -> None:
         """Append the rows and the scores of their tracks to the run's results in one atomic step."""

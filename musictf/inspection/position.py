@@ -74,7 +74,7 @@ def variance_shares(tokens: Tokens) -> tuple[float, float, float]:
 
 
 def inspect_position(context: InspectionContext, models: Sequence[InspectedModel]) -> None:
-    """Add rows about music and about sounds whose every moment is known.
+    """Add rows about music and about synthetic sounds with exact annotations.
 
     ``position``        shares of the variance of tokens, one row a model, input and layer
     ``stimulus_onset``  areas of heads on clicks and scales, one row a model and curve, and one of the spectral flux
@@ -103,8 +103,8 @@ def inspect_position(context: InspectionContext, models: Sequence[InspectedModel
                 starts = np.linspace(0, last, EXCERPTS_A_TRACK)
                 music += [(track, start) for start in sorted({round(float(start)) for start in starts})]
         if music:
-            owners = np.array([track.group or track.track_id for track, _ in music])
-            _add_shares(model, "music", _tokens(backbone, music, context.device), owners, context.rows)
+            excerpt_groups = np.array([track.group or track.track_id for track, _ in music])
+            _add_shares(model, "music", _tokens(backbone, music, context.device), excerpt_groups, context.rows)
         advance()
         silence: list[Tokens] = []  # `STIMULI` begin with silence
         for kind, tracks in sounds.items():
@@ -144,16 +144,16 @@ def _tokens(backbone: Encoder, excerpts: Sequence[tuple[Track, int]], device: st
 
 
 def _add_shares(
-    model: InspectedModel, name: str, tokens: Sequence[Tokens], owners: npt.NDArray[Any], rows: InspectionRows
+    model: InspectedModel, name: str, tokens: Sequence[Tokens], excerpt_groups: npt.NDArray[Any], rows: InspectionRows
 ) -> None:
-    """Add rows of the variance shares of tokens (E, T, D) of each layer; owners (E,) are the groups of excerpts."""
+    """Add rows of the variance shares of tokens (E, T, D) of each layer; ``excerpt_groups`` is (E,)."""
     rng = np.random.default_rng(0)
-    groups = np.unique(owners)
+    groups = np.unique(excerpt_groups)
     for layer, values in enumerate(tokens):
         shares = np.array(variance_shares(values))
         # Not a bootstrap: an excerpt drawn twice would agree with itself. Halves of the groups, drawn without
         # replacement, spread about as much as the estimate on all groups.
-        halves = [np.isin(owners, rng.permutation(groups)[: max(2, len(groups) // 2)]) for _ in range(_HALVES)]
+        halves = [np.isin(excerpt_groups, rng.permutation(groups)[: max(2, len(groups) // 2)]) for _ in range(_HALVES)]
         spread = 1.96 * np.std([variance_shares(values[half]) for half in halves], axis=0)  # 95 % of a normal
         low, high = np.maximum(shares - spread, 0), np.minimum(shares + spread, 1)
         names = ("position_share", "excerpt_share", "content_share")

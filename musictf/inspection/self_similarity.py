@@ -172,7 +172,7 @@ def alignments(layers: LayerMatrices, reference: ReferenceMatrix, orders: Sequen
 
 
 def novelty(matrix: Floats, half_width: int) -> Floats:
-    """How much the past of each bin differs from its future, (S, S) -> (S,), never below 0.
+    """Checkerboard novelty: how much the bins before each bin differ from those after it, (S, S) -> (S,), at least 0.
 
     Args:
         matrix: Self-similarity, (S, S).

@@ -129,8 +129,8 @@ def _baseline_layers(dimension: str, index: int, binned_track: BinnedTrack) -> F
 
 def _add_rows(model: InspectedModel, scores: dict[str, list[TrackScores]], rows: InspectionRows) -> None:
     for name in dict.fromkeys(name for track in scores["test"] for name in track):
-        kept = [index for index, track in enumerate(scores["test"]) if name in track]
-        tracks = [scores["test"][index][name] for index in kept]
+        track_indices = [index for index, track in enumerate(scores["test"]) if name in track]
+        tracks = [scores["test"][index][name] for index in track_indices]
         table = {score: np.array([track[score] for track in tracks]) for score in tracks[0]}  # (T, L) each
         valid = [track[name]["rank_correlation"] for track in scores["valid"] if name in track]
         num_layers = table["rank_correlation"].shape[1]
@@ -145,7 +145,7 @@ def _add_rows(model: InspectedModel, scores: dict[str, list[TrackScores]], rows:
                 name,
                 layer,
                 {score: values[:, layer] for score, values in table.items()},
-                kept,
+                track_indices,
                 selected=layer == chosen and not is_same_feature,
                 selection={"split": "valid", "metric": "rank_correlation", "value": float(on_valid[layer])},
             )

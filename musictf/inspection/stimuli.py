@@ -1,6 +1,6 @@
-"""Sounds whose every moment is known: silence, noise, clicks, a held chord, a scale.
+"""Synthetic sounds with exact annotations: silence, noise, clicks, a held chord, a scale.
 
-What a backbone does with them shows what positions and any input explain without music. Each kind has several tracks
+The output of a backbone for them shows what positions and any input explain without music. Each kind has several tracks
 of one excerpt, which differ in phase, pitch or level. The choice of sounds is ours.
 
 Shapes:  N samples   n onsets

@@ -180,15 +180,17 @@ def gather(
         times = features.times.numpy()[chosen]
         for view in VIEWS:
             names[view].append(classes_at(track, times, view))
-    owner = np.repeat(np.arange(len(rows)), [len(tokens) for tokens in rows])
+    track_index = np.repeat(np.arange(len(rows)), [len(tokens) for tokens in rows])
     stacked = np.concatenate(rows).astype(np.float64)  # (N, L, D)
-    return Tokens([stacked[:, k] for k in range(len(layers))], {v: np.concatenate(n) for v, n in names.items()}, owner)
+    return Tokens(
+        [stacked[:, k] for k in range(len(layers))], {v: np.concatenate(n) for v, n in names.items()}, track_index
+    )
 
 
 def _add_rows(
     rows: InspectionRows, model: InspectedModel, view: str, tokens: dict[str, Tokens], keep_maps: bool
 ) -> Maps:
-    """Add one row a layer; returns the maps of the layers where they are to be kept."""
+    """Add one row a layer; returns the maps of the layers if ``keep_maps`` is set, else an empty dict."""
     valid, test = (tokens[split] for split in ("valid", "test"))
     valid_names, test_names = valid.names[view], test.names[view]
     shared = sorted((set(valid_names.tolist()) & set(test_names.tolist())) - {""})
@@ -197,10 +199,10 @@ def _add_rows(
     # Both splits are restricted to the classes that both have.
     in_valid, in_test = np.isin(valid_names, shared), np.isin(test_names, shared)
     maps: Maps = {}
-    kept = sorted({int(index) for index in test.track[in_test]})
-    groups = rows.corpus.groups(kept)
+    track_indices = sorted({int(index) for index in test.track[in_test]})
+    groups = rows.corpus.groups(track_indices)
     # One group has no spread: its scores have no interval.
-    draws = resample_counts(groups, _RESAMPLES) if len(set(groups)) > 1 else np.empty((0, len(kept)))
+    draws = resample_counts(groups, _RESAMPLES) if len(set(groups)) > 1 else np.empty((0, len(track_indices)))
     for layer in range(len(test.layers)):
         fitted = _fit(valid.layers[layer][in_valid], valid_names[in_valid])
         rows.add(
@@ -209,7 +211,7 @@ def _add_rows(
             view,
             layer,
             {},
-            kept,
+            track_indices,
             selected=False,
             split_scores=_scores(fitted and fitted[1], test, layer, view, in_test, shared, draws),
             details={"classes": len(shared), "tokens": int(in_test.sum()), "chance": 1 / len(shared)},
@@ -246,10 +248,10 @@ def _scores(
     draws: Floats,
 ) -> dict[str, tuple[float, float, float]]:
     """Scores of a layer with intervals over groups of tracks; known (N,), draws (R, T)."""
-    features, names, owner = test.layers[layer][known], test.names[view][known], test.track[known]
+    features, names, track_index = test.layers[layer][known], test.names[view][known], test.track[known]
     # Sums by track and class: a resample only weights the tracks (T,), and never touches the tokens again.
-    tracks = np.unique(owner)
-    cell = np.searchsorted(tracks, owner) * len(shared) + np.searchsorted(shared, names)
+    tracks = np.unique(track_index)
+    cell = np.searchsorted(tracks, track_index) * len(shared) + np.searchsorted(shared, names)
     cells = len(tracks) * len(shared)
     counts = np.bincount(cell, minlength=cells).reshape(len(tracks), -1).astype(np.float64)  # (T, C)
     is_right = np.full(len(features), np.nan) if lda is None else (lda.predict(features) == names).astype(np.float64)

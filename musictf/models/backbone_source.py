@@ -1,4 +1,4 @@
-"""What the text ``backbone=...`` names. It is understood here and nowhere else.
+"""Interpretation of the text ``backbone=...``; no other module interprets it.
 
 A backbone file, a run folder that holds one, ``random`` (untrained weights) or a frame control.
 """
@@ -32,7 +32,7 @@ class BackboneSource:
 
 
 def backbone_source(text: str) -> BackboneSource:
-    """Understand a ``backbone=`` text.
+    """Interpret a ``backbone=`` text.
 
     Raises:
         InputError: it is neither a control nor a backbone file nor a folder that holds one.

@@ -1,4 +1,4 @@
-"""The encoder seam: all that extraction, probing and inspection need of a model, whoever made it.
+"""The interface of encoders: everything that extraction, probing and inspection need of a model.
 
 Shapes:  B batch   N audio samples   T sequence tokens   D embedding   H heads   K = 1 + T
 
@@ -109,6 +109,6 @@ def with_random_weights(encoder: Encoder, seed: int) -> Encoder:
     """
     twin = getattr(encoder, "with_random_weights", None)
     if twin is None:
-        raise NotImplementedError(f"{encoder.name} has no random twin")
+        raise NotImplementedError(f"{encoder.name} cannot be built with random weights")
     randomised: Encoder = twin(seed)
     return randomised

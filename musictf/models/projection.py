@@ -1,7 +1,7 @@
 """Projection heads: between the class token and the contrastive loss, discarded after pretraining.
 
-The paper names none [not found]; its authors' earlier work used an MLP 1024-1024-2048 with BatchNorm and ReLU. Both are
-available: ``none`` and ``mlp``.
+The paper's abstract names no head; its authors' earlier work used an MLP 1024-1024-2048 with BatchNorm and ReLU. Both
+are available: ``none`` and ``mlp``.
 """
 
 from __future__ import annotations

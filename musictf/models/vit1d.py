@@ -178,23 +178,23 @@ class ViT1D(nn.Module):
             _store(tokens, layer, self.norm(x) if layer == depth else x, requested)
         return tokens
 
-    def class_token_of_last(self, mel: Tensor, kept: Tensor | None = None, checkpointing: bool = False) -> Tensor:
+    def class_token_of_last(self, mel: Tensor, frames: Tensor | None = None, checkpointing: bool = False) -> Tensor:
         """The class token after the last layer, (B, F, T) -> (B, D): the only input of the contrastive loss.
 
         Equal to the class token of ``forward``; the last block skips what only its sequence tokens would need.
 
         Args:
             mel: Log-mel (B, F, T) with T up to ``max_frames``.
-            kept: Frames to read, (B, T') integers; the others do not enter the encoder at all. None: all frames.
+            frames: Indices of the frames to read, (B, T') integers; the others are not encoded. None: all frames.
             checkpointing: Store only the input of each block and recompute the block in the backward pass.
         """
-        if kept is None:
+        if frames is None:
             x = self.project(mel)
             x = x + self.pos_embed[: x.shape[1]]
         else:
-            x = self.project(mel.gather(2, kept[:, None].expand(-1, mel.shape[1], -1)))
+            x = self.project(mel.gather(2, frames[:, None].expand(-1, mel.shape[1], -1)))
             # Each kept frame has the position that it had among all frames.
-            x = x + torch.cat([self.pos_embed[:1].expand(len(x), 1, -1), self.pos_embed[1:][kept]], dim=1)
+            x = x + torch.cat([self.pos_embed[:1].expand(len(x), 1, -1), self.pos_embed[1:][frames]], dim=1)
         *earlier, last = self.blocks
         for block in earlier:
             x, _ = checkpoint(block, x, use_reentrant=False) if checkpointing else block(x)

@@ -257,12 +257,12 @@ class Pack:
     lines: list[dict[str, Any]]
 
 
-def read_pack(folder: Path, is_here: bool = True) -> Pack:
+def read_pack(folder: Path, has_samples: bool = True) -> Pack:
     """Open a pack: read its index and compare the sizes of its files with the stated ones.
 
     Args:
         folder: The pack.
-        is_here: Whether the samples are in the folder too, and not in object storage.
+        has_samples: Whether the samples are in the folder too, and not in object storage.
 
     Raises:
         InputError: it is no pack, of another format, or damaged.
@@ -278,7 +278,7 @@ def read_pack(folder: Path, is_here: bool = True) -> Pack:
         if hashlib.sha256(content).hexdigest() != header["index"]:
             raise InputError(f"{folder / INDEX}: is not what was packed; copy or make the pack again")
         lines = [json.loads(line) for line in content.splitlines()]
-        for name, expected in header["files"].items() if is_here else ():
+        for name, expected in header["files"].items() if has_samples else ():
             size = (folder / name).stat().st_size if (folder / name).is_file() else None
             if size != expected:
                 fault = "is missing" if size is None else f"has {size} bytes instead of {expected}"

@@ -1,4 +1,4 @@
-"""Which recordings an unfinished pack holds already, so that a run that was killed continues.
+"""The journal of an unfinished pack: its complete recordings, so that a run that was killed continues.
 
 Conventions: the journal has a line for each recording whose samples are safely in their shard. A recording is
 identified by its file, size, time of change and the rate it was decoded at. If the journal lists a position that the
@@ -99,7 +99,7 @@ class Journal:
         return stored
 
     def add(self, planned: PlannedRecording, stored: StoredRecording) -> StoredRecording:
-        """Write down that a recording is in its position; its samples must be on the disk by then."""
+        """Record that a recording is in its position; its samples must be on the disk already."""
         entry = {
             "mark": planned.identity,
             "shard": planned.shard,

@@ -1,4 +1,4 @@
-"""What a pretraining run writes step by step: the metrics file and the checkpoints.
+"""Files that a pretraining run writes during training: metrics and checkpoints.
 
 Conventions: the checkpoint of step N is written after all values of step N, its validation included, are in the metrics
 file. So a run that is killed at any instant and resumed has every value exactly once.

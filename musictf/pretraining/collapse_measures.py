@@ -1,4 +1,4 @@
-"""Whether embeddings learn or collapse: four measures of a batch.
+"""Four measures of the embeddings of a batch that show learning or collapse.
 
 Shapes:  n pairs   D embedding; embeddings are normalised to unit length here.
 

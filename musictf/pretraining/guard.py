@@ -1,7 +1,7 @@
 """Steps that diverge: skipped, written to a file, and counted against a budget.
 
 Whether a step is bad is decided on the device and passed to the optimiser there (``found_inf``, which fused AdamW
-obeys): weights and moments stay as they were, and no step waits for the host. The host checks every ``log_every``
+supports): weights and moments do not change, and no step waits for the host. The host checks every ``log_every``
 steps.
 """
 

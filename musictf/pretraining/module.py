@@ -8,8 +8,8 @@ Without multiple ranks, micro-batches, augmentation and safeguards, a training s
     first, second = projection(tokens).chunk(2)                        # (n, D) each
     loss, _ = nt_xent(first, second, tracks=batch["track"])
 
-The networks are plain modules (`Backbone`, `projection_head`, `Augment`); `ContrastivePretraining` joins them and tells
-Lightning how to take a step.
+The networks are plain modules (`Backbone`, `projection_head`, `Augment`); `ContrastivePretraining` combines them
+in a LightningModule.
 """
 
 from __future__ import annotations
@@ -43,8 +43,7 @@ _TOKEN_DROPPING = 1 << 10  # stream of randomness, apart from those of the augme
 class NTXent:
     """The contrastive objective.
 
-    The projection and its widths were not found in the paper [NF]; the temperature is that of its authors' earlier
-    work.
+    The projection and its widths are our choice; the temperature is that of earlier work by the paper's authors.
 
     Attributes:
         temperature: Divides the cosine similarities before the softmax.
@@ -89,7 +88,7 @@ class StepConfig:
 
 
 class Contrast(NamedTuple):
-    """What the objective makes of a batch.
+    """Loss and embeddings of a batch.
 
     Attributes:
         loss: NT-Xent of this rank's views, a scalar.

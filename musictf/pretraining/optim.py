@@ -1,6 +1,6 @@
 """AdamW with cosine schedules of learning rate and weight decay; no decay on biases and norms.
 
-The recipe is that of the paper's group. Their peak learning rate was not found [NF]; 1.5e-4 is inferred from their
+The recipe is that of the paper's group. Their peak learning rate is not published; 1.5e-4 is inferred from their
 minimum. The default here is our choice.
 """
 

@@ -9,7 +9,7 @@ conversion in the loader.
 
 References:
     Positives 5 to 90 s apart and near-silent excerpts dropped: the loader of the paper's group. The level of silence
-    and the rule for short tracks are ours [not found in the paper].
+    and the rule for short tracks are our choice.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class PairConfig:
     """How positives and negatives are drawn.
 
     With ``excerpts_per_track`` above 1 a track is divided into as many regions, and each gives one pair. Pairs of one
-    track are each other's negatives: they differ in harmony but hardly in timbre, so timbre alone does not tell them
-    apart. Tracks too short for their regions give pairs from anywhere, which are then no negatives of each other.
+    track are each other's negatives: they differ in harmony but hardly in timbre, so timbre alone does not distinguish
+    them. Tracks too short for their regions give pairs from anywhere, which are then no negatives of each other.
 
     Attributes:
         min_distance: Least distance between the starts of the two excerpts of a pair, in seconds.

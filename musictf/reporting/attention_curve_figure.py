@@ -18,7 +18,7 @@ from matplotlib.ticker import MaxNLocator
 
 from musictf.errors import InputError
 from musictf.reporting.figures import BLACK, BLUE, GREEN, ORANGE, STYLE, VERMILLION, save
-from musictf.reporting.inspection_reader import ATTENTION, LEAD, Arrays, Inspection, required
+from musictf.reporting.inspection_reader import ATTENTION, BACKBONE, Arrays, Inspection, required
 from musictf.reporting.track_figure import WIDTH_INCHES, draw_spectrogram
 from musictf.results.names import ATTENTION_CURVES
 from musictf.results.rows import validation_value
@@ -112,7 +112,9 @@ def best_curves(inspection: Inspection, arrays: Arrays) -> dict[str, str]:
     best: dict[str, str] = {}
     for task in inspection.tasks(ATTENTION):
         target = task.removeprefix(ATTENTION)
-        rows = [row for row in inspection.of(task, system=LEAD, selected=True) if row["readout"] in ATTENTION_CURVES]
+        rows = [
+            row for row in inspection.of(task, system=BACKBONE, selected=True) if row["readout"] in ATTENTION_CURVES
+        ]
         # Arrays are kept for a few tracks only, and not for every target.
         named = {f"curve/{target}/{row['readout']}.l{row['layer']}.h{row['head']}": row for row in rows}
         values = {name: validation_value(row) for name, row in named.items() if name in arrays}

@@ -22,7 +22,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from musictf.errors import InputError
 from musictf.reporting.figures import BLACK, COLUMN_INCHES, STYLE, colour_bar, hide_frame, save
-from musictf.reporting.inspection_reader import ATTENTION, LEAD, Inspection
+from musictf.reporting.inspection_reader import ATTENTION, BACKBONE, Inspection
 from musictf.reporting.table_lines import decimal
 from musictf.results.names import ATTENTION_CURVES
 from musictf.results.rows import Row
@@ -47,7 +47,7 @@ def attention_map(inspection: Inspection, out: Path) -> list[Path]:
     Raises:
         InputError: no head was scored.
     """
-    tasks = [task for task in inspection.tasks(ATTENTION) if inspection.of(task, system=LEAD, selected=False)]
+    tasks = [task for task in inspection.tasks(ATTENTION) if inspection.of(task, system=BACKBONE, selected=False)]
     if not tasks:
         raise InputError("attention map: no row of a single head; inspect attention again")
     grids = {(task, curve): head_grid(inspection, task, curve) for task in tasks for curve in ATTENTION_CURVES}
@@ -62,7 +62,7 @@ def attention_map(inspection: Inspection, out: Path) -> list[Path]:
                 image = _draw_heads(axes, inspection, task, curve, grids[task, curve], scale)
                 # Above a panel the AUC of the chosen head and of the baselines, above a column its curve.
                 scores = {
-                    "chosen": inspection.score("auc", task, system=LEAD, readout=curve, selected=True),
+                    "chosen": inspection.score("auc", task, system=BACKBONE, readout=curve, selected=True),
                     "random": inspection.score("auc", task, system="random", readout=curve, selected=True),
                     "flux": inspection.score("auc", task, system="flux"),
                 }
@@ -76,7 +76,7 @@ def attention_map(inspection: Inspection, out: Path) -> list[Path]:
         label = "AUC on test (0–1; white: .5, no relation)"
         bar = colour_bar(figure, image, panels.ravel().tolist(), label, fraction=0.05, pad=0.02, aspect=40)
         bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: decimal(value).rstrip("0")))
-        figure.suptitle(f"Heads of {inspection.lead_name} on {inspection.dataset}", x=0.01, ha="left", size=8)
+        figure.suptitle(f"Heads of {inspection.backbone_name} on {inspection.dataset}", x=0.01, ha="left", size=8)
         alpha = decimal(_alpha(inspection, tasks[0])).rstrip("0")
         note = f"frame: chosen on validation · dot: follows the target, corrected p < {alpha}\n"
         figure.supxlabel(note + "random: heads chosen in the same way · flux: the spectral flux itself", size=6)
@@ -97,7 +97,9 @@ def head_grid(inspection: Inspection, task: str, curve: str) -> Floats:
 
 def _heads(inspection: Inspection, task: str, curve: str) -> list[Row]:
     # Rows of single heads have the head in their readout.
-    return [row for row in inspection.of(task, system=LEAD, selected=False) if row["readout"].startswith(f"{curve}.h")]
+    return [
+        row for row in inspection.of(task, system=BACKBONE, selected=False) if row["readout"].startswith(f"{curve}.h")
+    ]
 
 
 def _short(task: str) -> str:
@@ -120,7 +122,7 @@ def _draw_heads(axes: Axes, inspection: Inspection, task: str, curve: str, grid:
         if row["details"]["p_corrected"] < alpha:
             name = f"follows-{_short(task)}-{curve}-{row['layer']}.{row['head']}"
             axes.plot(row["head"], row["layer"], "o", color=BLACK, markersize=1.8, gid=name)
-    for row in inspection.of(task, system=LEAD, selected=True, readout=curve):
+    for row in inspection.of(task, system=BACKBONE, selected=True, readout=curve):
         corner = (row["head"] - 0.46, row["layer"] - 0.44)
         frame = Rectangle(corner, 0.92, 0.88, fill=False, edgecolor=BLACK, linewidth=1.3)
         frame.set_gid(f"chosen-{_short(task)}-{curve}")

@@ -82,7 +82,7 @@ def gain(line: Line, against: Line, score: str) -> Gain:
     )
     if all(first) and all(second):
         result = _over_tracks(line, against, score, first, second)
-    else:  # no mean over tracks, or values of single tracks were not kept
+    else:  # no mean over tracks, or values of single tracks were not available
         result = _over_resamples(line, against, score, pairs)
     return replace(result, seeds=len(pairs), remark=result.remark or remark)
 
@@ -105,15 +105,15 @@ def _over_resamples(line: Line, against: Line, score: str, pairs: Sequence[_Pair
     """Difference from values in the same resamples, its interval shifted like that of a single score."""
     none = Gain(line, against, score, None, 0)
     tables = [(_mean_by_resample(pair.first, score), _mean_by_resample(pair.second, score)) for pair in pairs]
-    kept = [(mine, theirs) for mine, theirs in tables if mine is not None and theirs is not None]
-    if len(kept) < len(pairs):
+    available = [(first, second) for first, second in tables if first is not None and second is not None]
+    if len(available) < len(pairs):
         return replace(none, remark=f"no {score} per track and no resamples of it")
     rows = [*line.rows, *against.rows]
-    if not have_same_groups(rows) or len({len(column) for table in kept for column in table}) > 1:
+    if not have_same_groups(rows) or len({len(column) for table in available for column in table}) > 1:
         return replace(none, remark="resampled over other tracks or groups")
     mean = float(np.mean([_mean(pair.first, score) - _mean(pair.second, score) for pair in pairs]))
     # Differences resample by resample, (P, R), then their mean over drawn seeds, (R,).
-    low, high = interval(mean_over_drawn_seeds(np.stack([mine - theirs for mine, theirs in kept])), mean)
+    low, high = interval(mean_over_drawn_seeds(np.stack([first - second for first, second in available])), mean)
     return Gain(line, against, score, Score(mean, low, high), line.tracks, len(set(groups_of(rows).values())))
 
 
@@ -141,10 +141,10 @@ def _mean_by_track(rows: Sequence[Row], score: str) -> dict[str, float]:
 def _mean_by_resample(rows: Sequence[Row], score: str) -> Floats | None:
     """Score in each resample, (R,), the mean over rows; None where some row has none."""
     columns = [resampled_values(row, score) for row in rows]
-    kept = [column for column in columns if column is not None]
-    if len(kept) < len(rows) or len({len(column) for column in kept}) > 1:
+    available = [column for column in columns if column is not None]
+    if len(available) < len(rows) or len({len(column) for column in available}) > 1:
         return None
-    mean: Floats = np.mean(kept, axis=0)
+    mean: Floats = np.mean(available, axis=0)
     return mean
 
 

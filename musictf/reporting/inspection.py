@@ -67,7 +67,7 @@ def inspection_text(folder: Path) -> str:
         fewest = min(row["split"]["scored"] for row in rows)
         with_fewer = sorted({row["readout"] for row in rows if row["split"]["scored"] < most["scored"]})
         about += f"; as few as {fewest} for {', '.join(with_fewer)}." if with_fewer else "."
-    title = f"# Inspection of {inspection.lead_name} on {inspection.dataset}"
+    title = f"# Inspection of {inspection.backbone_name} on {inspection.dataset}"
     return "\n\n".join([title, about, *sections(inspection)]) + "\n"
 
 
@@ -117,7 +117,7 @@ def inspection_pages(folder: Path, tracks: Sequence[Track], probes: Sequence[Pat
         InputError: a file or the audio of a track cannot be read.
     """
     inspection = Inspection.read(folder)
-    subtitle = f"{inspection.dataset} · {inspection.lead_name}"
+    subtitle = f"{inspection.dataset} · {inspection.backbone_name}"
     files = [(track, folder / TRACKS / f"{track.track_id}.npz") for track in tracks]
     return [_page(track, path, folder / LISTEN, subtitle, probes) for track, path in files if path.is_file()]
 
@@ -204,14 +204,14 @@ def _matrices(arrays: Arrays) -> dict[str, tuple[Floats, Floats]]:
         matrices[f"layer {name.removeprefix('ssm/')}"] = arrays["bin_times"], arrays[name]
     for name in (name for name in arrays if name.startswith("dimension/")):
         # A bin is undefined where its whole row is.
-        places = np.flatnonzero(~np.isnan(arrays[name]).all(axis=1))
-        matrix, undefined = arrays[name][np.ix_(places, places)], len(arrays[name]) - len(places)
-        if len(places) < 2:  # nothing to compare
+        defined_bins = np.flatnonzero(~np.isnan(arrays[name]).all(axis=1))
+        matrix, undefined = arrays[name][np.ix_(defined_bins, defined_bins)], len(arrays[name]) - len(defined_bins)
+        if len(defined_bins) < 2:  # nothing to compare
             continue
         label = name.removeprefix("dimension/")
         label += f" ({undefined} of {len(arrays[name])} bins unknown, left out)" if undefined else ""
         largest = float(np.abs(matrix).max())
         if largest > 1.001:  # a difference in decibels, no cosine: scaled to the range of the colours
             label, matrix = f"{label}, minus the difference over the largest, {largest:.1f} dB", matrix / largest
-        matrices[label] = arrays["bin_times"][places], matrix
+        matrices[label] = arrays["bin_times"][defined_bins], matrix
     return matrices

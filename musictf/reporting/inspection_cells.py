@@ -30,12 +30,12 @@ def signed(value: float) -> str:
     return decimal(_no_minus_zero(value), sign=True)
 
 
-def reaching(lead: Score | None, baselines: Mapping[str, Score | None]) -> list[str]:
+def baselines_reaching(backbone: Score | None, baselines: Mapping[str, Score | None]) -> list[str]:
     """Baselines that reach the backbone's score or exceed it, at three decimals: ``flux .702``."""
-    if lead is None:
+    if backbone is None:
         return []
     scores = {name: score for name, score in baselines.items() if score is not None}
-    return [f"{name} {number(s)}" for name, s in scores.items() if round(s.mean, 3) >= round(lead.mean, 3)]
+    return [f"{name} {number(s)}" for name, s in scores.items() if round(s.mean, 3) >= round(backbone.mean, 3)]
 
 
 def system_label(inspection: Inspection, task: str, system: str) -> str:
@@ -44,7 +44,7 @@ def system_label(inspection: Inspection, task: str, system: str) -> str:
     return f"{system} (mean of {seeds} seeds)" if seeds > 1 else system
 
 
-def verdict(measure: str, wins: Sequence[str], baselines: Sequence[str]) -> str:
+def comparison_sentence(measure: str, wins: Sequence[str], baselines: Sequence[str]) -> str:
     """One sentence: which baselines reach the backbone, that none does, or that no baseline was run."""
     if not baselines:
         return f"No control was run, so {measure} has no baseline."

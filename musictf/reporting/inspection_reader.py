@@ -21,10 +21,10 @@ from musictf.results.names import CLASSICAL, INSPECTION_BASELINES, RANDOM
 from musictf.results.read_runs import read_runs
 from musictf.results.rows import RESULTS, Row
 
-LEAD = "backbone"
+BACKBONE = "backbone"
 ATTENTION = "attention_"
 PROFILE, BOUNDARY, POSITION, STIMULUS, MAPS = "ssm_profile", "boundary", "position", "stimulus_onset", "token_map"
-# Baseline -> the dimension that is computed from it: there it is neither a rival nor a match of the backbone.
+# Baseline -> the dimension that is computed from it: it is left out of comparisons in that dimension.
 DIMENSION_MADE_OF = {"mfcc": "timbre", "chroma": "harmony"}
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -42,7 +42,7 @@ class Inspection:
         self.rows = [row for row in rows if row["task"] in tasks or row["task"].startswith(ATTENTION)]
         if not self.rows:
             raise InputError(f"{where}: none of the rows is of an inspection; run 'musictf inspect' there first")
-        self._lead = self.rows[0]["backbone"]["kind"], self.rows[0]["seed"]
+        self._backbone = self.rows[0]["backbone"]["kind"], self.rows[0]["seed"]
 
     @classmethod
     def read(cls, folder: Path) -> Inspection:
@@ -59,15 +59,15 @@ class Inspection:
     def system(self, row: Row) -> str:
         """``backbone``, or one of `INSPECTION_BASELINES`."""
         kind = row["backbone"]["kind"]
-        if (kind, row["seed"]) == self._lead:  # random weights may be inspected: then their seed distinguishes them
-            return LEAD
+        if (kind, row["seed"]) == self._backbone:  # random weights may be inspected: then their seed distinguishes them
+            return BACKBONE
         # The only classical system is the spectral flux; its path holds that name.
         return str(row["backbone"]["path"]) if kind == CLASSICAL else str(kind)
 
     @property
-    def lead_name(self) -> str:
+    def backbone_name(self) -> str:
         """Kind and preset of the backbone, for titles."""
-        kind, seed = self._lead
+        kind, seed = self._backbone
         preset = self.rows[0]["backbone"].get("preset") or ""
         return f"{kind} {preset}".strip() + (f" (seed {seed})" if kind == RANDOM else "")
 
@@ -99,7 +99,7 @@ class Inspection:
     def systems(self, task: str) -> list[str]:
         """Systems that have rows of a task: the backbone, then its baselines."""
         present = {self.system(row) for row in self.of(task)}
-        return [name for name in (LEAD, *INSPECTION_BASELINES) if name in present]
+        return [name for name in (BACKBONE, *INSPECTION_BASELINES) if name in present]
 
     def score(self, name: str, task: str, **fields: Any) -> Score | None:
         """A score of rows that only differ in their seed, the mean over them; None where no row defines it."""

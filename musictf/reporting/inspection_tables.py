@@ -9,12 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from musictf.reporting.inspection_cells import cell, number, reaching, signed, system_label, verdict
+from musictf.reporting.inspection_cells import (
+    baselines_reaching,
+    cell,
+    comparison_sentence,
+    number,
+    signed,
+    system_label,
+)
 from musictf.reporting.inspection_reader import (
     ATTENTION,
+    BACKBONE,
     BOUNDARY,
     DIMENSION_MADE_OF,
-    LEAD,
     MAPS,
     POSITION,
     PROFILE,
@@ -95,7 +102,7 @@ def attention_table(inspection: Inspection, task: str) -> Table:
                 )
             )
     title = _TARGETS.get(task.removeprefix(ATTENTION), task)
-    return Table(title, columns, tuple(rows), 3, closing=_attention_verdict(inspection, task))
+    return Table(title, columns, tuple(rows), 3, closing=_attention_comparison(inspection, task))
 
 
 def _all_heads(chosen: Sequence[Row]) -> list[str]:
@@ -108,23 +115,23 @@ def _all_heads(chosen: Sequence[Row]) -> list[str]:
     return [median, decimal(details["p_corrected"]), f"{details['heads_that_follow']} of {details['heads']}"]
 
 
-def _attention_verdict(inspection: Inspection, task: str) -> str:
-    baselines = [name for name in inspection.systems(task) if name != LEAD]
+def _attention_comparison(inspection: Inspection, task: str) -> str:
+    baselines = [name for name in inspection.systems(task) if name != BACKBONE]
     sentences = []
     for name, measure in (("auc", "AUC"), ("f_measure_above_shifted", "F above chance")):
         wins = []
-        curves = inspection.values("readout", task, system=LEAD, selected=True)
-        leads = {c: inspection.score(name, task, system=LEAD, readout=c, selected=True) for c in curves}
-        if all(lead is None for lead in leads.values()):
+        curves = inspection.values("readout", task, system=BACKBONE, selected=True)
+        backbone_scores = {c: inspection.score(name, task, system=BACKBONE, readout=c, selected=True) for c in curves}
+        if all(backbone is None for backbone in backbone_scores.values()):
             continue  # events among others have no peaks
-        for curve, lead in leads.items():
+        for curve, backbone in backbone_scores.items():
             # The flux is one curve, so it is a rival of every curve of the backbone.
             readouts = {baseline: "flux" if baseline == "flux" else curve for baseline in baselines}
             scores = {b: inspection.score(name, task, system=b, readout=r, selected=True) for b, r in readouts.items()}
-            if reached := reaching(lead, scores):
-                wins.append(f"{curve} {number(lead)} ({', '.join(reached)})")
-        sentences.append(verdict(measure, wins, baselines))
-    details = inspection.of(task, system=LEAD, selected=True)[0]["details"]
+            if reached := baselines_reaching(backbone, scores):
+                wins.append(f"{curve} {number(backbone)} ({', '.join(reached)})")
+        sentences.append(comparison_sentence(measure, wins, baselines))
+    details = inspection.of(task, system=BACKBONE, selected=True)[0]["details"]
     merged = f"{details['merged']} of {details['events']} events are merged: they share a token with an earlier one"
     return " ".join([*sentences, f"{merged}, which no curve over tokens can tell apart, and count once."])
 
@@ -155,14 +162,14 @@ def _profile_table(inspection: Inspection, name: str, measure: str) -> Table:
         measure: Its name in the sentence about baselines.
     """
     dimensions = inspection.values("readout", PROFILE)
-    baselines = [system for system in inspection.systems(PROFILE) if system != LEAD]
+    baselines = [system for system in inspection.systems(PROFILE) if system != BACKBONE]
     rows: list[TableRow] = [
         (f"layer {layer}", *(_layer_cell(inspection, name, dimension, layer) for dimension in dimensions))
-        for layer in sorted(inspection.values("layer", PROFILE, system=LEAD))
+        for layer in sorted(inspection.values("layer", PROFILE, system=BACKBONE))
     ]
     scores = {
         (system, dimension): inspection.score(name, PROFILE, system=system, readout=dimension, selected=True)
-        for system in (LEAD, *baselines)
+        for system in (BACKBONE, *baselines)
         for dimension in dimensions
     }
     for system in baselines:
@@ -174,20 +181,22 @@ def _profile_table(inspection: Inspection, name: str, measure: str) -> Table:
     wins = []
     for dimension in dimensions:
         rivals = [system for system in baselines if DIMENSION_MADE_OF.get(system) != dimension]
-        if reached := reaching(scores[LEAD, dimension], {system: scores[system, dimension] for system in rivals}):
-            wins.append(f"{dimension} {number(scores[LEAD, dimension])} ({', '.join(reached)})")
-    return Table("", ("", *dimensions), tuple(rows), closing=verdict(measure, wins, baselines))
+        if reached := baselines_reaching(
+            scores[BACKBONE, dimension], {system: scores[system, dimension] for system in rivals}
+        ):
+            wins.append(f"{dimension} {number(scores[BACKBONE, dimension])} ({', '.join(reached)})")
+    return Table("", ("", *dimensions), tuple(rows), closing=comparison_sentence(measure, wins, baselines))
 
 
 def _layer_cell(inspection: Inspection, name: str, dimension: str, layer: int) -> Cell:
     """A layer's score, bold where validation chose it, and its difference to random weights."""
     fields = {"readout": dimension, "layer": layer}
-    lead = inspection.score(name, PROFILE, system=LEAD, **fields)
+    backbone = inspection.score(name, PROFILE, system=BACKBONE, **fields)
     random = inspection.score(name, PROFILE, system="random", **fields)
-    if lead is None:
+    if backbone is None:
         return Cell(ABSENT)
-    difference = "" if random is None else f"({signed(lead.mean - random.mean)})"
-    return Cell(number(lead), difference, inspection.of(PROFILE, system=LEAD, **fields)[0]["selected"])
+    difference = "" if random is None else f"({signed(backbone.mean - random.mean)})"
+    return Cell(number(backbone), difference, inspection.of(PROFILE, system=BACKBONE, **fields)[0]["selected"])
 
 
 def boundary_section(inspection: Inspection) -> list[str]:
@@ -210,9 +219,11 @@ def boundary_section(inspection: Inspection) -> list[str]:
             label = system_label(inspection, BOUNDARY, system)
             rows.append((label, layers, cell(f), *map(number, others), cell(above, sign=True)))
         columns = ("system", "layer", "F [95 %]", "precision", "recall", "F above chance")
-        lead = scores.pop(LEAD, None)
-        wins = reaching(lead, scores)
-        closing = verdict("F above chance", [f"{number(lead)} ({', '.join(wins)})"] if wins else [], list(scores))
+        backbone = scores.pop(BACKBONE, None)
+        wins = baselines_reaching(backbone, scores)
+        closing = comparison_sentence(
+            "F above chance", [f"{number(backbone)} ({', '.join(wins)})"] if wins else [], list(scores)
+        )
         title = f"{kind.replace('_', ' ').capitalize()}s"
         pieces.append(markdown(Table(title, columns, tuple(rows), closing=closing), 3))
     return pieces
@@ -231,11 +242,11 @@ def position_section(inspection: Inspection) -> list[str]:
     for layer in sorted(inspection.values("layer", POSITION)):
         cells = []
         for name in inputs:
-            lead, random = (
+            backbone, random = (
                 inspection.score("position_share", POSITION, system=system, readout=name, layer=layer)
-                for system in (LEAD, "random")
+                for system in (BACKBONE, "random")
             )
-            cells.append(Cell(number(lead), "" if random is None else f"({number(random)})"))
+            cells.append(Cell(number(backbone), "" if random is None else f"({number(random)})"))
         rows.append((f"layer {layer}", *cells))
     columns = ("", *(name.replace("_", " ") for name in inputs))
     return ["## Position", about, markdown(Table("", columns, tuple(rows)), 2)]
@@ -296,11 +307,11 @@ def token_map_table(inspection: Inspection, view: str) -> Table:
         columns, rows = (*columns[:2], columns[5]), [(*row[:2], row[5]) for row in rows]
     details = inspection.of(MAPS, readout=view)[0]["details"]
     chance_text = f"{details['tokens']} tokens in {details['classes']} classes; guessing has"
-    closing = f"{chance_text} {decimal(details['chance'])}. {_token_map_verdict(inspection, view)}"
+    closing = f"{chance_text} {decimal(details['chance'])}. {_token_map_comparison(inspection, view)}"
     return Table(_VIEWS.get(view, view), columns, tuple(rows), closing=closing)
 
 
-def _token_map_verdict(inspection: Inspection, view: str) -> str:
+def _token_map_comparison(inspection: Inspection, view: str) -> str:
     """Which baseline's best layer reaches the backbone's best layer: both are best on test, so neither is favoured."""
     sentences = []
     for name, measure in (("fifths", "fifths"), ("lda_accuracy", "LDA accuracy")):
@@ -309,9 +320,9 @@ def _token_map_verdict(inspection: Inspection, view: str) -> str:
             layers = inspection.values("layer", MAPS, system=system, readout=view)
             scores = [inspection.score(name, MAPS, system=system, readout=view, layer=layer) for layer in layers]
             best[system] = max((s for s in scores if s is not None), key=lambda s: s.mean, default=None)
-        lead = best.pop(LEAD, None)
-        if lead is not None:
-            wins = reaching(lead, best)
-            against = [f"{number(lead)} ({', '.join(wins)}), best layer of each"] if wins else []
-            sentences.append(verdict(measure, against, list(best)))
+        backbone = best.pop(BACKBONE, None)
+        if backbone is not None:
+            wins = baselines_reaching(backbone, best)
+            against = [f"{number(backbone)} ({', '.join(wins)}), best layer of each"] if wins else []
+            sentences.append(comparison_sentence(measure, against, list(best)))
     return " ".join(sentences)

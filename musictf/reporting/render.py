@@ -69,7 +69,7 @@ def terminal_table(block: Block, gains_title: str) -> Table:
 
 
 def sentence(gain: Gain) -> str:
-    """A gain in words: who, against whom, by how much, over how many tracks and seeds."""
+    """A gain as a sentence: both systems, the difference, and the number of tracks and seeds."""
     against = gain.against.system
     if gain.against.readout != gain.line.readout:
         against = f"{against} ({gain.against.readout})"
@@ -181,7 +181,7 @@ def _tidy_row(
 
 
 def _page(body: str) -> str:
-    """A page that needs nothing but itself."""
+    """A self-contained HTML page."""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>musictf report</title>\n'
         f"<style>{_STYLE}</style>\n</head>\n<body>\n<h1>musictf report</h1>\n<p>{html.escape(LEGEND)}</p>\n"

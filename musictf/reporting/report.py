@@ -53,7 +53,7 @@ def write_report(
         all_layers: Also show the layers that validation did not choose.
         details: Also show tables by class and quality, and confusions, of the rows that validation chose.
     """
-    # Imported here so that --help answers at once.
+    # Imported here, so that --help does not wait for these modules.
     from musictf.reporting.comparison_blocks import summary_table
     from musictf.reporting.details import details_tables
     from musictf.reporting.gains import with_gains_over_baselines, with_gains_over_run

@@ -34,7 +34,7 @@ from musictf.results.systems import System, system_of
 CLEAN = "clean"
 Condition = tuple[str, float]  # perturbation and amount; the clean recordings are (CLEAN, 0)
 
-_BASELINE_LOOKS = {
+_BASELINE_STYLES = {
     "random": (ORANGE, "s"),
     "mel": (GREEN, "^"),
     "mfcc": (SKY, "v"),
@@ -42,7 +42,7 @@ _BASELINE_LOOKS = {
     "classical": (BLACK, "+"),
     "majority": (BLACK, "x"),
 }
-_OTHER_LOOKS = ((BLUE, "o"), (VERMILLION, "P"), (SKY, "X"), (GREEN, "p"), (ORANGE, "h"))
+_OTHER_STYLES = ((BLUE, "o"), (VERMILLION, "P"), (SKY, "X"), (GREEN, "p"), (ORANGE, "h"))
 _COLUMNS = 2
 
 
@@ -175,15 +175,15 @@ def _scores(system: System, readout: str, decoder: str, blocks: Mapping[Conditio
     return scores
 
 
-def looks_of(curves: Curves) -> dict[System, tuple[str, str]]:
+def styles_of(curves: Curves) -> dict[System, tuple[str, str]]:
     """Colour and marker of each system; those of the baselines are the same in every figure."""
-    looks: dict[System, tuple[str, str]] = {}
-    others = iter(_OTHER_LOOKS * len(curves.names))
+    styles: dict[System, tuple[str, str]] = {}
+    others = iter(_OTHER_STYLES * len(curves.names))
     # Pretrained systems first: they get the first colours.
     for system in sorted(curves.names, key=lambda system: system[0] != PRETRAINED):
-        is_new = system[0] in _BASELINE_LOOKS and _BASELINE_LOOKS[system[0]] not in looks.values()
-        looks[system] = _BASELINE_LOOKS[system[0]] if is_new else next(others)
-    return looks
+        is_new = system[0] in _BASELINE_STYLES and _BASELINE_STYLES[system[0]] not in styles.values()
+        styles[system] = _BASELINE_STYLES[system[0]] if is_new else next(others)
+    return styles
 
 
 def clean_position(name: str, amounts: Sequence[float]) -> float:
@@ -199,17 +199,17 @@ def clean_position(name: str, amounts: Sequence[float]) -> float:
 def _draw_panel(axes: Axes, name: str, curves: Curves) -> None:
     amounts = curves.amounts[name]
     origin = clean_position(name, amounts)
-    places = {(name, amount): amount for amount in amounts} | {(CLEAN, 0.0): origin}
-    looks = looks_of(curves)
+    positions = {(name, amount): amount for amount in amounts} | {(CLEAN, 0.0): origin}
+    styles = styles_of(curves)
     # Drawn side by side, so that intervals of systems with similar scores do not cover each other.
-    dodge = 0.012 * (max(places.values()) - min(places.values()))
+    dodge = 0.012 * (max(positions.values()) - min(positions.values()))
     axes.axvline(origin, color=BLACK, linewidth=0.6, linestyle=(0, (1, 2)))
     for index, (system, scores) in enumerate(curves.scores.items()):
         shift = dodge * (index - (len(curves.scores) - 1) / 2)
-        points = sorted((place + shift, scores[where]) for where, place in places.items() if where in scores)
-        _draw_system(axes, points, origin + shift, looks[system], curves.names[system])
-    ticks = sorted(places.values())
-    axes.set_xticks(ticks, [CLEAN if place == origin else f"{place:g}" for place in ticks])
+        points = sorted((position + shift, scores[where]) for where, position in positions.items() if where in scores)
+        _draw_system(axes, points, origin + shift, styles[system], curves.names[system])
+    ticks = sorted(positions.values())
+    axes.set_xticks(ticks, [CLEAN if position == origin else f"{position:g}" for position in ticks])
     if math.isinf(perturbation(name).neutral) and origin > max(amounts):
         axes.invert_xaxis()  # every panel of this kind gets worse from left to right
     axes.set_title(name)
@@ -218,17 +218,17 @@ def _draw_panel(axes: Axes, name: str, curves: Curves) -> None:
 
 
 def _draw_system(
-    axes: Axes, points: Sequence[tuple[float, Score]], origin: float, look: tuple[str, str], name: str
+    axes: Axes, points: Sequence[tuple[float, Score]], origin: float, colour_and_marker: tuple[str, str], name: str
 ) -> None:
-    colour, marker = look
-    places = np.array([place for place, _ in points])
+    colour, marker = colour_and_marker
+    positions = np.array([position for position, _ in points])
     means = np.array([score.mean for _, score in points])
     # A score over the whole split may lie outside the bootstrap of its tracks: no bar has a negative length.
     low = np.maximum(0, means - [score.low for _, score in points])
     high = np.maximum(0, [score.high for _, score in points] - means)
-    axes.errorbar(places, means, (low, high), color=colour, linewidth=1.0, elinewidth=0.6, marker="none")
+    axes.errorbar(positions, means, (low, high), color=colour, linewidth=1.0, elinewidth=0.6, marker="none")
     style: dict[str, Any] = {"color": colour, "marker": marker, "linestyle": "none", "markersize": 3.0, "zorder": 3}
-    axes.plot(places, means, label=name, **style)
-    at_clean = places == origin
+    axes.plot(positions, means, label=name, **style)
+    at_clean = positions == origin
     hollow: dict[str, Any] = {} if marker in "+x" else {"markerfacecolor": "white", "markersize": 4.0}
-    axes.plot(places[at_clean], means[at_clean], **style | hollow)
+    axes.plot(positions[at_clean], means[at_clean], **style | hollow)

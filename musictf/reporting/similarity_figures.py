@@ -32,7 +32,15 @@ from musictf.reporting.figures import (
     finish_grid,
     save,
 )
-from musictf.reporting.inspection_reader import DIMENSION_MADE_OF, LEAD, POSITION, PROFILE, Arrays, Inspection, required
+from musictf.reporting.inspection_reader import (
+    BACKBONE,
+    DIMENSION_MADE_OF,
+    POSITION,
+    PROFILE,
+    Arrays,
+    Inspection,
+    required,
+)
 from musictf.reporting.track_figure import WIDTH_INCHES
 from musictf.results.statistics import Floats
 
@@ -40,7 +48,7 @@ _COLUMNS = 7  # matrices side by side
 _UNKNOWN = "0.8"  # grey of bins in which a dimension is unknown
 # Line of each system in a profile: colour and dashes, so that it can be read without colour.
 _LINES: dict[str, tuple[str, Any]] = {
-    LEAD: (BLUE, "-"),
+    BACKBONE: (BLUE, "-"),
     "random": (ORANGE, (0, (4, 2))),
     "silence": ("0.45", (0, (1, 1.5))),
     "noise": (VERMILLION, (0, (3, 1, 1, 1))),
@@ -116,7 +124,7 @@ def profile_figure(inspection: Inspection, out: Path, score: str = "rank_correla
     Raises:
         InputError: no row has the score.
     """
-    dimensions = inspection.values("readout", PROFILE, system=LEAD)
+    dimensions = inspection.values("readout", PROFILE, system=BACKBONE)
     if not any(score in row["scores"] for row in inspection.of(PROFILE)):
         raise InputError(f"profile: no row of {PROFILE} has {score}")
     columns = 2
@@ -147,7 +155,7 @@ def position_figure(inspection: Inspection, out: Path) -> list[Path]:
     Raises:
         InputError: there are no such rows.
     """
-    inputs = inspection.values("readout", POSITION, system=LEAD)
+    inputs = inspection.values("readout", POSITION, system=BACKBONE)
     if not inputs:
         raise InputError("position: no rows; inspect with parts=[position]")
     columns = min(3, len(inputs))
@@ -209,7 +217,7 @@ def _draw_profile(axes: Axes, inspection: Inspection, dimension: str, score: str
             errors = [[value.mean - value.low], [value.high - value.mean]]
             mark: Any = {"color": colour, "marker": marker, "markersize": 3, "linestyle": "none", "elinewidth": 0.6}
             axes.errorbar([last + 0.7 + 0.45 * index], [value.mean], errors, label=system, **mark)
-    for row in inspection.of(PROFILE, system=LEAD, readout=dimension, selected=True):
+    for row in inspection.of(PROFILE, system=BACKBONE, readout=dimension, selected=True):
         chosen = row["scores"][score]["mean"]
         if chosen is not None:
             ring: Any = {"markersize": 4.5, "markerfacecolor": "none", "markeredgecolor": BLACK, "markeredgewidth": 0.8}
@@ -223,8 +231,8 @@ def _draw_profile(axes: Axes, inspection: Inspection, dimension: str, score: str
 
 def _draw_shares(axes: Axes, inspection: Inspection, name: str) -> None:
     """Draw a bar for each layer, hatched where the tokens do not vary, because shares are undefined there."""
-    layers = sorted(inspection.values("layer", POSITION, system=LEAD, readout=name))
-    table = np.array([_shares(inspection, LEAD, name, layer) for layer in layers])  # (L, 3)
+    layers = sorted(inspection.values("layer", POSITION, system=BACKBONE, readout=name))
+    table = np.array([_shares(inspection, BACKBONE, name, layer) for layer in layers])  # (L, 3)
     foot = np.zeros(len(layers))  # of the next part of each bar
     for values, (colour, label) in zip(table.T, _SHARES.values(), strict=True):
         axes.bar(layers, np.nan_to_num(values), width=0.9, bottom=foot, color=colour, label=label)

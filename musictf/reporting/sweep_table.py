@@ -22,10 +22,10 @@ def cells_table(cells: Sequence[SweepCell]) -> Table:
     are finished.
     """
     rows = [cell.texts() for cell in cells if cell.state != FINISHED]
-    kept = [i for i, name in enumerate(COLUMNS) if name not in {"other", "remark"} or any(row[i] for row in rows)]
+    indices = [i for i, name in enumerate(COLUMNS) if name not in {"other", "remark"} or any(row[i] for row in rows)]
     closing = counted(cells) + ("; --missing prints the commands that fill the others" if rows else "")
-    columns = tuple(COLUMNS[i] for i in kept)
-    return Table(TITLE, columns, tuple(tuple(row[i] for i in kept) for row in rows), len(columns), closing=closing)
+    columns = tuple(COLUMNS[i] for i in indices)
+    return Table(TITLE, columns, tuple(tuple(row[i] for i in indices) for row in rows), len(columns), closing=closing)
 
 
 def all_cells_table(cells: Sequence[SweepCell]) -> Table:

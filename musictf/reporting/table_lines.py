@@ -226,7 +226,7 @@ def _over_tracks(rows: Sequence[Row], name: str, mean: float) -> Score | None:
 def _over_resamples(rows: Sequence[Row], name: str, mean: float) -> Score | None:
     """The interval from values in the same resamples, shifted like that of one seed; None where they do not match."""
     columns = [resampled_values(row, name) for row in rows]
-    kept = [column for column in columns if column is not None]
-    if len(kept) < len(rows) or len({len(column) for column in kept}) > 1 or not have_same_groups(rows):
+    available = [column for column in columns if column is not None]
+    if len(available) < len(rows) or len({len(column) for column in available}) > 1 or not have_same_groups(rows):
         return None
-    return Score(mean, *statistics.interval(statistics.mean_over_drawn_seeds(np.stack(kept)), mean), DRAWN)
+    return Score(mean, *statistics.interval(statistics.mean_over_drawn_seeds(np.stack(available)), mean), DRAWN)

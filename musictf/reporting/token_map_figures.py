@@ -24,7 +24,7 @@ from matplotlib.lines import Line2D
 from musictf.annotations import PITCH_CLASSES
 from musictf.errors import InputError
 from musictf.reporting.figures import BLUE, ORANGE, SKY, STYLE, VERMILLION, save
-from musictf.reporting.inspection_reader import LEAD, MAPS, Arrays, Inspection, required
+from musictf.reporting.inspection_reader import BACKBONE, MAPS, Arrays, Inspection, required
 from musictf.reporting.table_lines import decimal, interval
 from musictf.reporting.track_figure import WIDTH_INCHES
 
@@ -56,14 +56,14 @@ def token_map_figure(inspection: Inspection, arrays: Arrays, view: str, out: Pat
     Raises:
         InputError: an array is missing or does not fit the others.
     """
-    layers = sorted(inspection.values("layer", MAPS, system=LEAD, readout=view))
+    layers = sorted(inspection.values("layer", MAPS, system=BACKBONE, readout=view))
     if not layers:
         raise InputError(f"token map: no row of {view}")
     drawn = [layers[index] for index in dict.fromkeys((0, len(layers) // 2, len(layers) - 1))]
     required(arrays, [f"{view}/names", *(f"{view}/{way}/{layer}" for way in _AXES for layer in drawn)], "token maps")
     names = arrays[f"{view}/names"]
     # In random order, so that no class covers the others.
-    kept = np.random.default_rng(0).permutation(len(names))[:MOST_POINTS]
+    subset = np.random.default_rng(0).permutation(len(names))[:MOST_POINTS]
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH_INCHES, 0.8 + 2 * WIDTH_INCHES / 3.4), layout="constrained")
         grid = figure.subplots(2, len(drawn), squeeze=False)
@@ -75,7 +75,7 @@ def token_map_figure(inspection: Inspection, arrays: Arrays, view: str, out: Pat
                     raise InputError(f"token maps: {view}/{way}/{layer} {shape}")
                 # Two classes have only one discriminant: the second axis is zero.
                 plane = points if points.shape[1] == 2 else np.column_stack([points, np.zeros(len(names))])
-                _draw_tokens(axes, plane, names, kept)
+                _draw_tokens(axes, plane, names, subset)
                 axes.set_title(_panel_title(inspection, view, way, layer), size=6.5)
                 axes.set_xlabel(f"{_AXES[way]} 1 (no unit)", labelpad=1)
                 axes.set_ylabel(f"{_AXES[way]} 2 (no unit)", labelpad=1)
@@ -121,15 +121,15 @@ def _legend(figure: Figure, names: npt.NDArray[np.str_]) -> None:
 
 
 def _draw_tokens(
-    axes: Axes, points: npt.NDArray[np.floating], names: npt.NDArray[np.str_], kept: npt.NDArray[np.int64]
+    axes: Axes, points: npt.NDArray[np.floating], names: npt.NDArray[np.str_], subset: npt.NDArray[np.int64]
 ) -> None:
-    """Draw the kept ones of the points (N, 2), and the name of each pitch class at the mean of all its points."""
+    """Draw a subset of the points (N, 2), and the name of each pitch class at the mean of all its points."""
     colours = class_colours(names)
     axes.scatter(
-        points[kept, 0],
-        points[kept, 1],
+        points[subset, 0],
+        points[subset, 1],
         s=2.5,
-        c=[colours[name] for name in names[kept].tolist()],
+        c=[colours[name] for name in names[subset].tolist()],
         alpha=0.7,
         linewidths=0,
         rasterized=True,  # thousands of vector marks make an SVG slow
@@ -158,7 +158,7 @@ def _draw_tokens(
 
 def _panel_title(inspection: Inspection, view: str, way: str, layer: int) -> str:
     """Layer and scores of a panel: the correlation with fifths for PCA, the accuracy for LDA."""
-    fields = {"system": LEAD, "readout": view, "layer": layer}
+    fields = {"system": BACKBONE, "readout": view, "layer": layer}
     fifths = inspection.score("fifths", MAPS, **fields) if way == "pca" else None
     if fifths is not None:
         high = inspection.score("fifths_chance_high", MAPS, **fields)

@@ -241,7 +241,7 @@ def _draw_chords(axes: Axes, track: AnnotatedTrack) -> None:
         _explain(axes, "underlined:\nmajmin\ndiffers")
     axes.set_ylim(-0.5, len(lanes) - 0.5)
     axes.set_yticks(range(len(lanes)), list(reversed(lanes)))
-    _bare(axes)
+    _hide_frame(axes)
 
 
 def _fitting_name(label: str, points: float) -> tuple[str, float]:
@@ -334,7 +334,7 @@ def _draw_beats(axes: Axes, track: AnnotatedTrack) -> None:
     axes.set_ylim(0, 2)
     axes.set_yticks([1.4 if name == "reference" else 0.45 for name in lanes], lanes)
     axes.set_ylabel("beats")
-    _bare(axes)
+    _hide_frame(axes)
 
 
 def _explain(axes: Axes, text: str) -> None:
@@ -343,7 +343,7 @@ def _explain(axes: Axes, text: str) -> None:
     note.set_in_layout(False)  # else the axes would shrink to make room for it
 
 
-def _bare(axes: Axes) -> None:
+def _hide_frame(axes: Axes) -> None:
     axes.tick_params(axis="y", length=0)
     axes.tick_params(axis="x", length=2)
     for side in ("left", "bottom"):

@@ -133,11 +133,11 @@ def _lines(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, list[str
         raise InputError(f"{path}: no column {', '.join(sorted(missing))}; probe again")
     if lines and len(lines[-1]) < len(header):
         lines.pop()  # the run is still writing it, and its row is not there yet
-    places = [header.index(name) for name in columns]
+    indices = [header.index(name) for name in columns]
     for number, line in enumerate(lines, start=2):
         if len(line) != len(header):
             raise InputError(f"{path}:{number}: {len(line)} cells for {len(header)} columns; probe again")
-        yield number, [line[place] for place in places]
+        yield number, [line[index] for index in indices]
 
 
 def _number(text: str, path: Path, line: int) -> float:

@@ -1,8 +1,8 @@
 """Rows of results: their one schema, their writer and their reader.
 
 A run folder holds ``results.jsonl``, one JSON object (a `Row`) a line, and ``per_track.csv``, one score of one track a
-line. Track scores are appended before the row they belong to, and rows are rewritten whole and atomically: a row is
-there only if all it refers to is, and the next run removes track scores that have no row.
+line. Track scores are appended before the row they belong to, and rows are rewritten whole and atomically: a row
+exists only if everything that it refers to exists. The next run removes track scores that have no row.
 
 Files with many runs below them are read by `musictf.results.read_runs`.
 """
@@ -246,7 +246,7 @@ def validation_value(row: Row) -> float:
 
 
 def cell_name(row: Row) -> str:
-    """What files of a row are called: ``chord_sequence_layer2_seed0``."""
+    """Name of the files of a row: ``chord_sequence_layer2_seed0``."""
     return f"{row['task']}_{row['readout']}_layer{row['layer']}_seed{row['seed']}"
 
 

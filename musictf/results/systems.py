@@ -1,4 +1,4 @@
-"""Which rows belong to one system, and what a table calls it."""
+"""Which rows belong to one system, and its name in tables."""
 
 from __future__ import annotations
 

@@ -92,23 +92,23 @@ def compose(seed: int, index: int, seconds: float) -> Song:
     jitter = float(rng.choice([0.002, 0.005, 0.009]))
     written = _arrange(rng, plan)
     players = tuple(Part(role, _performed(rng, plan, notes, jitter)) for role, notes in written.items() if notes)
-    # Sections that begin before the music ends; returning letters name returning music.
+    # Sections that begin before the music ends; equal letters mean equal music.
     end = plan.grid.music_end
     bounds = [tuple(plan.grid.seconds([section.start, section.end])) for section in plan.sections]
-    kept = [(start, min(stop, end)) for start, stop in bounds if min(stop, end) - start > 1e-3]
+    spans = [(start, min(stop, end)) for start, stop in bounds if min(stop, end) - start > 1e-3]
     return Song(
         key=plan.key.name,
         tempo_bpm=round(plan.grid.tempo_bpm, 2),
         metre=plan.grid.metre,
         chords=_chords(plan, seconds),
         beats=_beats(plan),
-        sections=Sections(np.round(kept, 6), [section.letter for section in plan.sections[: len(kept)]]),
+        sections=Sections(np.round(spans, 6), [section.letter for section in plan.sections[: len(spans)]]),
         parts=tuple(part for part in players if len(part.notes)),
     )
 
 
 def _arrange(rng: np.random.Generator, plan: Plan) -> dict[str, list[parts.Note]]:
-    """Draw who plays in the song and in which sections, and write the notes of every player, in beats."""
+    """Draw the players of the song and their sections, and write the notes of every player, in beats."""
     metre = plan.grid.metre
     # The probability that a player is in the song.
     band = {"second chords": 0.45, "melody": 0.75, "bass": 0.93, "drums": 0.78}

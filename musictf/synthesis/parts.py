@@ -227,8 +227,8 @@ def draw_melody_rhythm(rng: np.random.Generator, plan: Plan) -> list[tuple[float
 def _scale(chord: Chord, key: Key) -> tuple[int, ...]:
     """The chord's tones, and those of the key's scale that are no semitone from a chord tone outside the scale."""
     foreign = [tone for tone in chord.pitch_classes if tone not in key.scale]
-    kept = [tone for tone in key.scale if all((tone - other) % 12 not in {1, 11} for other in foreign)]
-    return (*kept, *chord.pitch_classes)
+    scale_tones = [tone for tone in key.scale if all((tone - other) % 12 not in {1, 11} for other in foreign)]
+    return (*scale_tones, *chord.pitch_classes)
 
 
 def _step(rng: np.random.Generator, pitch: int, allowed: tuple[int, ...], lowest: int) -> int:

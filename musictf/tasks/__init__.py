@@ -1,4 +1,4 @@
 """Downstream tasks, one file each: annotation, target, loss, estimate, score.
 
-`base` defines `Task`. `chord_agreement` and `chroma` hold no task: several tasks use them.
+`base` defines `Task`. `chord_scores` and `chroma` define no task: tasks use their functions.
 """

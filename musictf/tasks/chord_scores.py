@@ -111,9 +111,9 @@ def segmentation(merged: MergedIntervals) -> Floats:
     changes = [starts_track | (np.diff(side, prepend=-1) != 0) for side in (reference, estimate)]
     pieces = np.flatnonzero(changes[0] | changes[1])  # overlaps of one reference with one estimated chord
     seconds, track = np.add.reduceat(merged.seconds, pieces), merged.track[pieces]
-    kept = []
+    longest = []
     for change in changes:
         starts = np.flatnonzero(change[pieces])
-        kept.append(np.bincount(track[starts], np.maximum.reduceat(seconds, starts), merged.num_tracks))
-    shares: Floats = np.minimum(*kept) / merged.track_sums(merged.seconds)
+        longest.append(np.bincount(track[starts], np.maximum.reduceat(seconds, starts), merged.num_tracks))
+    shares: Floats = np.minimum(*longest) / merged.track_sums(merged.seconds)
     return shares

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from musictf.corpora.giantsteps_key import GiantStepsKey
-from musictf.datasets.splits import straddling
+from musictf.datasets.splits import groups_across_splits
 from musictf.errors import InputError
 
 FORMATS = Path(__file__).resolve().parents[3] / "shared" / "data" / "formats" / "giantsteps_key"
@@ -37,7 +37,7 @@ def test_keys_are_as_given_and_artists_are_the_groups(tmp_path):
     assert [track.annotation("key") for track in tracks] == ["D major", "Bb minor", "F# minor"]
     assert [track.group for track in tracks] == ["ann", "cid", "ann"]  # Bob worked with Ann
     assert tracks[0].audio == tmp_path / "audio" / f"{NAMES[0]}.mp3"
-    assert straddling(tracks) == {}
+    assert groups_across_splits(tracks) == {}
 
 
 def test_both_copies_are_read_and_labelled_apart(tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from musictf.corpora.magnatagatune import TOP_50, MagnaTagATune
-from musictf.datasets.splits import straddling
+from musictf.datasets.splits import groups_across_splits
 from musictf.errors import InputError
 
 FORMATS = Path(__file__).resolve().parents[3] / "shared" / "data" / "formats" / "magnatagatune"
@@ -62,8 +62,8 @@ def test_a_clip_without_a_top_tag_is_kept_by_the_folder_rule(tmp_path):
 
 def test_source_tracks_and_artists_on_two_sides_can_be_counted(tmp_path):
     tracks = MagnaTagATune(root=str(write(tmp_path))).all_tracks()
-    assert straddling(tracks) == {"ann-album-01-song": ("train", "test")}
-    assert straddling(tracks, of="artist") == {"ann": ("train", "valid", "test")}
+    assert groups_across_splits(tracks) == {"ann-album-01-song": ("train", "test")}
+    assert groups_across_splits(tracks, of="artist") == {"ann": ("train", "valid", "test")}
 
 
 def test_the_three_broken_clips_are_listed_and_left_out(tmp_path):

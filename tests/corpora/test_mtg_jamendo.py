@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from musictf.corpora.mtg_jamendo import MTGJamendo
-from musictf.datasets.splits import straddling
+from musictf.datasets.splits import groups_across_splits
 from musictf.errors import InputError
 
 FORMATS = Path(__file__).resolve().parents[3] / "shared" / "data" / "formats" / "mtg_jamendo"
@@ -96,7 +96,7 @@ def test_the_real_layout_is_read(subset):
     tracks = corpus.read_tracks()
     assert [len(corpus.tracks(split)) for split in ("train", "valid", "test")] == [24, 24, 24]
     assert all(track.labels["tags"] for track in tracks)
-    assert straddling(tracks) == {}
+    assert groups_across_splits(tracks) == {}
     if subset == "moodtheme":
         there = [track.track_id for track in tracks if track.audio.is_file()]
         low = MTGJamendo(root=str(FORMATS), subset=subset, audio="low").read_tracks()

@@ -203,7 +203,7 @@ def test_not_one_bit_depends_on_how_much_is_read_at_once(backbone, few, elsewher
     wanted = elsewhere("default")
     extract(backbone, few, LAYERS, FeatureConfig())
     store = elsewhere("other")
-    monkeypatch.setattr(excerpting, "_STRETCH", stretch)
+    monkeypatch.setattr(excerpting, "_EXCERPTS_PER_READ", stretch)
     extract(backbone, few, LAYERS, FeatureConfig())
     assert entries(store) == entries(wanted)
 
@@ -216,7 +216,7 @@ def test_a_long_track_of_another_rate_is_stitched_as_the_whole(wav):
     whole = mel.front_end(torch.from_numpy(read_excerpt(track.audio, 0, num_samples, 16000))[None])[0].mT
     assert len(found.sequence) == len(whole) == num_samples // HOP + 1
     starts = [start // HOP for start in excerpt_starts(num_samples, EXCERPT, 63 * HOP, HOP)]
-    assert len(starts) > 4 * excerpting._STRETCH
+    assert len(starts) > 4 * excerpting._EXCERPTS_PER_READ
     # The outermost token of an excerpt sees a mirrored edge; the last one ends on a part of a hop.
     edges = {*starts, len(whole) - 1} | {start + 125 for start in starts}
     inner = [k for k in range(len(whole)) if k not in edges]

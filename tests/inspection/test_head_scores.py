@@ -64,7 +64,7 @@ def test_a_split_counts_the_tracks_that_have_events():
     events = [some_events(2), None, np.empty(0), some_events(3)]
     curves = [(np.random.default_rng(k).random((400, 2)), TIMES) for k in range(4)]
     scores = score_split(iter(curves), events, list("abcd"), 3, choosing=True)
-    assert scores.kept == [0, 3]
+    assert scores.track_indices == [0, 3]
     assert scores.areas.shape == (2, 2)
     assert scores.null("shifted").shape == (2, 3, 2)
     assert set(scores.best_quantiles) <= set(QUANTILES)

@@ -244,4 +244,4 @@ def test_a_damaged_pack_is_refused_in_one_line(pack_folder, name, change, reason
 
 def test_samples_that_lie_elsewhere_are_not_looked_for(pack_folder):
     shard_path(pack_folder, 0).unlink()
-    assert len(read_pack(pack_folder, is_here=False).lines) == 1
+    assert len(read_pack(pack_folder, has_samples=False).lines) == 1

@@ -189,7 +189,7 @@ def test_rows_that_do_not_suffice_are_refused(rows, row):
 def test_two_pretrained_systems_look_different(rows, row):
     second = [row(value=0.7, digest="other", perturbation=what) for what in conditions("gain", "noise")]
     curves = read_curves([*rows, *second], "beat")
-    looks = robustness.looks_of(curves)
+    looks = robustness.styles_of(curves)
     assert len(looks) == 5
     assert len(set(looks.values())) == 5
 
