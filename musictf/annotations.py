@@ -58,7 +58,7 @@ class Beats:
 
     @property
     def downbeats(self) -> Seconds | None:
-        """Times of the beats at position 1 in seconds; None where bars are not annotated."""
+        """Times (m,) of the beats at position 1, in seconds; None where bars are not annotated."""
         return None if self.positions is None else self.times[self.positions == 1]
 
 

@@ -236,7 +236,11 @@ def parsed(schema: type, overrides: Sequence[str], verb: str) -> Any:
 
 
 def typed(config: DictConfig, verb: str, choices: Mapping[str, Any]) -> Any:
-    """A composed configuration as plain dataclasses, with the choices of its groups noted in them."""
+    """A composed configuration as plain dataclasses, with the choices of its groups in the field ``choices``.
+
+    Raises:
+        InputError: A required key has no value.
+    """
     from omegaconf import OmegaConf
 
     missing = sorted(OmegaConf.missing_keys(config))

@@ -1,4 +1,4 @@
-"""The run folder: where a command writes, the state of the run, and the versions of code that made it.
+"""The run folder: the output of a command, the state of the run, and the versions of the code.
 
 A folder holds ``config.yaml`` (all values, with the chosen option of each configuration group), ``status.json``
 (``running``, ``finished`` or ``failed`` with the last error) and the output of the command. The same command resumes an
@@ -34,7 +34,7 @@ _PACKAGES = ("torch", "torchaudio", "lightning", "torchmetrics", "librosa", "mir
 
 @dataclass(kw_only=True)
 class WandbConfig:
-    """Weights & Biases; nothing ever asks for a login.
+    """Weights & Biases; there is never a login prompt.
 
     Attributes:
         mode: auto (online where a key is configured, else offline), online, offline or disabled.

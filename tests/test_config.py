@@ -59,7 +59,7 @@ def test_the_tasks_found_in_the_source_are_the_classes_and_the_files_of_conf():
         (["trainer.devices=[1"], "cannot read 'trainer.devices=.1' as key=value"),
         (["foo"], "'foo' is not key=value"),
         (["+new=1"], "is not key=value"),
-        (["batch_size=1"], "batch_size=1: a contrast needs at least 2 pairs"),
+        (["batch_size=1"], "batch_size=1: a contrastive loss needs at least 2 pairs"),
         (["model.num_heads=5"], "not a multiple"),
         (["splits=[train,tset]"], "tset unknown"),
         (["wandb.mode=maybe"], "wandb.mode='maybe' is unknown"),

@@ -282,7 +282,7 @@ def test_the_parameters_of_a_dry_run_are_those_that_sbatch_gets(keys, tmp_path, 
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ([], "no srun here.*dry_run=true"),
+        ([], "srun was not found.*dry_run=true"),
         (["trainer.devices=-1"], "trainer.devices=-1: SLURM needs a number"),
         (["trainer.devices=1,2"], "different devices"),
         (["hydra.launcher.partitoin=gpu"], "Could not override 'hydra.launcher.partitoin'"),

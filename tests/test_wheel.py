@@ -24,8 +24,8 @@ def test_the_wheel_composes_and_runs_outside_the_checkout(tmp_path):
     modules = {path.relative_to(site) for path in (site / "musictf").rglob("*.py")}
     assert modules == {path.relative_to(ROOT) for path in (ROOT / "musictf").rglob("*.py")}
     suffixes = {".html", ".css", ".js"}  # of the page to listen to
-    pages = {path.name for path in (site / "musictf" / "report").iterdir() if path.suffix in suffixes}
-    assert pages == {path.name for path in (ROOT / "musictf" / "report").iterdir() if path.suffix in suffixes}
+    pages = {path.name for path in (site / "musictf" / "reporting").iterdir() if path.suffix in suffixes}
+    assert pages == {path.name for path in (ROOT / "musictf" / "reporting").iterdir() if path.suffix in suffixes}
     assert len(pages) > 2
     code = (
         "import musictf, musictf.config as c; assert 'site' in musictf.__file__, musictf.__file__;"

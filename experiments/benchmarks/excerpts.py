@@ -44,7 +44,9 @@ def measure(settings: Settings) -> list[Measurement]:
         tracks = [compressed(track, folder) for track in Packed(root=str(folder)).all_tracks()]
         pairs = Pairs(tracks, PairConfig(), front_end, length, seed=0, batch_size=BATCH)
         examples = itertools.count()
-        drawn = list(itertools.islice(places(tracks, pairs.order, front_end.sample_rate, length), numbers["soundfile"]))
+        drawn = list(
+            itertools.islice(places(tracks, pairs.sampler, front_end.sample_rate, length), numbers["soundfile"])
+        )
         runs: dict[str, Callable[[], object]] = {
             "ours": lambda: ours(pairs, list(itertools.islice(examples, numbers["ours"]))),
             "soundfile": lambda: [seek(place, front_end.sample_rate, length) for place in drawn],

@@ -64,7 +64,11 @@ def help_text(arguments: Sequence[str] = ()) -> str:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run the command with the arguments that follow the verb."""
+    """Run the command with the arguments that follow the verb.
+
+    Raises:
+        InputError: The action is unknown, or its arguments or data cannot be used.
+    """
     actions: dict[str, Callable[[Sequence[str]], None]] = {
         "check": check,
         "prepare": prepare,
@@ -94,7 +98,11 @@ def check(arguments: Sequence[str]) -> None:
 
 
 def prepare(arguments: Sequence[str]) -> None:
-    """``musictf data prepare``: compare a local copy of a corpus with what is published."""
+    """``musictf data prepare``: compare a local copy of a corpus with what is published.
+
+    Raises:
+        InputError: The corpus is unknown, or the copy is absent or incomplete.
+    """
     import musictf.tasks
     from musictf.config import compose, dataset_classes, subclasses
     from musictf.datasets import prepare as corpora
@@ -120,7 +128,11 @@ def prepare(arguments: Sequence[str]) -> None:
 
 
 def pack(arguments: Sequence[str]) -> None:
-    """``musictf data pack``: decode a corpus once, or verify a pack."""
+    """``musictf data pack``: decode a corpus once, or verify a pack.
+
+    Raises:
+        InputError: An argument is missing or wrong, a file cannot be decoded, or a pack is damaged.
+    """
     from musictf.config import compose
     from musictf.packing import make_pack as packing
 

@@ -152,7 +152,7 @@ def _flat(schema: SourceClass, prefix: str, values: Mapping[str, Any]) -> Iterat
 
 
 def _key_lines(key: str, default: Any, clause: str) -> Iterator[str]:
-    """``  key=default   clause``, on as many lines as it takes."""
+    """``  key=default   clause``, wrapped to several lines where needed."""
     head = f"  {key}=" + ("" if default is REQUIRED else value_text(default))
     clause = f"required: {clause}" if default is REQUIRED else clause
     wrapped = textwrap.wrap(clause, _WIDTH - _CLAUSE_COLUMN) or [""]
@@ -173,7 +173,7 @@ def value_text(value: Any) -> str:
 
 
 def choices_text(names: Sequence[str]) -> str:
-    """``  group=a|b|c`` for each group, on as many lines as it takes."""
+    """``  group=a|b|c`` for each group, wrapped to several lines where needed."""
     known, lines = groups(), []
     for group in (name for name in names if name in known):
         indent = " " * (len(group) + 3)

@@ -110,7 +110,7 @@ def run_pretraining(run: PretrainRun) -> Path:
         except Diverged as error:
             raise FailedRun(str(error)) from None
         figures = [path for path in pretraining_pictures(folder) if path.suffix == ".png"] if rank() == 0 else []
-        # Still inside the stack: the mirror must be open for figures and artifact.
+        # Inside the context of the mirror, which must be open for figures and artifact.
         for tracker in trackers:
             for figure in figures:
                 tracker.log_image(figure.stem, figure)
@@ -125,7 +125,7 @@ def run_pretraining(run: PretrainRun) -> Path:
 
 
 def _print_plan(run: PretrainRun) -> None:
-    """Print what a run would take, measured on a few of its steps."""
+    """Print the estimated time, memory and sizes of a run, measured on a few of its steps."""
     from rich.console import Console
     from rich.table import Table
 

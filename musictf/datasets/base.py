@@ -140,7 +140,11 @@ class Dataset:
         raise NotImplementedError
 
     def all_tracks(self) -> list[Track]:
-        """Every track that is not left out."""
+        """Every track that is not left out.
+
+        Raises:
+            InputError: ``exclusions`` names a track that the corpus does not have, or cannot be read.
+        """
         tracks, excluded = self.read_tracks(), read_exclusions(self.exclusions)
         # Otherwise a list for another corpus would silently exclude nothing.
         unknown = sorted(excluded.keys() - {track.track_id for track in tracks})
@@ -153,7 +157,11 @@ class Dataset:
         return [track for track in tracks if track.track_id not in left_out]
 
     def tracks(self, split: str) -> list[Track]:
-        """The tracks of one split."""
+        """The tracks of one split.
+
+        Raises:
+            InputError: the split is none of `SPLITS`.
+        """
         if split not in SPLITS:
             raise InputError(f"split {split!r} is unknown: one of {', '.join(SPLITS)}")
         return [track for track in self.all_tracks() if track.split == split]

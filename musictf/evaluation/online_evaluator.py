@@ -4,8 +4,8 @@ A few tracks of a labelled corpus are drawn by a hash, a third of them from its 
 train tracks and scored on the valid tracks; the test split is never read. A probe is a ridge regression in closed form,
 its penalty chosen on a fifth of the train tracks. The values show a trend; results come from ``musictf probe``.
 
-Each task states whether it takes part, which targets are fitted, and the name of its score (`Task.online_metric`,
-`Task.online_targets`). A new task needs no change here. Logged on rank 0, under stable names:
+Each task defines whether it is evaluated online, which targets are fitted, and the name of its score
+(`Task.online_metric`, `Task.online_targets`). A new task needs no change here. Logged on rank 0, under stable names:
 
     ``online/chord_accuracy_layerL``: share of tokens whose chord (24 triads and ``N``) is right; others are masked.
     ``online/beat_ap_layerL``: average precision of beat tokens, those whose training target exceeds one half: a beat

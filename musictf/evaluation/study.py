@@ -1,6 +1,6 @@
 """One study: heads of all layers of one model, chosen on validation, scored on the test split once.
 
-Shapes:  N examples of a track   C outputs
+Shapes:  N examples of a track   C outputs   R resamples
 """
 
 from __future__ import annotations
@@ -186,7 +186,13 @@ def decoded(task: Task, head: Head, readout: str, split: Split, decoder: Decoder
 
 
 def with_intervals(scores: Scores, resampled: dict[str, Floats], groups: Sequence[str]) -> dict[str, ScoreField]:
-    """Each score with its 95 % interval over groups of tracks, and the number of tracks that define it."""
+    """Each score with its 95 % interval over groups of tracks, and the number of tracks that define it.
+
+    Args:
+        scores: Scores of a split.
+        resampled: Scores that are not means over tracks, in each resample: name -> (R,).
+        groups: Group of each track of the split.
+    """
     fields: dict[str, ScoreField] = {}
     for name, value in scores.corpus.items():
         low, high, number = float("nan"), float("nan"), len(groups)

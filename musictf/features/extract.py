@@ -226,7 +226,7 @@ def stored(
 
 
 def stored_tensors(path: Path) -> dict[str, Tensor]:
-    """Tensors of an entry that `stored` has made, mapped.
+    """Tensors of an entry that `stored` has made, by name, mapped; shapes as in `TrackFeatures` for `Embeddings`.
 
     Raises:
         InputError: another process has deleted it meanwhile.

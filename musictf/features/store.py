@@ -122,7 +122,7 @@ def store_folder() -> Path:
 
 
 def read_entry(path: Path) -> dict[str, Tensor] | None:
-    """Tensors of an entry, mapped, not read; None where there is no whole entry."""
+    """Tensors of an entry by name, mapped, with the shapes given to `EntryWriter`; None without a whole entry."""
     try:
         with safetensors.safe_open(str(path), framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys() if name != CHECKSUM}  # noqa: SIM118 (no dict)

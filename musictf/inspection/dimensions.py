@@ -114,7 +114,7 @@ def _bar_positions(beats: Beats, times: Floats) -> Floats:
 
 
 def _chord_tones(label: str) -> Floats:
-    """Which pitch classes a chord has, (12,): none for ``N``, NaN for ``X``."""
+    """Indicator of the pitch classes of a chord, (12,): zeros for ``N``, NaN for ``X``."""
     if label == "X":
         return np.full(12, np.nan)
     root, bitmap, _ = mir_eval.chord.encode(label)  # the bitmap counts from the root

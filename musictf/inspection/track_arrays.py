@@ -88,7 +88,7 @@ def write_track_arrays(
 def _chosen_heads(folder: Path) -> dict[str, tuple[int, int, int]]:
     """Layer, head and index of the curve of the backbone's chosen heads, by the name of the array."""
     rows = read_rows(folder / RESULTS)
-    # The first row is the backbone's: with `backbone=random` its controls have the same kind and other seeds.
+    # The first row belongs to the backbone. With `backbone=random` its controls have the same kind and other seeds.
     first = next(((row["backbone"]["kind"], row["seed"]) for row in rows), None)
     return {
         f"{row['task'].removeprefix('attention_')}/{row['readout']}.l{row['layer']}.h{row['head']}": (

@@ -224,7 +224,11 @@ def load_backbone(path: str | Path) -> Backbone:
 
 
 def backbone_file(path: str | Path) -> Path:
-    """The backbone file that a path names: itself, or ``backbone.safetensors`` in a run folder."""
+    """The backbone file that a path names: itself, or ``backbone.safetensors`` in a run folder.
+
+    Raises:
+        InputError: there is no such file.
+    """
     path = Path(path).expanduser()
     if path.is_dir():
         path = path / FILE_NAME

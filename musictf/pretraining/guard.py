@@ -84,11 +84,11 @@ class Guard(nn.Module):
         """Whether a step is bad, by its gradient norm and its loss.
 
         Args:
-            norm: Norm of all gradients over all ranks, a scalar.
+            norm: Norm of all gradients over all ranks, a scalar ().
             step: Steps done before this one.
 
         Returns:
-            A scalar on the device: 1.0 where the step must be skipped, else 0.0.
+            A scalar () on the device: 1.0 where the step must be skipped, else 0.0.
         """
         is_bad = ~torch.isfinite(norm)  # a loss that is not finite has such a gradient, on every rank
         if self.config.spike:

@@ -1,4 +1,4 @@
-"""Interruptions of a pretraining run: Ctrl-C, pre-emption, SLURM's time limit, a process that died.
+"""Interruptions of a pretraining run: Ctrl-C, pre-emption, the time limit of SLURM, a failed process.
 
 Conventions: on SIGINT (Ctrl-C), SIGTERM (``docker stop``, pre-emption) and SIGUSR1 (``sbatch --signal=USR1@90``) a run
 finishes the step, its log and its validation, writes ``last.ckpt`` and exits with status 1. The run is not finished, so

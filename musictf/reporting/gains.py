@@ -118,7 +118,7 @@ def _over_resamples(line: Line, against: Line, score: str, pairs: Sequence[_Pair
 
 
 def _pairs(line: Line, against: Line) -> tuple[list[_Pair], str]:
-    """Which rows are compared with which, and a remark for the reader."""
+    """Pairs of rows to compare, and a remark on the limits of the comparison."""
     first, second = ({row["seed"]: row for row in side.rows} for side in (line, against))
     if not line.is_probed or not against.is_probed:
         return [_Pair((row,), (other,)) for row in first.values() for other in second.values()], ""

@@ -52,6 +52,9 @@ def write_report(
         output: File to write; printed where it is missing.
         all_layers: Also show the layers that validation did not choose.
         details: Also show tables by class and quality, and confusions, of the rows that validation chose.
+
+    Raises:
+        InputError: a folder is missing or holds no rows, the format is unknown, or the output cannot be written.
     """
     # Imported here, so that --help does not wait for these modules.
     from musictf.reporting.comparison_blocks import summary_table

@@ -1,4 +1,4 @@
-"""A table as a value, and its one renderer for the terminal, Markdown, CSV, LaTeX and HTML."""
+"""A table, and its rendering on the terminal and as Markdown, CSV, LaTeX and HTML."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def print_table(table: Table, console: Console, num_optional: int = 0) -> None:
         # Titles and cells of the columns that are left; the rest is named below the table.
         grid = _rich_table(replace(table, columns=table.columns[:count], rows=tuple(row[:count] for row in table.rows)))
         omitted = [name.replace("\n", "") for name in table.columns[count:]]
-        # Measured on an endless line: on the screen's own width rich would wrap instead.
+        # Measured without a limit of width: at the width of the screen, rich would wrap the cells.
         if Measurement.get(console, console.options.update(max_width=10_000), grid).maximum <= console.width:
             break
     if table.rows:

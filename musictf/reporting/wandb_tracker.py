@@ -1,8 +1,8 @@
 """A mirror of a run in Weights & Biases. The files of the run folder are the results; the mirror only shows them.
 
-Conventions: only rank 0 of a run writes. Nothing asks for a login: without a key the mirror is written offline, below
-the run folder, and ``wandb sync`` uploads it later. A backbone is an artifact named after the digest of its bytes, so
-the run that made it and the runs that read it share one node of the lineage graph.
+Conventions: only rank 0 of a run writes. There is never a login prompt: without a key the mirror is written offline,
+below the run folder, and ``wandb sync`` uploads it later. A backbone is an artifact named after the digest of its
+bytes, so the run that made it and the runs that read it share one node of the lineage graph.
 """
 
 from __future__ import annotations

@@ -194,7 +194,7 @@ def _laid_out(played: list[tuple[float, Chord]], total: float) -> list[ChordEven
 def _with_break(
     rng: np.random.Generator, events: list[ChordEvent], sections: list[Section], grid: Grid
 ) -> list[ChordEvent]:
-    """In some songs remove the chords of the last bar of one section: only drums play there, or nobody."""
+    """In some songs remove the chords of the last bar of one section: only drums play there, or no player."""
     if rng.random() >= 0.3 or len(sections) < 2:
         return events
     end = sections[int(rng.integers(len(sections) - 1))].end

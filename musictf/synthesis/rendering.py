@@ -169,7 +169,7 @@ def draw_shift(rng: np.random.Generator, part: Part, family: str, before: Player
     instrument = INSTRUMENTS[family]
     low, high = float(part.notes[:, 2].min()), float(part.notes[:, 2].max())
     fitting = [s for s in (-24, -12, 0, 12, 24) if low + s >= instrument.lowest and high + s <= instrument.highest]
-    # Out of range everywhere: as written. Two octaves only where one does not suffice.
+    # A part that is out of range in every octave is not shifted. Two octaves are used only where one does not suffice.
     near = [shift for shift in fitting if abs(shift) <= 12] or fitting or [0]
     other = [shift for shift in near if before is None or shift != before.shift]
     return int(rng.choice(other or near))

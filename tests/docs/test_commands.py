@@ -116,6 +116,8 @@ class Workspace:
 
     def compose(self, line):
         """A command that cannot run here names keys and values that exist."""
+        if line.startswith("#"):  # a shebang
+            return
         words = docs.words(line, self.home)
         arguments = docs.musictf_arguments(words)
         if arguments is None:

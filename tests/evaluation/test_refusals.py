@@ -116,7 +116,7 @@ def test_rows_say_what_the_task_was_told_and_not_what_it_learnt(configured, tmp_
 
 def test_two_probes_do_not_share_a_folder(configured, tmp_path):
     def meddle(folder):
-        with pytest.raises(InputError, match="another process is at work"):
+        with pytest.raises(InputError, match="another process is running in"):
             probe(configured("chord", folder))
 
     probe(configured("chord", tmp_path / "run"), finish=meddle)
