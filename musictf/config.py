@@ -274,6 +274,7 @@ def register() -> None:
 
     import musictf.tasks
     from musictf.audio.augment import AugmentConfig
+    from musictf.audio.front_end import FrontEndConfig
     from musictf.distributed import TrainerConfig
     from musictf.evaluation.online_evaluator import OnlineProbe
     from musictf.models.vit1d import ViT1DConfig
@@ -284,6 +285,7 @@ def register() -> None:
     for verb in ("pretrain", "probe", "inspect"):
         store.store(name=f"{verb}_run", node=run_class(verb))
     store.store(group="model", name="ViT1D", node=ViT1DConfig)
+    store.store(group="front_end", name="FrontEnd", node=FrontEndConfig)
     store.store(group="objective", name="NTXent", node=NTXent)
     store.store(group="augment", name="Augment", node=AugmentConfig)
     store.store(group="online_probe", name="OnlineProbe", node=OnlineProbe)

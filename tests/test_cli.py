@@ -177,7 +177,7 @@ def test_probe_scores_agree_with_mir_eval_on_the_written_estimates(pretrained, t
             scores.append(mir_eval.chord.evaluate(*reference, *estimate)["majmin"])
         assert len(scores) == row["split"]["scored"]
         assert np.mean(scores) == pytest.approx(row["scores"]["majmin"]["mean"], abs=1e-6)
-    baselines = {"random", "mel", "mfcc", "chroma", "classical", "majority", "oracle"}
+    baselines = {"random", "input", "mel", "mfcc", "chroma", "classical", "majority", "oracle"}
     assert {row["backbone"]["kind"] for row in rows} == {"pretrained"} | baselines
 
 

@@ -27,7 +27,7 @@ Contrastive pretraining: two excerpts of each track, NT-Xent on their class toke
 Writes backbone.safetensors, metrics.csv and checkpoints/ to output_dir. Ctrl-C, SIGTERM and SIGUSR1 stop the run after
 the current step (exit status 1). The same command with the same output_dir continues it, also after a kill.
 """,
-    groups=("dataset", "model", "objective", "augment", "online_probe", "trainer", "experiment"),
+    groups=("dataset", "model", "front_end", "objective", "augment", "online_probe", "trainer", "experiment"),
     examples="""\
   musictf pretrain dataset=folder dataset.root=~/music max_steps=2000 output_dir=runs/mine
   musictf pretrain dataset=manifest dataset.root=[corpora/a,corpora/b] model=vit1d_tiny trainer=gpu

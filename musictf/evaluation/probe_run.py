@@ -49,7 +49,7 @@ class ProbeRun:
     """Configuration of ``musictf probe``.
 
     Attributes:
-        backbone: Backbone file, run folder, or a control: random, mel, mfcc or chroma.
+        backbone: Backbone file, run folder, or a control: random, input, mel, mfcc or chroma.
         task: What is predicted.
         dataset: Corpus with annotations for the task.
         model: Shape of random weights, where ``like`` is not given.

@@ -22,8 +22,8 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
+from musictf.audio.front_end import FrontEndConfig
 from musictf.audio.io import audio_info
-from musictf.audio.spectrogram import LogMelConfig
 from musictf.datasets.base import SPLITS, Dataset, Track, split_digest
 from musictf.errors import InputError
 from musictf.evaluation.probed_models import probed_models
@@ -67,7 +67,7 @@ class InspectedModel:
         return list(tracks) if self.replacement_audio is None else [self.replacement_audio] * len(tracks)
 
 
-def baseline(name: str, front_end: LogMelConfig) -> InspectedModel:
+def baseline(name: str, front_end: FrontEndConfig) -> InspectedModel:
     """A baseline without an encoder.
 
     Args:

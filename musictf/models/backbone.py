@@ -23,7 +23,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from musictf.audio.spectrogram import LogMel, LogMelConfig
+from musictf.audio.front_end import FrontEnd, FrontEndConfig
 from musictf.audio.token_grid import TokenGrid
 from musictf.errors import InputError
 from musictf.models.encoder import Output
@@ -47,15 +47,15 @@ class Backbone(nn.Module):
     def __init__(
         self,
         encoder: ViT1DConfig | None = None,
-        front_end: LogMelConfig | None = None,
+        front_end: FrontEndConfig | None = None,
         kind: str = "pretrained",
         provenance: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.kind = kind
         self.provenance = provenance or {}
-        self.front_end = LogMel(front_end or LogMelConfig())
-        self.encoder = ViT1D(encoder or ViT1DConfig(), self.front_end.config.n_mels)
+        self.front_end = FrontEnd(front_end or FrontEndConfig())
+        self.encoder = ViT1D(encoder or ViT1DConfig(), self.front_end.config.layout)
 
     @property
     def grid(self) -> TokenGrid:
@@ -84,8 +84,8 @@ class Backbone(nn.Module):
 
     @property
     def min_samples(self) -> int:
-        """Samples of one analysis window."""
-        return self.front_end.config.n_fft
+        """Samples of the longest analysis window."""
+        return self.front_end.config.min_samples
 
     @property
     def depth(self) -> int:
@@ -113,7 +113,7 @@ class Backbone(nn.Module):
         return self.encoder.config.preset
 
     @property
-    def baseline_front_end(self) -> LogMelConfig:
+    def baseline_front_end(self) -> FrontEndConfig:
         """The same front end as this backbone has."""
         return self.front_end.config
 
@@ -160,12 +160,12 @@ class Backbone(nn.Module):
 
     def _config(self) -> dict[str, Any]:
         return {
-            "front_end": dataclasses.asdict(self.front_end.config),
+            "front_end": self.front_end.config.to_json(),
             "encoder": dataclasses.asdict(self.encoder.config),
         }
 
 
-def random_backbone(encoder: ViT1DConfig, front_end: LogMelConfig | None = None, seed: int = 0) -> Backbone:
+def random_backbone(encoder: ViT1DConfig, front_end: FrontEndConfig | None = None, seed: int = 0) -> Backbone:
     """The control with random weights: those that pretraining with this seed would begin with."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -208,7 +208,7 @@ def load_backbone(path: str | Path) -> Backbone:
         raise InputError(f"{path}: format {description.get('format')!r}, this version reads {FORMAT!r}")
     try:
         config = description["config"]
-        encoder, front_end = ViT1DConfig(**config["encoder"]), LogMelConfig(**config["front_end"])
+        encoder, front_end = ViT1DConfig(**config["encoder"]), FrontEndConfig(**config["front_end"])
     except (KeyError, TypeError) as error:
         raise InputError(f"{path}: its configuration does not fit this version ({error})") from None
     backbone = Backbone(encoder, front_end, provenance=description.get("provenance"))
@@ -234,7 +234,7 @@ def backbone_file(path: str | Path) -> Path:
         path = path / FILE_NAME
     if not path.is_file():
         raise InputError(
-            f"backbone={path} does not exist; give a backbone file, a run folder, or random, mel, mfcc, chroma"
+            f"backbone={path} does not exist; give a backbone file, a run folder, or random, input, mel, mfcc, chroma"
         )
     return path
 

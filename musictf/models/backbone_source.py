@@ -47,14 +47,15 @@ def load_encoder(source: BackboneSource, like: str | None, model: ViT1DConfig, s
 
     Args:
         source: See `backbone_source`.
-        like: ``backbone=`` text of a backbone whose shape ``random`` has.
+        like: ``backbone=`` text of a backbone whose shape ``random`` has, or whose front end a control has.
         model: Shape of ``random`` without ``like``.
         seeds: Of random weights.
     """
     if source.path is not None:
         return [load_backbone(source.path)]
     if source.kind in FRAME_CONTROL_CLASSES:
-        return [FRAME_CONTROL_CLASSES[source.kind]()]
+        front_end = load_backbone(like).baseline_front_end if like else None
+        return [FRAME_CONTROL_CLASSES[source.kind](front_end)]
     shape = load_backbone(like) if like else Backbone(model)
     return [shape.with_random_weights(seed) for seed in seeds]
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from musictf.audio.spectrogram import LogMelConfig
+from musictf.audio.front_end import FrontEndConfig
 from musictf.audio.token_grid import TokenGrid
 
 
@@ -79,8 +79,8 @@ class Encoder(Protocol):
         """Parameters that were trained."""
 
     @property
-    def baseline_front_end(self) -> LogMelConfig:
-        """Front end of the baselines that stand beside this encoder (log-mel, MFCC, chroma)."""
+    def baseline_front_end(self) -> FrontEndConfig:
+        """Front end of the baselines that stand beside this encoder (its own input, log-mel, MFCC, chroma)."""
 
     def __call__(self, waveform: Tensor, layers: Iterable[int] | None = None, attention: bool = False) -> Output:
         """Embeddings of excerpts, waveform (B, N) float32; only the last layer by default."""

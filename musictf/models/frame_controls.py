@@ -1,7 +1,8 @@
-"""Frame controls: classical features on the token grid, without any network.
+"""Frame controls: features on the token grid, without any network.
 
-``mel``, ``mfcc`` and ``chroma`` are baselines: a probe reads their frames as it reads sequence tokens. They have one
-layer, number 0, and no class token; where a readout needs one vector for an excerpt, it is the mean over time.
+``input`` (what the front end gives the encoder), ``mel``, ``mfcc`` and ``chroma`` are baselines: a probe reads their
+frames as it reads sequence tokens. They have one layer, number 0, and no class token; where a readout needs one vector
+for an excerpt, it is the mean over time.
 
 Shapes:  B batch   N audio samples   T frames   F features of a frame
 """
@@ -17,10 +18,11 @@ import torch
 import torchaudio
 from torch import Tensor, nn
 
-from musictf.audio.spectrogram import LogMel, LogMelConfig
+from musictf.audio.front_end import FrontEnd, FrontEndConfig
 from musictf.audio.token_grid import TokenGrid
 from musictf.errors import InputError
 from musictf.models.encoder import Output
+from musictf.models.vit1d import frame_norm
 
 _EXCERPT_FRAMES = 126  # as the presets of ViT-1D: 4 s
 _NUM_MFCC = 20
@@ -42,9 +44,13 @@ class FrameControl(nn.Module):
     num_parameters = 0
     has_class_token = False
 
-    def __init__(self, front_end: LogMelConfig | None = None) -> None:
+    def __init__(self, front_end: FrontEndConfig | None = None) -> None:
         super().__init__()
-        self.front_end = LogMel(front_end or LogMelConfig())
+        self.front_end = FrontEnd(self.own_front_end(front_end or FrontEndConfig()))
+
+    def own_front_end(self, config: FrontEndConfig) -> FrontEndConfig:
+        """Of the front end given, what this control uses: its log-mel alone."""
+        return dataclasses.replace(config, parts=["mel"])
 
     def frames(self, waveform: Tensor) -> Tensor:
         """Waveform (B, N) to frames (B, T, F)."""
@@ -77,8 +83,8 @@ class FrameControl(nn.Module):
 
     @property
     def min_samples(self) -> int:
-        """Samples of one analysis window of the mel."""
-        return self.front_end.config.n_fft
+        """Samples of the longest analysis window."""
+        return self.front_end.config.min_samples
 
     @property
     def embed_dim(self) -> int:
@@ -86,7 +92,7 @@ class FrameControl(nn.Module):
         return self.num_features
 
     @property
-    def baseline_front_end(self) -> LogMelConfig:
+    def baseline_front_end(self) -> FrontEndConfig:
         """The front end given."""
         return self.front_end.config
 
@@ -98,7 +104,7 @@ class FrameControl(nn.Module):
 
     def digest(self) -> str:
         """Digest of the kind and the front end, which define the frames (16 hexadecimal digits)."""
-        text = json.dumps([self.kind, dataclasses.asdict(self.front_end.config)])
+        text = json.dumps([self.kind, self.front_end.config.to_json()])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def shape_digest(self) -> None:
@@ -106,6 +112,28 @@ class FrameControl(nn.Module):
 
     def pretraining(self) -> None:
         """None: nothing here was trained."""
+
+
+class InputControl(FrameControl):
+    """What an encoder with this front end reads: all parts, each normalised as an untrained encoder does it."""
+
+    kind = "input"
+
+    def __init__(self, front_end: FrontEndConfig | None = None) -> None:
+        super().__init__(front_end)
+        self.norm = frame_norm(self.front_end.config.layout).requires_grad_(False)
+
+    def own_front_end(self, config: FrontEndConfig) -> FrontEndConfig:
+        return config
+
+    @property
+    def embed_dim(self) -> int:
+        """Features of all parts."""
+        return self.front_end.config.num_features
+
+    def frames(self, waveform: Tensor) -> Tensor:
+        frames: Tensor = self.norm(self.front_end(waveform).mT)
+        return frames
 
 
 class MelControl(FrameControl):
@@ -131,7 +159,7 @@ class MFCCControl(FrameControl):
 
     transform: Tensor
 
-    def __init__(self, front_end: LogMelConfig | None = None) -> None:
+    def __init__(self, front_end: FrontEndConfig | None = None) -> None:
         super().__init__(front_end)
         matrix = torchaudio.functional.create_dct(_NUM_MFCC, self.front_end.config.n_mels, "ortho")
         self.register_buffer("transform", matrix)
@@ -149,7 +177,7 @@ class ChromaControl(FrameControl):
     filters: Tensor
     window: Tensor
 
-    def __init__(self, front_end: LogMelConfig | None = None) -> None:
+    def __init__(self, front_end: FrontEndConfig | None = None) -> None:
         import librosa  # here alone: reading a backbone file must not need it
 
         super().__init__(front_end)
@@ -171,5 +199,5 @@ class ChromaControl(FrameControl):
 
 
 FRAME_CONTROL_CLASSES: dict[str, type[FrameControl]] = {
-    control.kind: control for control in (MelControl, MFCCControl, ChromaControl)
+    control.kind: control for control in (InputControl, MelControl, MFCCControl, ChromaControl)
 }

@@ -13,7 +13,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from musictf.audio.front_end import FrontEndConfig, Part
 from musictf.errors import InputError
 
 
@@ -125,12 +126,13 @@ class Block(nn.Module):
 class ViT1D(nn.Module):
     """Log-mel (B, F, T) to class and sequence tokens of any layer."""
 
-    def __init__(self, config: ViT1DConfig, in_features: int = 128) -> None:
+    def __init__(self, config: ViT1DConfig, parts: Sequence[Part] | None = None) -> None:
         super().__init__()
         self.config = config
         dim = config.embed_dim
-        self.frame_norm = nn.LayerNorm(in_features)
-        self.frame_proj = nn.Linear(in_features, dim)
+        parts = FrontEndConfig().layout if parts is None else parts
+        self.frame_norm = frame_norm(parts)
+        self.frame_proj = nn.Linear(sum(part.num_features for part in parts), dim)
         self.class_token = nn.Parameter(torch.empty(dim))
         self.pos_embed = nn.Parameter(torch.empty(1 + config.max_frames, dim))
         self.blocks = nn.ModuleList(Block(dim, config.num_heads, config.mlp_ratio) for _ in range(config.depth))
@@ -198,6 +200,28 @@ class ViT1D(nn.Module):
             x, _ = checkpoint(block, x, use_reentrant=False) if checkpointing else block(x)
         assert isinstance(last, Block)  # for the type checker: iterating a ModuleList gives plain modules
         return self.norm(last.first(x))[:, 0]
+
+
+class PartNorm(nn.Module):
+    """Normalises the parts of frames (B, T, F), each by itself; parts whose level counts are left as they are."""
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        super().__init__()
+        self.sizes = [part.num_features for part in parts]
+        self.norms = nn.ModuleList(
+            nn.LayerNorm(part.num_features) if part.is_normalised else nn.Identity() for part in parts
+        )
+
+    def forward(self, frames: Tensor) -> Tensor:
+        parts = frames.split(self.sizes, dim=-1)
+        return torch.cat([norm(part) for norm, part in zip(self.norms, parts, strict=True)], dim=-1)
+
+
+def frame_norm(parts: Sequence[Part]) -> nn.Module:
+    """Normalisation of input frames; of a single part it is one layer, as in files of the paper's front end."""
+    if len(parts) == 1:
+        return nn.LayerNorm(parts[0].num_features) if parts[0].is_normalised else nn.Identity()
+    return PartNorm(parts)
 
 
 def _store(tokens: Tokens, layer: int, x: Tensor, requested: set[int]) -> None:

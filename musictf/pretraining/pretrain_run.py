@@ -17,7 +17,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
 
 from musictf.audio.augment import AugmentConfig
-from musictf.audio.spectrogram import LogMelConfig
+from musictf.audio.front_end import FrontEndConfig
 from musictf.datasets.base import SPLITS, Dataset, Track, corpus_digest, require_audio
 from musictf.datasets.identity import FILE_NAME as IDENTITIES
 from musictf.datasets.identity import LEVELS, identities, write_identities
@@ -107,7 +107,7 @@ class PretrainRun:
     model: ViT1DConfig
     objective: NTXent
     trainer: TrainerConfig
-    front_end: LogMelConfig = field(default_factory=LogMelConfig)
+    front_end: FrontEndConfig = field(default_factory=FrontEndConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     pairs: PairConfig = field(default_factory=PairConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)

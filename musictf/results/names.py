@@ -9,8 +9,8 @@ CLASSICAL = "classical"  # a system without learning
 MAJORITY = "majority"  # an estimate that ignores the audio
 ORACLE = "oracle"  # the ceiling: true labels at the token rate, decoded
 
-# Controls without an encoder: frames of the front end, probed as if they were tokens.
-FRAME_CONTROLS = ("mel", "mfcc", "chroma")
+# Controls without an encoder: frames of features, probed as if they were tokens. ``input`` is what an encoder is given.
+FRAME_CONTROLS = ("input", "mel", "mfcc", "chroma")
 
 # Controls of an inspection: random weights, and the backbone on audio that replaces the music.
 INSPECTION_CONTROLS = (RANDOM, "silence", "noise")
@@ -28,7 +28,7 @@ PROBED_BASELINES = (RANDOM, *FRAME_CONTROLS)
 # Choices of ``baselines=`` of ``musictf probe``.
 PROBE_BASELINES = (*PROBED_BASELINES, CLASSICAL, MAJORITY, ORACLE)
 # Baselines of an inspection, in the order of its tables; ``flux`` is the spectral flux of the input.
-INSPECTION_BASELINES = (*INSPECTION_CONTROLS, "flux", *FRAME_CONTROLS)
+INSPECTION_BASELINES = (*INSPECTION_CONTROLS, "flux", "mel", "mfcc", "chroma")
 
 # What is read from an attention head over time: attention received by a token, attention that the class token pays to
 # it, and the change of attention from token to token.

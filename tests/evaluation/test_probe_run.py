@@ -128,7 +128,7 @@ def test_every_layer_has_a_row_and_one_of_each_study_is_selected(finished, read_
         "beat": ["peaks", "dynamic_programming"],
     }
     primary, *others = decoders[finished.name]
-    for kind in ("pretrained", "random", "mel", "mfcc", "chroma"):
+    for kind in ("pretrained", "random", "input", "mel", "mfcc", "chroma"):
         layers = [0, 1, 2] if kind in {"pretrained", "random"} else [0]
         for readout in ("class", "sequence", "average"):
             for seed in (0, 1):

@@ -12,7 +12,7 @@ import safetensors
 import torch
 from safetensors.torch import save_file
 
-from musictf.audio.spectrogram import LogMelConfig
+from musictf.audio.front_end import FrontEndConfig
 from musictf.errors import InputError
 from musictf.models.backbone import Backbone, load_backbone, save_backbone
 from musictf.models.vit1d import ViT1DConfig
@@ -23,7 +23,7 @@ CONFIG = ViT1DConfig(depth=2, embed_dim=16, num_heads=2, max_frames=32)
 @pytest.fixture
 def backbone():
     torch.manual_seed(0)
-    return Backbone(CONFIG, LogMelConfig(top_db=80.0)).eval()
+    return Backbone(CONFIG, FrontEndConfig(top_db=80.0)).eval()
 
 
 @pytest.fixture

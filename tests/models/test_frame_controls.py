@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from musictf.audio.spectrogram import LogMelConfig
+from musictf.audio.front_end import FrontEndConfig
 from musictf.errors import InputError
 from musictf.models.backbone import random_backbone
-from musictf.models.frame_controls import FRAME_CONTROL_CLASSES, ChromaControl, MelControl, MFCCControl
+from musictf.models.frame_controls import FRAME_CONTROL_CLASSES, ChromaControl, InputControl, MelControl, MFCCControl
 from musictf.models.vit1d import ViT1DConfig
 
 CONFIG = ViT1DConfig(depth=2, embed_dim=16, num_heads=2, max_frames=32)
@@ -138,7 +138,7 @@ def test_a_control_knows_what_it_is(kind, waveform):
     assert list(output.class_token) == list(output.sequence) == [0]
     assert output.sequence[0].shape == (2, 30, control.embed_dim)
     assert output.sequence[0].dtype == torch.float32
-    assert control.embed_dim == {"mel": 128, "mfcc": 20, "chroma": 12}[kind]
+    assert control.embed_dim == {"input": 128, "mel": 128, "mfcc": 20, "chroma": 12}[kind]
     torch.testing.assert_close(output.class_token[0], output.sequence[0].mean(dim=1))
     np.testing.assert_array_equal(output.times, np.arange(30) * HOP / RATE)
     assert not any(parameter.requires_grad for parameter in control.parameters())
@@ -161,19 +161,41 @@ def test_there_is_only_layer_0_and_no_attention(kind, wrong, waveform):
 
 
 def test_a_digest_is_of_the_kind_and_the_front_end_and_of_nothing_drawn():
-    front_ends = [LogMelConfig(), LogMelConfig(n_mels=64), LogMelConfig(hop_length=256), LogMelConfig(top_db=80.0)]
+    front_ends = [
+        FrontEndConfig(),
+        FrontEndConfig(n_mels=64),
+        FrontEndConfig(hop_length=256),
+        FrontEndConfig(top_db=80.0),
+    ]
     digests = [control(front_end).digest() for control in FRAME_CONTROL_CLASSES.values() for front_end in front_ends]
     assert len({*digests, random_backbone(CONFIG).digest()}) == len(FRAME_CONTROL_CLASSES) * len(front_ends) + 1
     for control in FRAME_CONTROL_CLASSES.values():
         torch.manual_seed(1)
         first = control().digest()
         torch.manual_seed(2)
-        assert control().digest() == control(LogMelConfig()).digest() == first
+        assert control().digest() == control(FrontEndConfig()).digest() == first
 
 
 def test_controls_follow_their_front_end(waveform):
-    front_end = LogMelConfig(n_mels=64, hop_length=256)
+    front_end = FrontEndConfig(n_mels=64, hop_length=256)
     for kind, control in FRAME_CONTROL_CLASSES.items():
         output = control(front_end)(waveform)
-        assert output.sequence[0].shape == (2, 15_000 // 256 + 1, {"mel": 64, "mfcc": 20, "chroma": 12}[kind])
+        assert output.sequence[0].shape == (
+            2,
+            15_000 // 256 + 1,
+            {"input": 64, "mel": 64, "mfcc": 20, "chroma": 12}[kind],
+        )
         np.testing.assert_array_equal(output.times, np.arange(59) * 256 / RATE)
+
+
+def test_the_input_is_what_an_untrained_encoder_is_given(waveform):
+    front_end = FrontEndConfig(parts=["mel", "pitch", "rise"])
+    backbone = random_backbone(CONFIG, front_end)
+    seen = []
+    backbone.encoder.frame_proj.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+    backbone(waveform)
+    control = InputControl(backbone.baseline_front_end)
+    torch.testing.assert_close(control(waveform).sequence[0], seen[0])
+    assert control.embed_dim == 128 + 144 + 128
+    assert control.digest() != InputControl().digest()
+    assert MelControl(front_end).digest() == MelControl().digest()  # of the front end it uses the mel alone

@@ -12,8 +12,9 @@ import yaml
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
+from musictf.audio.front_end import FrontEndConfig, Part
 from musictf.errors import InputError
-from musictf.models.vit1d import ViT1D, ViT1DConfig
+from musictf.models.vit1d import ViT1D, ViT1DConfig, frame_norm
 
 MODELS = Path(__file__).parents[2] / "conf" / "model"
 SMALL = {"depth": 3, "embed_dim": 32, "num_heads": 4, "max_frames": 20}
@@ -22,7 +23,7 @@ SMALL = {"depth": 3, "embed_dim": 32, "num_heads": 4, "max_frames": 20}
 @pytest.fixture
 def encoder():
     torch.manual_seed(0)
-    encoder = ViT1D(ViT1DConfig(**SMALL), in_features=16)
+    encoder = ViT1D(ViT1DConfig(**SMALL), parts=[Part("mel", 16, is_normalised=True)])
     with torch.no_grad():  # the initial values are so small that hardly anything would show
         for parameter in encoder.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
@@ -188,7 +189,9 @@ def test_class_token_alone_equals_the_full_forward_and_its_gradients():
 @pytest.fixture
 def small():
     torch.manual_seed(0)
-    return ViT1D(ViT1DConfig(depth=3, embed_dim=16, num_heads=2, max_frames=20), in_features=12)
+    return ViT1D(
+        ViT1DConfig(depth=3, embed_dim=16, num_heads=2, max_frames=20), parts=[Part("mel", 12, is_normalised=True)]
+    )
 
 
 def test_keeping_every_frame_changes_nothing(small):
@@ -239,3 +242,24 @@ def test_bfloat16_is_the_same_network_but_for_rounding(small):
         )
     assert F.cosine_similarity(*slopes, dim=0) > 0.999
     assert not torch.equal(*slopes)
+
+
+def test_parts_are_normalised_each_by_itself_and_level_is_kept_where_it_counts():
+    parts = [
+        Part("mel", 4, is_normalised=True),
+        Part("pitch", 6, is_normalised=True),
+        Part("rise", 4, is_normalised=False),
+    ]
+    frames = torch.randn(2, 5, 14, generator=torch.Generator().manual_seed(0)) * torch.arange(1.0, 15.0)
+    found = frame_norm(parts)(frames)
+    for first, end in ((0, 4), (4, 10)):
+        torch.testing.assert_close(found[..., first:end], F.layer_norm(frames[..., first:end], (end - first,)))
+    assert torch.equal(found[..., 10:], frames[..., 10:])
+
+
+def test_the_papers_front_end_has_the_parameter_names_it_had():
+    names = [name for name, _ in ViT1D(ViT1DConfig(depth=1)).named_parameters() if name.startswith("frame")]
+    assert names == ["frame_norm.weight", "frame_norm.bias", "frame_proj.weight", "frame_proj.bias"]
+    assert (
+        ViT1D(ViT1DConfig(depth=1), FrontEndConfig(parts=["mel", "pitch"]).layout).frame_proj.in_features == 128 + 144
+    )
