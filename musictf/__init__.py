@@ -39,7 +39,7 @@ _MODULES = {
     "FailedRun": "errors",
     "InputError": "errors",
     "Interruption": "errors",
-    "RunResult": "commands.runs",
+    "RunResult": "commands.run_result",
     "inspect": "commands.inspect",
     "load_backbone": "models.backbone",
     "pretrain": "commands.pretrain",

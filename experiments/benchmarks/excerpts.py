@@ -25,7 +25,7 @@ from real_runs import packed
 from musictf.audio.spectrogram import LogMelConfig
 from musictf.datasets.base import Track
 from musictf.models.backbone import Backbone
-from musictf.packing.packed_dataset import Packed
+from musictf.packing.packed import Packed
 from musictf.pretraining.pairs import PairConfig, Pairs, pair_starts
 
 TRACKS, QUICK_TRACKS, BATCH = 90, 8, 128

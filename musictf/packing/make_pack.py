@@ -40,7 +40,7 @@ from musictf.packing.format import (
 from musictf.packing.index import index_lines, write_index
 from musictf.packing.journal import JOURNAL, Journal, PlannedRecording, superseded_folder
 from musictf.packing.pack_layout import plan_track, planned_recordings, shard_offsets
-from musictf.packing.packed_dataset import Packed
+from musictf.packing.packed import Packed
 from musictf.packing.streamed_recordings import CHUNKS, litdata
 
 FORMS = ("pcm", "litdata")  # how samples are stored; ``store`` in pack.json

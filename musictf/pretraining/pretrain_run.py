@@ -25,7 +25,7 @@ from musictf.distributed import TrainerConfig, rank
 from musictf.errors import InputError
 from musictf.models.backbone import FILE_NAME, Backbone, save_backbone
 from musictf.models.vit1d import ViT1DConfig
-from musictf.packing.packed_dataset import packed_identities
+from musictf.packing.packed import packed_identities
 from musictf.pretraining.callbacks import KeepCheckpoints, MetricsFile, Sink
 from musictf.pretraining.checkpoints import VerifiedCheckpointIO, agreed_path, choose, require_fitting
 from musictf.pretraining.guard import FILE_NAME as BAD_BATCHES

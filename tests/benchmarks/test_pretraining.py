@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from musictf.datasets.base import Track
 from musictf.datasets.folder import Folder
 from musictf.models.vit1d import ViT1DConfig
-from musictf.packing.packed_dataset import Packed
+from musictf.packing.packed import Packed
 from musictf.pretraining.module import ContrastivePretraining, StepConfig
 
 FOLDER = Path(__file__).resolve().parents[2] / "experiments" / "benchmarks"

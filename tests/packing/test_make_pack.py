@@ -21,7 +21,7 @@ from musictf.datasets.manifest import Manifest
 from musictf.errors import InputError
 from musictf.packing import make_pack as packing
 from musictf.packing.make_pack import pack, summary, verify
-from musictf.packing.packed_dataset import Packed
+from musictf.packing.packed import Packed
 
 RATE = 16_000
 STEP = 1 / 32768
@@ -254,7 +254,7 @@ def test_a_journal_without_its_samples_is_not_believed(tmp_path, mixed, monkeypa
 
 def test_a_killed_process_leaves_no_pack_and_the_next_one_finishes_it(tmp_path, mixed):
     code = (
-        "import os, sys, time\nfrom musictf.packing import pack as packing\n"
+        "import os, sys, time\nfrom musictf.packing import make_pack as packing\n"
         "from musictf.datasets.manifest import Manifest\n"
         "whole = packing.store_recording\n"
         "def store(*given):\n    stored = whole(*given)\n    os.write(1, b'one\\n')\n    time.sleep(0.3)\n"

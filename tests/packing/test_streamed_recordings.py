@@ -17,7 +17,7 @@ from musictf.errors import InputError
 from musictf.packing import streamed_recordings as streamed
 from musictf.packing.format import Slot
 from musictf.packing.make_pack import pack, verify
-from musictf.packing.packed_dataset import Packed
+from musictf.packing.packed import Packed
 
 RATE = 4000  # of the packs; fingerprints need files of 8 kHz
 

@@ -12,7 +12,7 @@ from musictf.distributed import TrainerConfig
 from musictf.errors import InputError
 from musictf.models.vit1d import ViT1DConfig
 from musictf.packing.make_pack import pack
-from musictf.packing.packed_dataset import Packed
+from musictf.packing.packed import Packed
 from musictf.pretraining.cost_estimate import num_ranks, plan
 from musictf.pretraining.module import ContrastivePretraining, NTXent
 from musictf.pretraining.pairs import PairConfig

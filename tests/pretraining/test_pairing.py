@@ -14,7 +14,7 @@ from musictf.datasets.base import Track
 from musictf.datasets.folder import Folder
 from musictf.errors import InputError
 from musictf.packing.make_pack import pack
-from musictf.packing.packed_dataset import Packed
+from musictf.packing.packed import Packed
 from musictf.pretraining.pairs import PairConfig, PairModule, Pairs, waveforms
 
 RATE, LENGTH = 16_000, 8_000

@@ -6,7 +6,8 @@ from matplotlib.colors import to_hex
 from result_rows import inspection_row
 
 from musictf.errors import InputError
-from musictf.reporting import attention_figures, passage_figure
+from musictf.reporting import attention_curve_figure as passage_figure
+from musictf.reporting import attention_figures
 from musictf.reporting.attention_curve_figure import attention_curves, best_curves
 from musictf.reporting.attention_figures import attention_map, head_grid
 from musictf.reporting.figures import BLUE, COLUMN_INCHES

@@ -17,7 +17,7 @@ from musictf.datasets.identity import identities
 from musictf.datasets.manifest import Manifest
 from musictf.errors import InputError
 from musictf.packing.make_pack import pack
-from musictf.packing.packed_dataset import Packed, packed_identities
+from musictf.packing.packed import Packed, packed_identities
 
 RATE = 16_000
 
