@@ -181,3 +181,17 @@ def test_importing_the_package_starts_nothing():
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
     assert answer.stdout.strip() == "[]", answer.stdout + answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("verb", "override"),
+    [
+        ("probe", "readouts=[class,class]"),
+        ("probe", "baselines=[random,random]"),
+        ("inspect", "parts=[position,position]"),
+        ("inspect", "controls=[noise,noise]"),
+    ],
+)
+def test_a_name_given_twice_is_refused(verb, override):
+    with pytest.raises(InputError, match="give each once"):
+        compose(verb, ["backbone=random", override])

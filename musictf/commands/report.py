@@ -62,7 +62,8 @@ def report(
     target = None if output is None else Path(output).expanduser()
     # The text is what the command prints, so that both are made by the same code.
     with redirect_stdout(io.StringIO()) as printed:
-        write_report(folders, format, baseline, target, all_layers, details)
+        reference = None if baseline is None else Path(baseline).expanduser()
+        write_report(folders, format, reference, target, all_layers, details)
     # Folders may lie in each other; each file counts once.
     paths = sorted({path.resolve() for folder in folders for path in folder.rglob(RESULTS)})
     rows = [row for path in paths for row in read_rows(path)]

@@ -97,6 +97,8 @@ class ProbeRun:
         for name, known in (("readouts", READOUTS), ("baselines", PROBE_BASELINES)):
             if unknown := set(getattr(self, name)) - set(known):
                 raise InputError(f"{name}: {', '.join(sorted(unknown))} unknown: any of {', '.join(known)}")
+            if len(set(getattr(self, name))) < len(getattr(self, name)):
+                raise InputError(f"{name}={getattr(self, name)}: give each once")
         if not self.readouts or not self.seeds or self.layers == []:
             raise InputError("readouts, seeds and layers: name at least one of each")
         if min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):

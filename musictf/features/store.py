@@ -163,6 +163,8 @@ def prune(name: str | None = None, unused_days: float | None = None, broken: boo
     Raises:
         InputError: no extractor has this name.
     """
+    if name == "":
+        raise InputError("no name of features is given: see musictf data features list")
     chosen = []
     for extractor in extractors():
         names = (extractor.folder.name, str(extractor.about.get("backbone")), str(extractor.about.get("kind")))

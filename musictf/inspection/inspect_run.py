@@ -40,7 +40,7 @@ from musictf.inspection.token_maps import TokenMapConfig, inspect_token_maps
 from musictf.inspection.track_arrays import NUMBER, write_track_arrays
 from musictf.models.backbone_source import backbone_source
 from musictf.models.vit1d import ViT1DConfig
-from musictf.results.names import INSPECTION_CONTROLS
+from musictf.results.names import FRAME_CONTROLS, INSPECTION_CONTROLS
 from musictf.results.rows import RESULTS, read_rows
 from musictf.run_folder import WandbConfig, default_folder, open_run
 
@@ -110,6 +110,8 @@ class InspectRun:
         for name, known in (("parts", PARTS), ("controls", INSPECTION_CONTROLS)):
             if unknown := set(getattr(self, name)) - set(known):
                 raise InputError(f"{name}: {', '.join(sorted(unknown))} unknown: any of {', '.join(known)}")
+            if len(set(getattr(self, name))) < len(getattr(self, name)):
+                raise InputError(f"{name}={getattr(self, name)}: give each once")
         if not self.parts:
             raise InputError(f"parts: name at least one of {', '.join(PARTS)}")
         if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
@@ -137,6 +139,10 @@ def inspect(run: InspectRun, finish: Callable[[Path], None] = do_nothing) -> Pat
         FinishedRun: the folder holds a finished run.
     """
     source = backbone_source(run.backbone)  # a wrong name is reported before a corpus is made
+    if source.kind in FRAME_CONTROLS:
+        raise InputError(
+            f"backbone={run.backbone} has neither layers nor attention; give a backbone file, a run, or random"
+        )
     corpus = corpus_of(run.dataset, run.allow_missing)
     models = inspected_models(source, run.like, run.model, run.seeds, run.controls, corpus)
     # Before anything is computed: a track that is too short would otherwise stop the run hours later.

@@ -294,3 +294,9 @@ def test_files_that_others_rename_or_delete_meanwhile_do_not_stop_it(filled):
     assert prune(unused_days=30) == (0, 0)
     size = sum(path.stat().st_size for extractor in filled for path in extractor.folder.glob("[0-9].safetensors"))
     assert prune()[1] == size
+
+
+def test_an_empty_name_deletes_nothing(filled):
+    with pytest.raises(InputError, match="no name"):
+        prune("")
+    assert count(filled) == [3, 2, 1]
