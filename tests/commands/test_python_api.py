@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 import musictf
@@ -82,7 +83,10 @@ def test_a_pretraining_from_python_gives_the_files_of_the_command(folder, forked
     assert contents(folder, "typed") == contents(folder, "my (first) run")
     backbones = [musictf.load_backbone(folder / name / "backbone.safetensors") for name in ("typed", "my (first) run")]
     first, second = (backbone.state_dict() for backbone in backbones)
-    assert all(bool((first[name] == second[name]).all()) for name in first)
+    assert first.keys() == second.keys()
+    # The command ran in a process of its own: sums over another number of threads differ in their last bits.
+    for name in first:
+        torch.testing.assert_close(first[name], second[name], rtol=0, atol=1e-5)
 
 
 def test_a_finished_run_is_returned_with_the_notice_of_the_command(folder, capsys):
