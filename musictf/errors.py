@@ -5,6 +5,10 @@ raised as an ``InputError``: the command prints its one line and exits with stat
 reason that is understood raises ``FailedRun`` (status 1). Any other exception is a defect and keeps its traceback.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 
 class InputError(ValueError):
     """Input that cannot be used; the message is one line: what is wrong, where, and what to do."""
@@ -19,3 +23,15 @@ class Interruption(KeyboardInterrupt):
 
     A ``KeyboardInterrupt``, so that the launcher of a sweep stops the sweep instead of counting a failed job.
     """
+
+
+def check_choices(key: str, values: Sequence[str], known: Sequence[str]) -> None:
+    """Check a list of names that a configuration key holds.
+
+    Raises:
+        InputError: a name is unknown, or given twice.
+    """
+    if unknown := set(values) - set(known):
+        raise InputError(f"{key}: {', '.join(sorted(unknown))} unknown: any of {', '.join(known)}")
+    if len(set(values)) < len(values):
+        raise InputError(f"{key}={list(values)}: give each once")

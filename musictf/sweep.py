@@ -190,7 +190,7 @@ def slurm_parameters(config: DictConfig) -> dict[str, Any]:
 
     parameters = OmegaConf.to_container(config.hydra.launcher, resolve=True)
     assert isinstance(parameters, Mapping)
-    # A leading underscore marks what Hydra reads itself (_target_).
+    # A leading underscore marks what Hydra reads itself.
     return {str(k): v for k, v in parameters.items() if v is not None and not str(k).startswith("_")}
 
 

@@ -80,10 +80,10 @@ def run_from_python(verb: str, overrides: Sequence[str], keys: Mapping[str, Any]
         InputError: An override or a key cannot be used.
         FailedRun: The run failed.
     """
-    from musictf.config import compose, literal_paths, python_overrides
+    from musictf.config import compose, python_overrides
     from musictf.results.rows import RESULTS, read_rows
 
-    folder = _executed(compose(verb, [*literal_paths(overrides), *python_overrides(keys)]), execute)
+    folder = _executed(compose(verb, [*overrides, *python_overrides(keys)]), execute)
     path = folder / RESULTS
     return RunResult(folder, read_rows(path) if path.is_file() else [])
 

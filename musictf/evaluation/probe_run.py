@@ -22,7 +22,7 @@ from rich.console import Console
 
 from musictf.datasets.base import SPLITS, Dataset, Track
 from musictf.distributed import TrainerConfig, rank
-from musictf.errors import InputError
+from musictf.errors import InputError, check_choices
 from musictf.evaluation.baselines import classical, majority, oracle
 from musictf.evaluation.leakage import POLICIES, Leakage, check_leakage, pretrained_identities
 from musictf.evaluation.probed_models import ProbedModel, probed_models
@@ -94,11 +94,8 @@ class ProbeRun:
     choices: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, known in (("readouts", READOUTS), ("baselines", PROBE_BASELINES)):
-            if unknown := set(getattr(self, name)) - set(known):
-                raise InputError(f"{name}: {', '.join(sorted(unknown))} unknown: any of {', '.join(known)}")
-            if len(set(getattr(self, name))) < len(getattr(self, name)):
-                raise InputError(f"{name}={getattr(self, name)}: give each once")
+        check_choices("readouts", self.readouts, READOUTS)
+        check_choices("baselines", self.baselines, PROBE_BASELINES)
         if not self.readouts or not self.seeds or self.layers == []:
             raise InputError("readouts, seeds and layers: name at least one of each")
         if min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):

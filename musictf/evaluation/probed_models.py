@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from musictf.errors import InputError
+from musictf.models.backbone import Backbone
 from musictf.models.backbone_source import RANDOM, BackboneSource, load_encoder
-from musictf.models.encoder import Encoder, with_random_weights
+from musictf.models.encoder import Encoder
 from musictf.models.frame_controls import FRAME_CONTROL_CLASSES
 from musictf.models.vit1d import ViT1DConfig
 from musictf.results.rows import BackboneField
@@ -78,8 +79,8 @@ def probed_models(
     else:
         models = [ProbedModel(first, list(seeds), backbone_field(first, source.path), source.path)]
     models[0].is_requested = True
-    if RANDOM in baselines and first.kind == "pretrained":
-        models += _one_for_each_seed([with_random_weights(first, seed) for seed in seeds], seeds)
+    if RANDOM in baselines and isinstance(first, Backbone) and source.kind != RANDOM:
+        models += _one_for_each_seed([first.with_random_weights(seed) for seed in seeds], seeds)
     for name in baselines:
         if name in FRAME_CONTROL_CLASSES and name != source.kind:
             control = FRAME_CONTROL_CLASSES[name](first.baseline_front_end)

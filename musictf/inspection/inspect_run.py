@@ -24,7 +24,7 @@ from rich.console import Console
 from musictf.audio.io import audio_info
 from musictf.datasets.base import Dataset
 from musictf.distributed import TrainerConfig, rank
-from musictf.errors import InputError
+from musictf.errors import InputError, check_choices
 from musictf.evaluation.probe_run import device_of, do_nothing
 from musictf.evaluation.progress import Progress
 from musictf.evaluation.task_tracks import write_tracks
@@ -32,7 +32,13 @@ from musictf.features.extract import FeatureConfig
 from musictf.inspection.attention import AttentionConfig, inspect_attention
 from musictf.inspection.binned_tracks import SimilarityConfig
 from musictf.inspection.context import InspectionContext
-from musictf.inspection.inspected_models import Corpus, InspectedModel, corpus_of, inspected_models
+from musictf.inspection.inspected_models import (
+    Corpus,
+    InspectedModel,
+    corpus_of,
+    inspected_backbones,
+    replacement_audio_controls,
+)
 from musictf.inspection.inspection_rows import InspectionRows
 from musictf.inspection.position import inspect_position
 from musictf.inspection.similarity_profile import inspect_similarity
@@ -40,7 +46,7 @@ from musictf.inspection.token_maps import TokenMapConfig, inspect_token_maps
 from musictf.inspection.track_arrays import NUMBER, write_track_arrays
 from musictf.models.backbone_source import backbone_source
 from musictf.models.vit1d import ViT1DConfig
-from musictf.results.names import FRAME_CONTROLS, INSPECTION_CONTROLS
+from musictf.results.names import INSPECTION_CONTROLS
 from musictf.results.rows import RESULTS, read_rows
 from musictf.run_folder import WandbConfig, default_folder, open_run
 
@@ -107,11 +113,8 @@ class InspectRun:
     choices: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, known in (("parts", PARTS), ("controls", INSPECTION_CONTROLS)):
-            if unknown := set(getattr(self, name)) - set(known):
-                raise InputError(f"{name}: {', '.join(sorted(unknown))} unknown: any of {', '.join(known)}")
-            if len(set(getattr(self, name))) < len(getattr(self, name)):
-                raise InputError(f"{name}={getattr(self, name)}: give each once")
+        check_choices("parts", self.parts, PARTS)
+        check_choices("controls", self.controls, INSPECTION_CONTROLS)
         if not self.parts:
             raise InputError(f"parts: name at least one of {', '.join(PARTS)}")
         if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
@@ -138,13 +141,10 @@ def inspect(run: InspectRun, finish: Callable[[Path], None] = do_nothing) -> Pat
         InputError: the backbone, the corpus or the configuration cannot be used; nothing has been computed.
         FinishedRun: the folder holds a finished run.
     """
-    source = backbone_source(run.backbone)  # a wrong name is reported before a corpus is made
-    if source.kind in FRAME_CONTROLS:
-        raise InputError(
-            f"backbone={run.backbone} has neither layers nor attention; give a backbone file, a run, or random"
-        )
+    # A backbone that cannot be inspected is reported before a corpus is made.
+    models = inspected_backbones(backbone_source(run.backbone), run.like, run.model, run.seeds, run.controls)
     corpus = corpus_of(run.dataset, run.allow_missing)
-    models = inspected_models(source, run.like, run.model, run.seeds, run.controls, corpus)
+    models += replacement_audio_controls(models[0], run.controls, corpus)
     # Before anything is computed: a track that is too short would otherwise stop the run hours later.
     shortest = max(_SHORTEST_SECONDS, (_FEWEST_BINS + 1) * run.similarity.bin_seconds)
     for track in (track for tracks in corpus.tracks.values() for track in tracks):

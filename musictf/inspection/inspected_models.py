@@ -128,15 +128,10 @@ def corpus_of(dataset: Dataset, allow_missing: bool) -> Corpus:
     return Corpus(dataset.label, with_audio, {name: len(tracks) for name, tracks in expected.items()})
 
 
-def inspected_models(
-    source: BackboneSource,
-    like: str | None,
-    model: ViT1DConfig,
-    seeds: Sequence[int],
-    controls: Sequence[str],
-    corpus: Corpus,
+def inspected_backbones(
+    source: BackboneSource, like: str | None, model: ViT1DConfig, seeds: Sequence[int], controls: Sequence[str]
 ) -> list[InspectedModel]:
-    """The requested backbone, followed by its controls.
+    """The requested backbone, followed by those with random weights.
 
     Args:
         source: What ``backbone=`` names: a backbone with attention maps.
@@ -144,7 +139,6 @@ def inspected_models(
         model: Shape of ``random`` without ``like``.
         seeds: Of random weights.
         controls: Any of `musictf.results.names.INSPECTION_CONTROLS`.
-        corpus: Whose longest track silence and noise must last.
 
     Raises:
         InputError: there is no such backbone, or it has no attention.
@@ -154,12 +148,22 @@ def inspected_models(
     for entry in probed:
         seed = entry.seeds[0] if entry.kind == "random" else 0
         models.append(InspectedModel(encoder_with_attention(entry.encoder), entry.kind, seed, entry.backbone_field))
-    first = models[0]
+    return models
+
+
+def replacement_audio_controls(model: InspectedModel, controls: Sequence[str], corpus: Corpus) -> list[InspectedModel]:
+    """The backbone of a model on silence and on noise, where these controls are requested.
+
+    Args:
+        model: The requested backbone; the controls have its weights, and only what they read differs.
+        controls: Any of `musictf.results.names.INSPECTION_CONTROLS`.
+        corpus: Silence and noise last as long as its longest track.
+    """
+    models = []
     for name in ("silence", "noise"):
         if name in controls:
-            # The same weights as the backbone: only what they read differs.
-            track = control_track(name, corpus, first.backbone.grid.sample_rate)
-            models.append(InspectedModel(first.backbone, name, 0, first.backbone_field | {"kind": name}, track))
+            track = control_track(name, corpus, model.backbone.grid.sample_rate)
+            models.append(InspectedModel(model.backbone, name, 0, model.backbone_field | {"kind": name}, track))
     return models
 
 

@@ -56,6 +56,8 @@ def load_encoder(source: BackboneSource, like: str | None, model: ViT1DConfig, s
     if source.kind in FRAME_CONTROL_CLASSES:
         front_end = load_backbone(like).baseline_front_end if like else None
         return [FRAME_CONTROL_CLASSES[source.kind](front_end)]
+    if source.kind != RANDOM:
+        raise ValueError(f"no encoder of kind {source.kind!r}")  # a kind that `backbone_source` knows and this does not
     shape = load_backbone(like) if like else Backbone(model)
     return [shape.with_random_weights(seed) for seed in seeds]
 

@@ -25,7 +25,7 @@ from musictf.audio.token_grid import TokenGrid
 class Output:
     """Embeddings of a batch of excerpts, by layer."""
 
-    class_token: dict[int, Tensor]  # each (B, D); empty for an encoder without a class token
+    class_token: dict[int, Tensor]  # each (B, D); empty or the mean over time where ``has_class_token`` is false
     sequence: dict[int, Tensor]  # each (B, T, D)
     times: npt.NDArray[np.float64]  # centre of each sequence token in seconds from the excerpt's start, (T,)
     attention: dict[int, Tensor] = field(default_factory=dict)  # each (B, H, K, K), rows are queries
@@ -99,16 +99,3 @@ class Encoder(Protocol):
 
     def eval(self) -> Any:
         """The same encoder without dropout or running statistics."""
-
-
-def with_random_weights(encoder: Encoder, seed: int) -> Encoder:
-    """An encoder of the same shape with untrained weights.
-
-    Raises:
-        NotImplementedError: the encoder is not of a family that can be built without its weights.
-    """
-    twin = getattr(encoder, "with_random_weights", None)
-    if twin is None:
-        raise NotImplementedError(f"{encoder.name} cannot be built with random weights")
-    randomised: Encoder = twin(seed)
-    return randomised

@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from musictf.config import compose
 from musictf.datasets.folder import Folder
 from musictf.datasets.manifest import Manifest
 from musictf.errors import InputError
@@ -258,3 +259,9 @@ def test_a_track_that_is_too_short_is_named_before_any_computation(inspection, w
 def test_parts_stand_in_their_order(rows):
     order = parts_of(rows)
     assert all(PARTS.index(a) <= PARTS.index(b) for a, b in pairwise(order))
+
+
+def test_a_backbone_without_attention_is_refused_before_a_corpus_is_made(monkeypatch):
+    monkeypatch.setattr(module, "corpus_of", lambda *_: pytest.fail("a corpus was made"))
+    with pytest.raises(InputError, match="neither layers nor attention"):
+        module.inspect(compose("inspect", ["backbone=mel"]))
